@@ -1,0 +1,214 @@
+"""Small vision modules that let one convolutional encoder serve both halves of the model.
+
+The published model carries two large encoders (InternViT for the language model, Hiera for SAM2). A laptop cannot
+afford that, so a small model may use :class:`EfficientNetLiteModel` as SAM2's backbone, and
+:class:`SharedVisionModel` in the place of InternViT: it hands SAM2's own stride-16 features to InternVL's projector.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+from transformers.models.sam2.modeling_sam2 import Sam2HieraDetModelOutput
+
+
+class EfficientNetLiteConfig(PreTrainedConfig):
+    """EfficientNet-Lite (Tan and Le, ICML 2019; the "Lite" form has no squeeze-and-excitation and uses ReLU6).
+
+    Parameters
+    ----------
+    stem_channels : int
+        Channels of the first, stride-2 convolution.
+    stages : list of [repeats, kernel, stride, expansion, channels]
+        One row a stage; the default is EfficientNet-Lite0.
+    outputs : list of int
+        Stages whose output SAM2's neck reads, from the highest resolution (stride 4) to the lowest (stride 32).
+    """
+
+    model_type = "unibiomed_efficientnet_lite"
+    base_config_key = "backbone_config"
+
+    stem_channels: int = 32
+    stages: list[list[int]] | None = None
+    outputs: list[int] | None = None
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        if self.stages is None:
+            self.stages = [
+                [1, 3, 1, 1, 16],
+                [2, 3, 2, 6, 24],
+                [2, 5, 2, 6, 40],
+                [3, 3, 2, 6, 80],
+                [3, 5, 1, 6, 112],
+                [4, 5, 2, 6, 192],
+                [1, 3, 1, 6, 320],
+            ]
+        if self.outputs is None:
+            self.outputs = [1, 2, 4, 6]
+        super().__post_init__(**kwargs)
+
+
+class SameConv2d(nn.Conv2d):
+    """Convolution with TensorFlow's "same" padding, which the pretrained weights expect (uneven at stride 2)."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        kernel, stride = self.kernel_size[0], self.stride[0]
+        if stride == 1:
+            return F.conv2d(x, self.weight, self.bias, 1, kernel // 2, 1, self.groups)
+        pads = []
+        for size in (x.shape[-1], x.shape[-2]):
+            total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
+            pads += [total // 2, total - total // 2]
+        return F.conv2d(F.pad(x, pads), self.weight, self.bias, stride, 0, 1, self.groups)
+
+
+class InvertedResidual(nn.Module):
+    """Expand, filter each channel, project; with a shortcut where the shape stays."""
+
+    def __init__(self, in_channels: int, out_channels: int, kernel: int, stride: int, expansion: int) -> None:
+        super().__init__()
+        width = in_channels * expansion
+        self.expand = SameConv2d(in_channels, width, 1) if expansion > 1 else None
+        self.depthwise = SameConv2d(width, width, kernel, stride, groups=width)
+        self.project = SameConv2d(width, out_channels, 1)
+        self.shortcut = stride == 1 and in_channels == out_channels
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = x if self.expand is None else F.relu6(self.expand(x))
+        y = self.project(F.relu6(self.depthwise(y)))
+        return x + y if self.shortcut else y
+
+
+class EfficientNetLiteModel(PreTrainedModel):
+    """EfficientNet-Lite with its batch normalisation folded into the convolutions.
+
+    Folded, the statistics stay those of the pretraining: a batch that mixes ten modalities has no useful ones of its
+    own, and the encoder is a third faster.
+    """
+
+    config_class = EfficientNetLiteConfig
+    base_model_prefix = "backbone"
+    main_input_name = "pixel_values"
+    # no attention inside: whatever the rest of the model uses is fine here
+    _supports_sdpa = _supports_flash_attn = _supports_flex_attn = _supports_attention_backend = True
+
+    def __init__(self, config: EfficientNetLiteConfig) -> None:
+        super().__init__(config)
+        assert config.stages is not None and config.outputs is not None
+        self.stem = SameConv2d(3, config.stem_channels, 3, 2)
+        self.stages = nn.ModuleList()
+        channels = config.stem_channels
+        for repeats, kernel, stride, expansion, out_channels in config.stages:
+            blocks = nn.ModuleList()
+            for i in range(repeats):
+                blocks.append(InvertedResidual(channels, out_channels, kernel, stride if i == 0 else 1, expansion))
+                channels = out_channels
+            self.stages.append(blocks)
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.stem
+
+    def forward(self, pixel_values: torch.Tensor, **kwargs: Any) -> Sam2HieraDetModelOutput:
+        """Features at strides 4, 8, 16, 32 for ``pixel_values`` of shape (batch, 3, height, width).
+
+        Returns
+        -------
+        Sam2HieraDetModelOutput
+            ``intermediate_hidden_states``: one (batch, height / stride, width / stride, channels) for each output.
+        """
+        x = F.relu6(self.stem(pixel_values.contiguous(memory_format=torch.channels_last)))
+        features = []
+        for i, stage in enumerate(self.stages):
+            for block in stage:  # type: ignore[attr-defined]
+                x = block(x)
+            if i in self.config.outputs:
+                features.append(x.permute(0, 2, 3, 1))
+        return Sam2HieraDetModelOutput(last_hidden_state=features[-1], intermediate_hidden_states=tuple(features))
+
+
+class SharedVisionConfig(PreTrainedConfig):
+    """A vision tower without weights: the language model reads SAM2's features.
+
+    Parameters
+    ----------
+    hidden_size : int
+        Channels of SAM2's stride-16 features (``fpn_hidden_size``).
+    """
+
+    model_type = "unibiomed_shared_vision"
+    base_config_key = "vision_config"
+
+    hidden_size: int = 256
+
+
+class SharedVisionModel(PreTrainedModel):
+    """Shapes SAM2's stride-16 features as InternVL expects a vision tower's output."""
+
+    config_class = SharedVisionConfig
+    base_model_prefix = "vision"
+    main_input_name = "pixel_values"
+    # no attention inside: whatever the rest of the model uses is fine here
+    _supports_sdpa = _supports_flash_attn = _supports_flex_attn = _supports_attention_backend = True
+
+    def __init__(self, config: SharedVisionConfig) -> None:
+        super().__init__(config)
+        # transformers reads a model's dtype from its parameters; one that is empty says float32 whatever it is fed
+        self.dtype_anchor = nn.Parameter(torch.zeros(1), requires_grad=False)
+        self.post_init()
+
+    def forward(self, pixel_values: torch.Tensor, **kwargs: Any) -> BaseModelOutputWithPooling:
+        """(batch, channels, height, width) features to (batch, 1 + height * width, channels); the first is a blank."""
+        tokens = pixel_values.flatten(2).transpose(1, 2)
+        return BaseModelOutputWithPooling(last_hidden_state=F.pad(tokens, (0, 0, 1, 0)))
+
+
+def fold_efficientnet_lite(state: dict[str, torch.Tensor], eps: float = 1e-3) -> dict[str, torch.Tensor]:
+    """Weights of the widespread PyTorch port of EfficientNet-Lite0, renamed, with batch normalisation folded.
+
+    Parameters
+    ----------
+    state : dict
+        ``_conv_stem``, ``_bn0``, ``_blocks.N._…`` tensors. The classifier (``_conv_head``, ``_bn1``, ``_fc``) is left out.
+    eps : float
+        Batch normalisation's epsilon in the source.
+
+    Returns
+    -------
+    dict
+        A state for :class:`EfficientNetLiteModel` with its default configuration.
+    """
+
+    def fold(conv: str, norm: str) -> tuple[torch.Tensor, torch.Tensor]:
+        scale = state[f"{norm}.weight"] / (state[f"{norm}.running_var"] + eps).sqrt()
+        bias = state[f"{norm}.bias"] - state[f"{norm}.running_mean"] * scale
+        return state[f"{conv}.weight"] * scale[:, None, None, None], bias
+
+    out: dict[str, torch.Tensor] = {}
+    out["stem.weight"], out["stem.bias"] = fold("_conv_stem", "_bn0")
+    number = 0
+    config = EfficientNetLiteConfig()
+    assert config.stages is not None
+    for s, (repeats, *_rest) in enumerate(config.stages):
+        for b in range(repeats):
+            old, new = f"_blocks.{number}.", f"stages.{s}.{b}."
+            for norm, conv, name in (
+                ("_bn0", "_expand_conv", "expand"),
+                ("_bn1", "_depthwise_conv", "depthwise"),
+                ("_bn2", "_project_conv", "project"),
+            ):
+                if f"{old}{conv}.weight" in state:
+                    out[f"{new}{name}.weight"], out[f"{new}{name}.bias"] = fold(old + conv, old + norm)
+            number += 1
+    return out
+
+
+AutoConfig.register(EfficientNetLiteConfig.model_type, EfficientNetLiteConfig)
+AutoModel.register(EfficientNetLiteConfig, EfficientNetLiteModel)
+AutoConfig.register(SharedVisionConfig.model_type, SharedVisionConfig)
+AutoModel.register(SharedVisionConfig, SharedVisionModel)

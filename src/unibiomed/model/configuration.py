@@ -1,0 +1,148 @@
+"""Sizes and switches of a UniBiomed model; everything the weights need to be understood."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from transformers import AutoConfig, PreTrainedConfig
+from transformers.configuration_utils import SubConfigSpec
+from transformers.models.internvl import InternVLConfig
+
+from . import backbone  # noqa: F401  (registers the small backbones with AutoConfig)
+
+
+class MllmConfig(InternVLConfig):
+    """InternVL's configuration, with any registered vision tower (InternVL's own class admits InternViT alone)."""
+
+    model_type = "unibiomed_mllm"
+    sub_configs_defaults = {
+        "text_config": SubConfigSpec(config_class=AutoConfig, model_type="qwen2"),
+        "vision_config": SubConfigSpec(config_class=AutoConfig, model_type="internvl_vision"),
+    }
+
+
+class UniBiomedConfig(PreTrainedConfig):
+    """Configuration of :class:`~unibiomed.model.modeling.UniBiomedModel`.
+
+    Parameters
+    ----------
+    mllm_config : MllmConfig or dict
+        The multi-modal language model: vision tower, projector, Qwen2.
+    grounding_config : Sam2Config, Sam2VideoConfig or dict
+        SAM2. The ``sam2_video`` form also holds the memory that carries a mask through a volume.
+    seg_token_id : int
+        Id of ``[SEG]``, whose hidden state prompts the mask decoder.
+    shared_vision : bool
+        The language model reads SAM2's image features instead of a vision tower of its own.
+    scores_trained : bool
+        SAM2's IoU and object-score heads were trained. They were not in the released weights (only the best mask of
+        three is chosen by them), so presence and mask scores are then computed from the mask's probabilities.
+    presence_calibration, mask_calibration : list of 2 float
+        Scale and offset on the presence logit, and on the logit of the mask score (Platt, 1999), fitted on held-out data.
+    """
+
+    model_type = "unibiomed"
+    sub_configs_defaults = {
+        "mllm_config": MllmConfig,
+        "grounding_config": SubConfigSpec(config_class=AutoConfig, model_type="sam2"),
+    }
+
+    mllm_config: dict | PreTrainedConfig | None = None
+    grounding_config: dict | PreTrainedConfig | None = None
+    seg_token_id: int = 151674
+    shared_vision: bool = False
+    scores_trained: bool = False
+    presence_calibration: list[float] | None = None
+    mask_calibration: list[float] | None = None
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        self.presence_calibration = self.presence_calibration or [1.0, 0.0]
+        self.mask_calibration = self.mask_calibration or [1.0, 0.0]
+        super().__post_init__(**kwargs)
+
+    @property
+    def image_size(self) -> int:
+        """Side in pixels of the square that SAM2 reads."""
+        return self.grounding_config.prompt_encoder_config.image_size  # type: ignore[union-attr]
+
+    @property
+    def hidden_size(self) -> int:
+        """Width of the language model."""
+        return self.mllm_config.text_config.hidden_size  # type: ignore[union-attr]
+
+
+AutoConfig.register(MllmConfig.model_type, MllmConfig)
+AutoConfig.register(UniBiomedConfig.model_type, UniBiomedConfig)
+
+
+def nano_config(
+    vocab_size: int,
+    image_token_id: int,
+    seg_token_id: int,
+    eos_token_id: int,
+    *,
+    image_size: int = 256,
+    width: int = 256,
+    hidden_size: int = 256,
+    layers: int = 6,
+) -> UniBiomedConfig:
+    """Configuration of the small default model: one EfficientNet-Lite0 for both halves, a Qwen2 of a few million.
+
+    Parameters
+    ----------
+    vocab_size, image_token_id, seg_token_id, eos_token_id : int
+        Of the tokenizer.
+    image_size : int
+        Side in pixels of the square input, a multiple of 32.
+    width : int
+        Channels of SAM2's neck and mask decoder.
+    hidden_size, layers : int
+        Of the language model.
+    """
+    side = image_size // 16
+    return UniBiomedConfig(
+        mllm_config={
+            "vision_config": {"model_type": "unibiomed_shared_vision", "hidden_size": width},
+            "text_config": {
+                "model_type": "qwen2",
+                "vocab_size": vocab_size,
+                "hidden_size": hidden_size,
+                "intermediate_size": 4 * hidden_size,
+                "num_hidden_layers": layers,
+                "num_attention_heads": hidden_size // 64,
+                "num_key_value_heads": hidden_size // 64,
+                "max_position_embeddings": 2048,
+                "tie_word_embeddings": True,
+                "eos_token_id": eos_token_id,
+                "bos_token_id": None,
+                "use_sliding_window": False,
+            },
+            "image_token_id": image_token_id,
+            "image_seq_length": (side // 2) ** 2,
+            "downsample_ratio": 0.5,
+            "tie_word_embeddings": True,
+        },
+        grounding_config={
+            "model_type": "sam2",
+            "vision_config": {
+                "model_type": "sam2_vision_model",
+                "backbone_config": {"model_type": "unibiomed_efficientnet_lite"},
+                "backbone_channel_list": [320, 112, 40, 24],
+                "backbone_feature_sizes": [[4 * side, 4 * side], [2 * side, 2 * side], [side, side]],
+                "fpn_hidden_size": width,
+                "fpn_top_down_levels": [0, 1, 2, 3],
+            },
+            "prompt_encoder_config": {"hidden_size": width, "image_size": image_size, "patch_size": 16},
+            "mask_decoder_config": {
+                "hidden_size": width,
+                "mlp_dim": 4 * width,
+                "num_attention_heads": 8,
+                "iou_head_hidden_dim": width,
+                "num_multimask_outputs": 1,
+            },
+        },
+        seg_token_id=seg_token_id,
+        shared_vision=True,
+        scores_trained=True,
+        tie_word_embeddings=True,
+    )

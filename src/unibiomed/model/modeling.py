@@ -1,0 +1,310 @@
+"""UniBiomed: a multi-modal language model whose ``[SEG]`` states prompt SAM2 (paper section 4.1).
+
+Built of ``transformers``' own InternVL and SAM2 with the two-layer grounding head between them. The SAM2 image encoder
+runs once an image whatever the number of questions and targets; all masks of an image are decoded in one call.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from transformers import AutoModel, PreTrainedModel
+from transformers.models.internvl import InternVLForConditionalGeneration
+from transformers.utils import ModelOutput
+
+from .configuration import UniBiomedConfig
+
+
+@dataclass
+class ImageFeatures:
+    """What both halves of the model know of a batch of images; made once, asked many times.
+
+    Attributes
+    ----------
+    tokens : list of torch.Tensor
+        For each image, its tokens for the language model, (tiles * tokens a tile, hidden size).
+    maps : tuple of torch.Tensor
+        SAM2's features for the mask decoder, at strides 4, 8 and 16:
+        (images, width / 8, h / 4, w / 4), (images, width / 4, h / 8, w / 8), (images, width, h / 16, w / 16).
+    """
+
+    tokens: list[torch.Tensor]
+    maps: tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+
+@dataclass
+class MaskPrediction(ModelOutput):
+    """Masks for N ``[SEG]`` tokens, before thresholding.
+
+    Attributes
+    ----------
+    logits : torch.Tensor
+        (N, candidates, image_size / 4, image_size / 4) mask logits; the published model has 3 candidates.
+    quality : torch.Tensor
+        (N, candidates) predicted IoU, in [0, 1].
+    presence_logits : torch.Tensor
+        (N,) object-score logits: is the target there at all.
+    """
+
+    logits: torch.Tensor | None = None
+    quality: torch.Tensor | None = None
+    presence_logits: torch.Tensor | None = None
+
+    def best(self) -> torch.Tensor:
+        """(N, image_size / 4, image_size / 4) logits of the candidate with the highest predicted IoU."""
+        assert self.logits is not None and self.quality is not None
+        return self.logits[torch.arange(len(self.logits)), self.quality.argmax(1)]
+
+
+@dataclass
+class UniBiomedOutput(ModelOutput):
+    """What :meth:`UniBiomedModel.forward` returns.
+
+    Attributes
+    ----------
+    loss : torch.Tensor or None
+        Text cross-entropy (paper equation 4), the mean over the tokens that have a label. Mask losses are the trainer's.
+    logits : torch.Tensor
+        (batch, length, vocabulary) next-token logits.
+    masks : MaskPrediction or None
+        One row for each ``[SEG]`` of the batch, row by row, left to right; None where there is none.
+    seg_rows : torch.Tensor
+        (N,) row of the batch in which each ``[SEG]`` stands.
+    seg_states : torch.Tensor
+        (N, prompt width) outputs of the grounding head.
+    """
+
+    loss: torch.Tensor | None = None
+    logits: torch.Tensor | None = None
+    masks: MaskPrediction | None = None
+    seg_rows: torch.Tensor | None = None
+    seg_states: torch.Tensor | None = None
+
+
+class UniBiomedModel(PreTrainedModel):
+    """The model of the paper at any size; see :class:`~unibiomed.model.configuration.UniBiomedConfig`."""
+
+    config_class = UniBiomedConfig
+    base_model_prefix = ""
+    main_input_name = "input_ids"
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_attention_backend = True
+    _tied_weights_keys = {"mllm.lm_head.weight": "mllm.model.language_model.embed_tokens.weight"}
+
+    def __init__(self, config: UniBiomedConfig) -> None:
+        super().__init__(config)
+        hidden = config.hidden_size
+        assert config.mllm_config is not None and config.grounding_config is not None
+        for part in (config.mllm_config, config.grounding_config):
+            part._attn_implementation = config._attn_implementation  # type: ignore[union-attr]
+        self.mllm = InternVLForConditionalGeneration(config.mllm_config)
+        self.grounding = AutoModel.from_config(config.grounding_config)
+        prompt_width = config.grounding_config.prompt_encoder_config.hidden_size  # type: ignore[union-attr]
+        self.grounding_head = nn.Sequential(nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, prompt_width))
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.mllm.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        self.mllm.set_input_embeddings(value)
+
+    def get_output_embeddings(self) -> nn.Module:
+        return self.mllm.get_output_embeddings()
+
+    # ---------------------------------------------------------------- images
+
+    def encode_grounding(self, grounding_pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """SAM2's features of (images, 3, image_size, image_size) pixels at strides 4, 8, 16, before the mask decoder's own
+        projections; the last without the "no memory" embedding.
+        """
+        maps = self.grounding.vision_encoder(grounding_pixels.to(self.dtype)).fpn_hidden_states
+        return maps[0], maps[1], maps[2]
+
+    def encode_image(
+        self,
+        grounding_pixels: torch.Tensor,
+        tile_pixels: torch.Tensor | None = None,
+        tile_counts: list[int] | None = None,
+        *,
+        text: bool = True,
+    ) -> ImageFeatures:
+        """Look at a batch of images, once.
+
+        Parameters
+        ----------
+        grounding_pixels : torch.Tensor
+            (images, 3, image_size, image_size) normalised pixels for SAM2.
+        tile_pixels : torch.Tensor, optional
+            (tiles, 3, 448, 448) normalised tiles of all images for the vision tower; not used with ``shared_vision``.
+        tile_counts : list of int, optional
+            Tiles of each image, in order.
+        text : bool
+            Also make the language model's tokens.
+
+        Returns
+        -------
+        ImageFeatures
+        """
+        s4, s8, s16 = self.encode_grounding(grounding_pixels)
+        tokens: list[torch.Tensor] = []
+        if text:
+            if self.config.shared_vision:
+                tokens = list(self._project(s16).unbind(0))
+            else:
+                assert tile_pixels is not None and tile_counts is not None, "this model needs the tiles too"
+                features = self._project(tile_pixels)
+                tokens = [part.flatten(0, 1) for part in features.split(tile_counts)]
+        decoder = self.grounding.mask_decoder
+        no_memory = self.grounding.no_memory_embedding.view(1, -1, 1, 1)
+        return ImageFeatures(tokens, (decoder.conv_s0(s4), decoder.conv_s1(s8), s16 + no_memory))
+
+    def _project(self, pixels: torch.Tensor) -> torch.Tensor:
+        inner = self.mllm.model
+        return inner.get_image_features(
+            pixels.to(self.dtype),
+            vision_feature_layer=self.config.mllm_config.vision_feature_layer,
+            vision_feature_select_strategy=self.config.mllm_config.vision_feature_select_strategy,
+        ).pooler_output
+
+    def embed(self, input_ids: torch.Tensor, tokens: list[torch.Tensor] | None = None) -> torch.Tensor:
+        """Input embeddings (batch, length, hidden) with the image tokens in their places.
+
+        Parameters
+        ----------
+        input_ids : torch.Tensor
+            (batch, length) token ids.
+        tokens : list of torch.Tensor, optional
+            Image tokens of the rows that have an image, in order; their number must be that of the places.
+        """
+        embeds = self.get_input_embeddings()(input_ids)
+        if tokens:
+            places = input_ids == self.config.mllm_config.image_token_id
+            flat = torch.cat(tokens).to(embeds.dtype)
+            assert int(places.sum()) == len(flat), f"{int(places.sum())} image places, {len(flat)} image tokens"
+            embeds = embeds.masked_scatter(places.unsqueeze(-1), flat)
+        return embeds
+
+    # ---------------------------------------------------------------- masks
+
+    def decode_masks(
+        self, maps: tuple[torch.Tensor, ...], prompts: torch.Tensor, image_index: torch.Tensor | None = None
+    ) -> MaskPrediction:
+        """Masks for all prompts in one call of SAM2's mask decoder.
+
+        Parameters
+        ----------
+        maps : tuple of torch.Tensor
+            ``ImageFeatures.maps``.
+        prompts : torch.Tensor
+            (N, prompt width) outputs of the grounding head.
+        image_index : torch.Tensor, optional
+            (N,) which image each prompt belongs to; None when there is one image.
+
+        Returns
+        -------
+        MaskPrediction
+        """
+        grounding = self.grounding
+        images, per_image = (1, len(prompts)) if image_index is None else (len(prompts), 1)
+        if image_index is not None:
+            maps = tuple(m[image_index] for m in maps)
+        points = torch.zeros(images, per_image, 1, 2, device=prompts.device, dtype=maps[2].dtype)
+        labels = -torch.ones(images, per_image, 1, device=prompts.device, dtype=torch.int32)
+        sparse, dense = grounding.prompt_encoder(
+            input_points=points, input_labels=labels, input_boxes=None, input_masks=None
+        )
+        sparse = torch.cat([sparse, prompts.view(images, per_image, 1, -1).to(sparse.dtype)], dim=2)
+        position = grounding.get_image_wide_positional_embeddings().expand(images, -1, -1, -1)
+        logits, quality, _, presence = grounding.mask_decoder(
+            image_embeddings=maps[2],
+            image_positional_embeddings=position,
+            sparse_prompt_embeddings=sparse,
+            dense_prompt_embeddings=dense,
+            multimask_output=True,
+            high_resolution_features=[maps[0], maps[1]],
+        )
+        return MaskPrediction(
+            logits=logits.flatten(0, 1), quality=quality.flatten(0, 1), presence_logits=presence.flatten()
+        )
+
+    # ---------------------------------------------------------------- training
+
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+        features: ImageFeatures | None = None,
+        image_index: torch.Tensor | None = None,
+        grounding_pixels: torch.Tensor | None = None,
+        tile_pixels: torch.Tensor | None = None,
+        tile_counts: list[int] | None = None,
+        seg_prompts: bool = True,
+        **kwargs: Any,
+    ) -> UniBiomedOutput:
+        """One pass over whole sequences, for training.
+
+        Parameters
+        ----------
+        input_ids : torch.Tensor
+            (batch, length) prompts with their answers.
+        attention_mask : torch.Tensor, optional
+            (batch, length), 1 where there is a token, or a 4-D mask.
+        labels : torch.Tensor, optional
+            (batch, length) ids to predict, -100 elsewhere, unshifted.
+        features : ImageFeatures, optional
+            From :meth:`encode_image`; or give ``grounding_pixels`` (and tiles) to encode here.
+        image_index : torch.Tensor, optional
+            (batch,) image of each row, -1 for a row without; by default row i belongs to image i.
+        seg_prompts : bool
+            Decode the masks of the ``[SEG]`` tokens.
+
+        Returns
+        -------
+        UniBiomedOutput
+        """
+        if features is None and grounding_pixels is not None:
+            features = self.encode_image(grounding_pixels, tile_pixels, tile_counts)
+        rows = torch.arange(len(input_ids), device=input_ids.device)
+        if image_index is None:
+            image_index = rows if features is not None else torch.full_like(rows, -1)
+        tokens = [features.tokens[i] for i in image_index.tolist() if i >= 0] if features is not None else None
+        hidden = self.mllm.model.language_model(
+            inputs_embeds=self.embed(input_ids, tokens),
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            use_cache=False,
+            **kwargs,
+        ).last_hidden_state
+        out = UniBiomedOutput()
+        if labels is not None:
+            keep = labels[:, 1:] != -100
+            # only the positions that are scored go through the vocabulary's matrix
+            logits = self.mllm.lm_head(hidden[:, :-1][keep])
+            out.loss = F.cross_entropy(logits.float(), labels[:, 1:][keep])
+            out.logits = logits
+        else:
+            out.logits = self.mllm.lm_head(hidden)
+        is_seg = input_ids == self.config.seg_token_id
+        if labels is not None:
+            is_seg &= labels != -100  # a [SEG] of the question asks for nothing
+        out.seg_rows = is_seg.nonzero()[:, 0]
+        if len(out.seg_rows):
+            out.seg_states = self.grounding_head(hidden[is_seg])
+            if features is not None and seg_prompts:
+                out.masks = self.decode_masks(features.maps, out.seg_states, image_index[out.seg_rows])
+        return out
+
+
+AutoModel.register(UniBiomedConfig, UniBiomedModel)
