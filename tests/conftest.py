@@ -1,10 +1,9 @@
-"""What every test shares: where the data are, how Hypothesis runs, and no way to the internet unless a test asks for it."""
+"""What all tests share: the real data, how Hypothesis runs, and no internet unless a test asks for it."""
 
 from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +32,7 @@ def shared_data() -> Path:
 
 
 @pytest.fixture(autouse=True)
-def no_network(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def no_network(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Fail a test that reaches for the internet without the ``network`` marker."""
     if request.node.get_closest_marker("network") is None:
         connect = socket.socket.connect
@@ -44,4 +43,3 @@ def no_network(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
             connect(self, address)
 
         monkeypatch.setattr(socket.socket, "connect", local_only)
-    yield

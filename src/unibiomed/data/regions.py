@@ -1,0 +1,271 @@
+"""What a mask says in words: where a region lies, how large it is, of how many parts and what shape.
+
+These are the sure facts that training texts are made of, so that a sentence never claims what the pixels do not show
+(UniBiomed, section "Dataset": region information turned into text). All of it is plain geometry of one 2D mask.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.ndimage import find_objects, label
+from scipy.spatial import ConvexHull, QhullError
+
+__all__ = ["RegionFacts", "describe_region", "number_words", "percent_words", "region_sentence", "split_parts"]
+
+Box = tuple[int, int, int, int]
+
+SPECK_SHARE, SPECK_PIXELS = 0.0005, 4
+"""Parts that are smaller than this share of the image, or this many pixels, are drawing noise and are not counted."""
+MAX_SIDE = 384
+"""Shapes are measured on every n-th pixel of larger images; words need no more."""
+EXTENTS = ((0.005, "tiny"), (0.03, "small"), (0.12, "medium-sized"))
+PATIENT_SIDED = {"CT": ("abdomen", "chest", "lung", "thorax"), "X-ray": ("chest", "lung", "thorax")}
+"""Where images are by convention shown as if facing the patient: image right is the patient's left."""
+
+
+@dataclass(frozen=True, slots=True)
+class RegionFacts:
+    """Facts of one region, all from its mask.
+
+    Attributes
+    ----------
+    place : str
+        Where its centre lies, sides of the image: ``"upper left"``, ``"lower middle"``, ``"right"``, ``"centre"``, ...
+    side : str
+        ``"left"``, ``"right"`` or ``"both sides"`` of the image; ``""`` where it is neither.
+    patient_side : str
+        The patient's side, ``"left"`` or ``"right"``; ``""`` where the display is not sure.
+    extent : str
+        ``"tiny"`` (under 0.5 % of the image), ``"small"`` (3 %), ``"medium-sized"`` (12 %) or ``"large"``.
+    area_fraction : float
+        Share of the image, in [0, 1].
+    area_mm2 : float or None
+        Area in square millimetres; None without spacing.
+    parts : int
+        Separate parts, specks left out.
+    shape : str
+        ``"round"``, ``"oval"``, ``"elongated"`` or ``"irregular"``; of the largest part.
+    touches_border : bool
+        Whether it reaches the edge of the image.
+    box : tuple of int or None
+        ``(x0, y0, x1, y1)`` in pixels, the last two exclusive; None for an empty mask.
+    """
+
+    place: str
+    side: str
+    patient_side: str
+    extent: str
+    area_fraction: float
+    area_mm2: float | None
+    parts: int
+    shape: str
+    touches_border: bool
+    box: Box | None
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is no region at all."""
+        return self.box is None
+
+
+def describe_region(
+    mask: np.ndarray, *, modality: str, site: str, spacing: tuple[float, float] | None = None
+) -> RegionFacts:
+    """Measure a region.
+
+    Parameters
+    ----------
+    mask : numpy.ndarray
+        ``(height, width)`` bool.
+    modality, site : str
+        As in `unibiomed.data.Record`; they decide whether the patient's side is known.
+    spacing : tuple of float, optional
+        ``(row, column)`` size of a pixel in mm.
+
+    Returns
+    -------
+    RegionFacts
+        For an empty mask, a region of no parts, area and shape.
+    """
+    height, width = mask.shape
+    box = _mask_box(mask)
+    if box is None:
+        return RegionFacts("", "", "", "", 0.0, None if spacing is None else 0.0, 0, "", False, None)
+    x0, y0, x1, y1 = box
+    pixels = int(np.count_nonzero(mask))
+    step = max(1, -(-max(x1 - x0, y1 - y0) // MAX_SIDE))
+    crop = np.ascontiguousarray(mask[y0:y1:step, x0:x1:step])
+    numbered, sizes, counted = _parts(crop, height * width / step**2)
+    largest = numbered == (int(np.argmax(sizes)) + 1) if sizes.size else crop
+    rows, columns = np.nonzero(crop)
+    if not rows.size:
+        rows, columns = np.array([0]), np.array([0])
+    down = (y0 + (rows.mean() + 0.5) * step) / height
+    across = columns * step + x0 + 0.5
+    place = _place(float(across.mean()) / width, float(down))
+    left_share = float(np.mean(across < width / 2))
+    side = _side(left_share, float(across.mean()) / width)
+    return RegionFacts(
+        place=place,
+        side=side,
+        patient_side=_patient_side(side, modality, site),
+        extent=next((word for limit, word in EXTENTS if pixels < limit * mask.size), "large"),
+        area_fraction=pixels / mask.size,
+        area_mm2=None if spacing is None else pixels * spacing[0] * spacing[1],
+        parts=max(1, int(counted.sum())),
+        shape=_shape(largest, spacing),
+        touches_border=x0 == 0 or y0 == 0 or x1 == width or y1 == height,
+        box=box,
+    )
+
+
+def split_parts(mask: np.ndarray, limit: int = 64) -> list[Box]:
+    """Boxes of the separate parts of a mask, largest part first, specks left out.
+
+    Parameters
+    ----------
+    mask : numpy.ndarray
+        ``(height, width)`` bool.
+    limit : int
+        At most this many boxes.
+
+    Returns
+    -------
+    list of tuple of int
+        ``(x0, y0, x1, y1)`` in pixels, the last two exclusive.
+    """
+    box = _mask_box(mask)
+    if box is None:
+        return []
+    x0, y0, x1, y1 = box
+    numbered, sizes, counted = _parts(mask[y0:y1, x0:x1], mask.size)
+    places = find_objects(numbered)
+    order = [int(k) for k in np.argsort(-sizes, kind="stable") if counted[k]] or [int(np.argmax(sizes))]
+    boxes = []
+    for k in order[:limit]:
+        rows, columns = places[k]
+        boxes.append((x0 + columns.start, y0 + rows.start, x0 + columns.stop, y0 + rows.stop))
+    return boxes
+
+
+def region_sentence(target: str, facts: RegionFacts, attributes: Mapping[str, str] | None = None) -> str:
+    """One or more sentences on a region, in fixed words.
+
+    Parameters
+    ----------
+    target : str
+        What the region is, such as ``"lesion"``.
+    facts : RegionFacts
+        From `describe_region`.
+    attributes : mapping of str to str, optional
+        Further facts, told as ``"Name: value."``.
+
+    Returns
+    -------
+    str
+        For example ``"A medium-sized, irregular lesion in the upper left of the image, covering about 7 % of it."``
+    """
+    if facts.empty:
+        return f"No {target} is visible in the image."
+    words = f"{facts.extent}, {facts.shape} {target}"
+    several = f", in {number_words(facts.parts)} separate parts" if facts.parts > 1 else ""
+    sentence = (
+        f"{_article(words).capitalize()} {words} in the {facts.place} of the image{several}, "
+        f"covering about {percent_words(facts.area_fraction)} of it."
+    )
+    return " ".join([sentence, *(f"{name.capitalize()}: {value}." for name, value in (attributes or {}).items())])
+
+
+def percent_words(fraction: float) -> str:
+    """Share of an image as people say it: ``"less than 1 %"``, ``"7 %"``, ``"35 %"`` (steps of 5 from 20 on)."""
+    percent = 100 * fraction
+    if percent < 0.95:
+        return "less than 1 %"
+    return f"{round(percent) if percent < 20 else 5 * round(percent / 5)} %"
+
+
+def number_words(count: int) -> str:
+    """A count as people say it: words up to ten, then tens, then "more than 100"."""
+    words = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+    if count <= 10:
+        return words[count]
+    return f"about {10 * round(count / 10)}" if count <= 100 else "more than 100"
+
+
+def _mask_box(mask: np.ndarray) -> Box | None:
+    rows = np.flatnonzero(mask.any(axis=1))
+    if not rows.size:
+        return None
+    y0, y1 = int(rows[0]), int(rows[-1]) + 1
+    columns = np.flatnonzero(mask[y0:y1].any(axis=0))
+    return int(columns[0]), y0, int(columns[-1]) + 1, y1
+
+
+def _parts(crop: np.ndarray, image_pixels: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Numbered parts (8-connected), their sizes in pixels, and which of them count."""
+    numbered, _ = label(crop, structure=np.ones((3, 3), dtype=np.uint8))
+    sizes = np.bincount(numbered.ravel())[1:]
+    return numbered, sizes, (sizes >= SPECK_SHARE * image_pixels) & (sizes >= SPECK_PIXELS)
+
+
+def _place(across: float, down: float) -> str:
+    vertical = "upper" if down < 0.4 else "lower" if down > 0.6 else ""
+    horizontal = "left" if across < 0.4 else "right" if across > 0.6 else ""
+    if vertical and not horizontal:
+        return f"{vertical} middle"
+    return f"{vertical} {horizontal}".strip() or "centre"
+
+
+def _side(left_share: float, across: float) -> str:
+    if left_share > 0.9 and across < 0.45:
+        return "left"
+    if left_share < 0.1 and across > 0.55:
+        return "right"
+    return "both sides" if 0.25 < left_share < 0.75 else ""
+
+
+def _patient_side(side: str, modality: str, site: str) -> str:
+    if side not in ("left", "right") or not any(word in site.lower() for word in PATIENT_SIDED.get(modality, ())):
+        return ""
+    return "right" if side == "left" else "left"
+
+
+def _shape(part: np.ndarray, spacing: tuple[float, float] | None) -> str:
+    """Word for the shape of one part, by how long it is (moments) and how well it fills its convex hull."""
+    rows, columns = np.nonzero(part)
+    if rows.size < 12:
+        return "round" if np.ptp(rows) <= 3 and np.ptp(columns) <= 3 else "elongated"
+    row_size, column_size = spacing or (1.0, 1.0)
+    y, x = rows * row_size, columns * column_size
+    # A pixel is a square and not a point: its own spread keeps one-pixel lines from having none.
+    yy, xx, xy = (
+        y.var() + row_size**2 / 12,
+        x.var() + column_size**2 / 12,
+        float(np.mean((y - y.mean()) * (x - x.mean()))),
+    )
+    spread = float(np.hypot(yy - xx, 2 * xy))
+    ratio = float(np.sqrt((yy + xx + spread) / max(yy + xx - spread, 1e-9)))
+    if _solidity(part) < 0.85:
+        return "irregular"
+    return "round" if ratio < 1.25 else "oval" if ratio < 2.2 else "elongated"
+
+
+def _solidity(part: np.ndarray) -> float:
+    """Share of its convex hull that a part fills, in (0, 1]."""
+    rows = np.flatnonzero(part.any(axis=1))
+    first = part[rows].argmax(axis=1)
+    last = part.shape[1] - part[rows, ::-1].argmax(axis=1)
+    x = np.concatenate([first, last, first, last])
+    y = np.concatenate([rows, rows, rows + 1, rows + 1])
+    try:
+        hull = float(ConvexHull(np.stack([x, y], axis=1)).volume)
+    except QhullError:
+        return 1.0
+    return float(np.count_nonzero(part)) / hull
+
+
+def _article(words: str) -> str:
+    return "an" if words[:1].lower() in "aeiou" else "a"

@@ -1,0 +1,300 @@
+"""The picture of an interpretation: masks on the image, the question above it, answer and legend below it."""
+
+from __future__ import annotations
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from unibiomed.errors import InputError
+from unibiomed.export.lettering import Color, Lettering
+from unibiomed.export.wording import DISCLAIMER, NOT_FOUND, UNKNOWN, percent, plain, square_mm
+from unibiomed.findings import Finding, Interpretation
+
+# Okabe and Ito, "Color Universal Design" (2008), without black; the order keeps neighbours in a list far apart.
+PALETTE: tuple[Color, ...] = (
+    (86, 180, 233),
+    (230, 159, 0),
+    (0, 158, 115),
+    (240, 228, 66),
+    (204, 121, 167),
+    (213, 94, 0),
+    (0, 114, 178),
+)
+PAPER, INK, SOFT, RULE = (255, 255, 255), (24, 28, 34), (98, 106, 117), (218, 222, 228)
+FILL, SHADE = 0.30, 0.45
+SMALLEST_WIDTH = 512
+MOST_LEGEND_ROWS = 40
+
+
+def draw_overlay(pixels: np.ndarray, interpretation: Interpretation, *, title: str | None = None) -> Image.Image:
+    """Draw the findings on the image, with everything in words outside of it.
+
+    Small images are enlarged by a whole factor. The picture has the title or question on top, the image, then the
+    answer, a legend (label, presence, area; absent targets as "not found") and one line of small print.
+
+    Parameters
+    ----------
+    pixels : np.ndarray
+        (height, width, 3) uint8, the image as the model saw it.
+    interpretation : Interpretation
+        The answer; of the same height and width.
+    title : str, optional
+        A heading above the question.
+
+    Returns
+    -------
+    PIL.Image.Image
+        RGB, at least ``SMALLEST_WIDTH`` pixels wide.
+
+    Raises
+    ------
+    InputError
+        `pixels` is not a uint8 RGB image of the interpretation's size.
+    """
+    if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
+        raise InputError("An overlay needs a (height, width, 3) uint8 image; read the image with unibiomed.images.")
+    height, width = pixels.shape[:2]
+    if (height, width) != (interpretation.height, interpretation.width):
+        raise InputError(
+            f"The image is {width} x {height} pixels but the findings are for "
+            f"{interpretation.width} x {interpretation.height}; use the image that was interpreted."
+        )
+    scale = max(1, round(SMALLEST_WIDTH / max(height, width)))
+    picture = paint_findings(pixels, interpretation.findings, scale=scale)
+    return _Sheet(interpretation, title, picture.shape[1]).compose(picture)
+
+
+def paint_findings(pixels: np.ndarray, findings: tuple[Finding, ...], *, scale: int = 1) -> np.ndarray:
+    """Paint masks and boxes on a copy of the image.
+
+    Every finding has a translucent fill and an opaque contour inside its mask, with a dark edge outside. Contours
+    that coincide share the line in dashes, so that findings on top of each other all stay visible. From the eighth
+    finding on, colours come again with striped fills.
+
+    Parameters
+    ----------
+    pixels : np.ndarray
+        (height, width, 3) uint8.
+    findings : tuple of Finding
+        Absent ones are skipped but keep their colour; those with a box and no mask get a frame.
+    scale : int
+        Whole factor by which the image is enlarged first.
+
+    Returns
+    -------
+    np.ndarray
+        (height * scale, width * scale, 3) uint8.
+    """
+    canvas = pixels.repeat(scale, axis=0).repeat(scale, axis=1)
+    line = max(2, round(max(canvas.shape[:2]) / 320))
+    shapes = []
+    for number, finding in enumerate(findings):
+        if finding.present and finding.box is not None:
+            window, inside = _shape(finding, canvas.shape[0], canvas.shape[1], scale, 2 * line)
+            shapes.append((number, window, inside, finding.mask is not None))
+    for number, window, inside, filled in shapes:
+        if filled:
+            _blend(canvas[window], inside & _texture(number, window, line), PALETTE[number % len(PALETTE)], FILL)
+    edges = [(number, window, inside & ~_shrink(inside, line, False)) for number, window, inside, _ in shapes]
+    for (_, window, inside, filled), (_, _, edge) in zip(shapes, edges, strict=True):
+        free = ~inside if filled else ~edge
+        ring = free & ~_shrink(free, max(1, line // 2), True)
+        _blend(canvas[window], ring, (0, 0, 0), SHADE)
+    shared = np.zeros(canvas.shape[:2], dtype=np.uint8)
+    for number, window, edge in edges:
+        before = shared[window].astype(np.uint16)
+        mine = edge & (_diagonal(window) // (5 * line) % (before + 1) == before)
+        canvas[window][mine] = PALETTE[number % len(PALETTE)]
+        shared[window] += edge & (before < 255)
+    return canvas
+
+
+Window = tuple[slice, slice]
+
+
+def _shape(finding: Finding, height: int, width: int, scale: int, margin: int) -> tuple[Window, np.ndarray]:
+    """Cut a finding out of the enlarged image: a window with room for the contour, and what is inside in it."""
+    assert finding.box is not None
+    x0, y0, x1, y1 = (side * scale for side in finding.box)
+    top, left = max(0, y0 - margin), max(0, x0 - margin)
+    window = slice(top, min(height, y1 + margin)), slice(left, min(width, x1 + margin))
+    inside = np.zeros((window[0].stop - top, window[1].stop - left), dtype=bool)
+    body: np.ndarray | bool = True
+    if finding.mask is not None:
+        bx0, by0, bx1, by1 = finding.box
+        body = finding.mask[by0:by1, bx0:bx1].repeat(scale, axis=0).repeat(scale, axis=1)
+    inside[y0 - top : y1 - top, x0 - left : x1 - left] = body
+    return window, inside
+
+
+def _diagonal(window: Window, sign: int = 1) -> np.ndarray:
+    """Give the diagonals of the whole image numbers, so that neighbouring windows agree on dashes and stripes."""
+    rows, columns = np.ogrid[window]
+    return rows + sign * columns
+
+
+def _texture(number: int, window: Window, line: int) -> np.ndarray | bool:
+    turn = number // len(PALETTE) % 3
+    return turn == 0 or _diagonal(window, 1 if turn == 1 else -1) // (3 * line) % 2 == 0
+
+
+def _shrink(mask: np.ndarray, steps: int, outside: bool) -> np.ndarray:
+    """Erode by ``steps`` pixels, alternately over 4 and 8 neighbours for rounder corners."""
+    for step in range(steps):
+        padded = np.pad(mask, 1, constant_values=outside)
+        rows = padded[:-2] & padded[1:-1] & padded[2:]
+        if step % 2:
+            mask = rows[:, :-2] & rows[:, 1:-1] & rows[:, 2:]
+        else:
+            mask = rows[:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
+    return mask
+
+
+def _blend(canvas: np.ndarray, where: np.ndarray, color: Color, strength: float) -> None:
+    """Mix a colour into part of the image, in place."""
+    part = canvas[where].astype(np.float32)
+    canvas[where] = np.rint(part + strength * (np.asarray(color, dtype=np.float32) - part)).astype(np.uint8)
+
+
+class _Sheet:
+    """The page around the image: measures first, so that the page is exactly as high as its content."""
+
+    def __init__(self, interpretation: Interpretation, title: str | None, picture_width: int) -> None:
+        self.inner = max(SMALLEST_WIDTH, picture_width)
+        self.size = max(15, round(self.inner / 58))
+        self.margin = self.size
+        self.findings = interpretation.findings[:MOST_LEGEND_ROWS]
+        self.hidden = len(interpretation.findings) - len(self.findings)
+        self.metric = any(finding.area_mm2 is not None for finding in self.findings)
+        heading, question = plain(title or ""), plain(interpretation.question)
+        self.origin = " · ".join(filter(None, map(plain, (interpretation.image, interpretation.model))))
+        self.rows = [self._row(finding) for finding in self.findings]
+        answer = plain(interpretation.text)
+        self.letters = Lettering(
+            [heading, question, answer, self.origin, DISCLAIMER, *(word for row in self.rows for word in row)]
+        )
+        spell, wrap = self.letters.spell, self.letters.wrap
+        self.heading = wrap(spell(heading), self._large, self.inner, 3)
+        self.question = wrap(spell(question), self._large if not heading else self.size, self.inner, 4)
+        self.answer = wrap(spell(answer), self.size, self.inner, 18)
+
+    @property
+    def _large(self) -> int:
+        return round(1.2 * self.size)
+
+    @property
+    def _small(self) -> int:
+        return round(0.8 * self.size)
+
+    def _row(self, finding: Finding) -> list[str]:
+        label = plain(finding.label, 400) or UNKNOWN
+        if not finding.present:
+            return [label, percent(finding.score), NOT_FOUND, ""]
+        area = percent(finding.area_fraction) if finding.mask is not None else UNKNOWN
+        return [label, percent(finding.score), area, square_mm(finding.area_mm2) if self.metric else ""]
+
+    def compose(self, picture: np.ndarray) -> Image.Image:
+        """Put the page together around the painted image."""
+        # Drawn twice: once on a page of no height to learn where it ends, once for good.
+        end = self._draw(Image.new("RGB", (self.inner + 2 * self.margin, 1)), None, picture.shape)
+        page = Image.new("RGB", (self.inner + 2 * self.margin, end), PAPER)
+        self._draw(page, picture, picture.shape)
+        return page
+
+    def _draw(self, page: Image.Image, picture: np.ndarray | None, shape: tuple[int, ...]) -> int:
+        draw = ImageDraw.Draw(page)
+        small = self._small
+        y = self.margin
+        y = self._lines(draw, y, self.heading, self._large, INK)
+        y = self._lines(draw, y, self.question, self.size if self.heading else self._large, INK)
+        y += self.size // 2 if self.heading or self.question else 0
+        left = self.margin + (self.inner - shape[1]) // 2
+        if picture is not None:
+            page.paste(Image.fromarray(picture), (left, y))
+        draw.rectangle((left - 1, y - 1, left + shape[1], y + shape[0]), outline=RULE)
+        y += shape[0] + self.size
+        y = self._lines(draw, y, self.answer, self.size, INK)
+        if self.rows:
+            y = self._legend(draw, y + (self.size // 2 if self.answer else 0))
+        y += self.size // 2
+        draw.line((self.margin, y, self.margin + self.inner - 1, y), RULE, max(1, self.size // 15))
+        y += self.size // 2
+        origin = self.letters.spell(self.origin)
+        free = self.inner - self.letters.width(DISCLAIMER, small) - 2 * self.size
+        self.letters.draw(draw, (self.margin, y), DISCLAIMER, small, SOFT)
+        for line in self.letters.wrap(origin, small, free, 1):
+            right = self.margin + self.inner - self.letters.width(line, small)
+            self.letters.draw(draw, (right, y), line, small, SOFT)
+        return y + small + self.margin
+
+    def _lines(self, draw: ImageDraw.ImageDraw, y: int, lines: list[str], size: int, color: Color) -> int:
+        for line in lines:
+            self.letters.draw(draw, (self.margin, y), line, size, color)
+            y += round(1.4 * size)
+        return y
+
+    def _legend(self, draw: ImageDraw.ImageDraw, y: int) -> int:
+        """Draw the findings in one column, or in two where there is room."""
+        columns = 2 if self.inner >= 50 * self.size and len(self.rows) > 3 else 1
+        gap = 2 * self.size
+        width = (self.inner - (columns - 1) * gap) // columns
+        spelled = [[self.letters.spell(word) for word in row] for row in self.rows]
+        heads = ["", "presence", "area", ""]
+        cells = [max(self.letters.width(row[i], self._small) for row in [heads, *spelled]) for i in (1, 2, 3)]
+        half = -(-len(spelled) // columns)
+        ends = []
+        for column in range(columns):
+            x, bottom = self.margin + column * (width + gap), y
+            self._numbers(draw, x + width, bottom, heads, cells, SOFT)
+            bottom += round(1.5 * self.size)
+            for number in range(column * half, min(len(spelled), (column + 1) * half)):
+                bottom = self._entry(draw, x, bottom, width, number, spelled[number], cells)
+            ends.append(bottom)
+        y = max(ends)
+        if self.hidden:
+            y = self._lines(draw, y, [f"and {self.hidden} more"], self._small, SOFT)
+        return y
+
+    def _entry(
+        self, draw: ImageDraw.ImageDraw, x: int, y: int, width: int, number: int, row: list[str], cells: list[int]
+    ) -> int:
+        present = self.findings[number].present
+        self._swatch(draw, x, y, number)
+        digits = self.letters.width("0" * len(str(len(self.rows))), self.size)
+        first = x + 2 * self.size + digits - self.letters.width(str(number + 1), self.size)
+        self.letters.draw(draw, (first, y), str(number + 1), self.size, SOFT)
+        start = x + round(2.6 * self.size) + digits
+        room = x + width - start - sum(cells) - self._gap * sum(map(bool, cells))
+        self._numbers(draw, x + width, y, row, cells, INK if present else SOFT)
+        for line in self.letters.wrap(row[0], self.size, room, 2):
+            self.letters.draw(draw, (start, y), line, self.size, INK if present else SOFT)
+            y += round(1.35 * self.size)
+        return y + self.size // 5
+
+    @property
+    def _gap(self) -> int:
+        return round(1.1 * self.size)
+
+    def _numbers(
+        self, draw: ImageDraw.ImageDraw, right: int, y: int, row: list[str], cells: list[int], color: Color
+    ) -> None:
+        """Right-align a row's numbers in their cells, from the right edge inwards."""
+        for word, cell in zip(reversed(row[1:]), reversed(cells), strict=True):
+            if cell:
+                at = right - self.letters.width(word, self._small), y + (self.size - self._small) // 2
+                self.letters.draw(draw, at, word, self._small, color)
+                right -= cell + self._gap
+
+    def _swatch(self, draw: ImageDraw.ImageDraw, x: int, y: int, number: int) -> None:
+        """Show a finding's colour and texture as on the image; a crossed-out box for an absent one."""
+        width, height, line = round(1.4 * self.size), self.size, max(1, self.size // 8)
+        finding = self.findings[number]
+        if not finding.present:
+            draw.rectangle((x, y, x + width - 1, y + height - 1), outline=SOFT, width=max(1, line // 2))
+            draw.line((x, y + height - 1, x + width - 1, y), SOFT, max(1, line // 2))
+            return
+        color = PALETTE[number % len(PALETTE)]
+        if finding.mask is not None:
+            inside = np.ones((height, width), dtype=bool) & _texture(number, np.s_[0:height, 0:width], line)
+            draw.bitmap((x, y), Image.fromarray(inside.astype(np.uint8) * 140), color)
+        draw.rectangle((x, y, x + width - 1, y + height - 1), outline=color, width=line)

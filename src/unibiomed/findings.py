@@ -1,0 +1,477 @@
+"""What an interpretation says: findings with their masks, and the answer they belong to.
+
+Plain data that every other room speaks. Nothing here can be built invalid: the constructors check shapes, ranges and
+that boxes and areas agree with the masks, whether the values come from the model or from a JSON file.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import MISSING, dataclass, fields
+from numbers import Integral, Real
+from typing import Any
+
+import numpy as np
+from pycocotools import mask as coco  # type: ignore[import-untyped,unused-ignore]
+
+from unibiomed.errors import InputError
+
+Box = tuple[int, int, int, int]
+
+SCHEMA = 1
+MAX_MASK_PIXELS = 2**27
+MAX_DECODED_PIXELS = 2**30
+MAX_FINDINGS = 1000
+MAX_TEXT = 1_000_000
+MAX_TOKENS = 100_000
+
+
+def mask_box(mask: np.ndarray) -> Box | None:
+    """Return the tightest box around a mask.
+
+    Takes a (height, width) bool array; gives (x0, y0, x1, y1), x1 and y1 exclusive, or None for an empty mask.
+    """
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    if not rows.size:
+        return None
+    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
+
+
+def rle_encode(mask: np.ndarray) -> dict[str, Any]:
+    """Encode a mask as compressed COCO run lengths, ready for JSON.
+
+    Parameters
+    ----------
+    mask : np.ndarray
+        (height, width) bool, or integers where anything but 0 is inside.
+
+    Returns
+    -------
+    dict
+        ``{"size": [height, width], "counts": str}``, as pycocotools writes and reads it.
+
+    Raises
+    ------
+    InputError
+        The array is not a mask, or has more than ``MAX_MASK_PIXELS`` pixels.
+    """
+    rle = coco.encode(np.asfortranarray(_mask(mask), dtype=np.uint8))
+    return {"size": [int(side) for side in rle["size"]], "counts": rle["counts"].decode("ascii")}
+
+
+def rle_decode(rle: object) -> np.ndarray:
+    """Decode compressed COCO run lengths; sizes and runs are checked before the mask is made.
+
+    Parameters
+    ----------
+    rle : dict
+        ``{"size": [height, width], "counts": str}``.
+
+    Returns
+    -------
+    np.ndarray
+        (height, width) bool, C-contiguous.
+
+    Raises
+    ------
+    InputError
+        Not run lengths, larger than ``MAX_MASK_PIXELS`` pixels, or runs that do not fill the size exactly.
+    """
+    height, width = _rle_size(rle)
+    assert isinstance(rle, Mapping)
+    counts = rle.get("counts")
+    if isinstance(counts, bytes):
+        counts = counts.decode("latin-1")
+    if not isinstance(counts, str) or not counts.isascii() or not 0 < len(counts) <= 7 * (height * width + 1):
+        raise InputError("A mask's run lengths ('counts') must be the text that COCO writes; export the mask again.")
+    runs = _runs(counts, height * width)
+    inside = np.arange(runs.size) % 2 == 1
+    return np.ascontiguousarray(np.repeat(inside, runs).reshape((height, width), order="F"))
+
+
+def _rle_size(rle: object) -> tuple[int, int]:
+    """Read (height, width) of run lengths, so that a giant is refused before anything is decoded."""
+    size = rle.get("size") if isinstance(rle, Mapping) else None
+    if not isinstance(size, list | tuple) or len(size) != 2:
+        raise InputError("A mask must be run lengths with 'size' [height, width] and 'counts'; export the mask again.")
+    return _image_size(size[0], size[1])
+
+
+def _runs(counts: str, pixels: int) -> np.ndarray:
+    """Unpack COCO's text, 5 bits a character, each run from the third on as the difference to the one two before it."""
+    broken = InputError("A mask's run lengths do not fill its size; the file is damaged, export the mask again.")
+    codes = np.frombuffer(counts.encode("ascii"), dtype=np.uint8).astype(np.int64) - 48
+    if codes.min() < 0 or codes.max() > 63 or codes[-1] & 32:
+        raise broken
+    ends = np.flatnonzero(codes & 32 == 0)
+    starts = np.concatenate(([0], ends[:-1] + 1))
+    lengths = ends - starts + 1
+    if lengths.max() > 7 or lengths.size > pixels + 1:
+        raise broken
+    shifts = 5 * (np.arange(codes.size) - np.repeat(starts, lengths))
+    runs = np.add.reduceat((codes & 31) << shifts, starts)
+    runs -= np.where(codes[ends] & 16, np.int64(1) << (5 * lengths), 0)
+    runs[1::2] = np.cumsum(runs[1::2])
+    runs[2::2] = np.cumsum(runs[2::2])
+    # Each run is bounded before the sum, so that the sum cannot overflow into the right answer.
+    if runs.min() < 0 or runs.max() > pixels or runs.sum() != pixels:
+        raise broken
+    return runs
+
+
+@dataclass(frozen=True, eq=False)
+class Finding:
+    """One thing that was looked for or found; build it with `from_mask` where there is a mask.
+
+    Parameters
+    ----------
+    label : str
+        Name of the target, for instance ``"liver tumor"``.
+    phrase : str
+        The words of the answer that this finding belongs to.
+    mask : np.ndarray or None
+        (height, width) bool on the image's own pixels, kept read-only; None for a finding in words only.
+    score : float or None
+        Probability, 0 to 1, that the target is in the image at all.
+    mask_score : float or None
+        Expected overlap of the mask with the truth, 0 to 1.
+    box : tuple of int or None
+        (x0, y0, x1, y1) in pixels, x1 and y1 exclusive; None where there is no place.
+    area_fraction : float
+        Part of the image that the mask covers, 0 to 1.
+    area_mm2 : float or None
+        Area of the mask in mm²; None when the pixel spacing is unknown.
+    present : bool
+        Whether the target was found; with a mask, whether the mask has any pixel.
+
+    Raises
+    ------
+    InputError
+        A value of the wrong type or range, or a box, area or presence that contradicts the mask.
+    """
+
+    label: str
+    phrase: str
+    mask: np.ndarray | None = None
+    score: float | None = None
+    mask_score: float | None = None
+    box: Box | None = None
+    area_fraction: float = 0.0
+    area_mm2: float | None = None
+    present: bool = True
+
+    def __post_init__(self) -> None:
+        _set(self, "label", _text(self.label, "label"))
+        _set(self, "phrase", _text(self.phrase, "phrase"))
+        _set(self, "score", _optional(self.score, "score", 1.0))
+        _set(self, "mask_score", _optional(self.mask_score, "mask_score", 1.0))
+        _set(self, "area_fraction", _number(self.area_fraction, "area_fraction", 1.0))
+        _set(self, "area_mm2", _optional(self.area_mm2, "area_mm2", math.inf))
+        _set(self, "box", None if self.box is None else _box(self.box))
+        if not isinstance(self.present, bool | np.bool_):
+            raise InputError("A finding's 'present' must be true or false.")
+        _set(self, "present", bool(self.present))
+        if self.mask is not None:
+            _set(self, "mask", _mask(self.mask))
+            self._check_mask()
+
+    def _check_mask(self) -> None:
+        assert self.mask is not None
+        fraction = np.count_nonzero(self.mask) / self.mask.size
+        agrees = math.isclose(self.area_fraction, fraction, abs_tol=1e-9) and self.present == (fraction > 0)
+        if not agrees or self.box != mask_box(self.mask):
+            raise InputError("A finding's box, area or presence contradicts its mask; build it with Finding.from_mask.")
+
+    @classmethod
+    def from_mask(
+        cls,
+        label: str,
+        mask: np.ndarray,
+        *,
+        phrase: str | None = None,
+        score: float | None = None,
+        mask_score: float | None = None,
+        spacing: tuple[float, float] | None = None,
+    ) -> Finding:
+        """Build a finding from its mask; box, areas and presence follow from it.
+
+        Parameters
+        ----------
+        label : str
+            Name of the target.
+        mask : np.ndarray
+            (height, width) bool, or integers where anything but 0 is inside; an empty mask is an absent target.
+        phrase : str, optional
+            Words of the answer; the label when left out.
+        score, mask_score : float, optional
+            Presence and expected overlap, 0 to 1.
+        spacing : tuple of float, optional
+            (row, column) in mm per pixel.
+
+        Returns
+        -------
+        Finding
+
+        Raises
+        ------
+        InputError
+            Not a mask, a score outside 0 to 1, or a spacing that is not two positive numbers.
+        """
+        inside = _mask(mask)
+        pixels = int(np.count_nonzero(inside))
+        sides = _spacing(spacing)
+        return cls(
+            label=label,
+            phrase=label if phrase is None else phrase,
+            mask=inside,
+            score=score,
+            mask_score=mask_score,
+            box=mask_box(inside),
+            area_fraction=pixels / inside.size,
+            area_mm2=None if sides is None else pixels * sides[0] * sides[1],
+            present=pixels > 0,
+        )
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Finding):
+            return NotImplemented
+        if (self.mask is None) != (other.mask is None) or self._words() != other._words():
+            return False
+        return self.mask is None or other.mask is None or np.array_equal(self.mask, other.mask)
+
+    def __hash__(self) -> int:
+        return hash(self._words())
+
+    def _words(self) -> tuple[object, ...]:
+        numbers = (self.score, self.mask_score, self.box, self.area_fraction, self.area_mm2, self.present)
+        return (self.label, self.phrase, *numbers)
+
+    def _to_dict(self) -> dict[str, Any]:
+        plain = {field.name: getattr(self, field.name) for field in fields(self)}
+        box, mask = plain.pop("box"), plain.pop("mask")
+        return {**plain, "box": box and list(box), "mask": None if mask is None else rle_encode(mask)}
+
+    @classmethod
+    def _from_dict(cls, data: object, height: int, width: int) -> Finding:
+        values = _values(cls, data)
+        if (rle := values.pop("mask", None)) is not None:
+            if _rle_size(rle) != (height, width):
+                raise InputError("A finding's mask has another size than the image; export the findings again.")
+            values["mask"] = rle_decode(rle)
+        return cls(**values)
+
+
+@dataclass(frozen=True)
+class Interpretation:
+    """The answer to one question about one image.
+
+    Parameters
+    ----------
+    task, question : str
+        Task family, for instance ``"segment"``, and what was asked.
+    text, raw_text : str
+        The answer without special tokens, and as generated.
+    findings : tuple of Finding
+        In the order of the answer; all masks are (height, width).
+    height, width : int
+        Size of the image in pixels.
+    spacing : tuple of float or None
+        (row, column) in mm per pixel; None when unknown.
+    image, model : str
+        Name of the image as the user gave it, and of the model.
+    token_probabilities, tokens : tuple of float, tuple of str
+        The generated tokens and the probability, 0 to 1, of each.
+    seconds : float
+        Time the answer took.
+    notes : tuple of str
+        What a reader should know, for instance that the answer was cut off.
+
+    Raises
+    ------
+    InputError
+        A value of the wrong type or range, or findings that do not fit the image's size.
+    """
+
+    task: str
+    question: str
+    text: str
+    raw_text: str
+    findings: tuple[Finding, ...]
+    height: int
+    width: int
+    spacing: tuple[float, float] | None = None
+    image: str = ""
+    model: str = ""
+    token_probabilities: tuple[float, ...] = ()
+    tokens: tuple[str, ...] = ()
+    seconds: float = 0.0
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in ("task", "question", "text", "raw_text", "image", "model"):
+            _set(self, name, _text(getattr(self, name), name))
+        height, width = _image_size(self.height, self.width)
+        _set(self, "height", height)
+        _set(self, "width", width)
+        _set(self, "spacing", _spacing(self.spacing))
+        _set(self, "seconds", _number(self.seconds, "seconds", math.inf))
+        _set(self, "notes", tuple(_text(note, "notes") for note in _items(self.notes, "notes", MAX_TOKENS)))
+        _set(self, "tokens", tuple(_text(token, "tokens") for token in _items(self.tokens, "tokens", MAX_TOKENS)))
+        odds = _items(self.token_probabilities, "token_probabilities", MAX_TOKENS)
+        _set(self, "token_probabilities", tuple(_number(p, "token_probabilities", 1.0) for p in odds))
+        if len(self.tokens) != len(self.token_probabilities):
+            raise InputError("'tokens' and 'token_probabilities' must have the same length.")
+        _set(self, "findings", tuple(_items(self.findings, "findings", MAX_FINDINGS)))
+        for finding in self.findings:
+            self._check_finding(finding)
+
+    def _check_finding(self, finding: object) -> None:
+        if not isinstance(finding, Finding):
+            raise InputError("'findings' must hold findings only.")
+        if finding.mask is not None and finding.mask.shape != (self.height, self.width):
+            raise InputError("A finding's mask has another size than the image.")
+        if finding.box is not None and (finding.box[2] > self.width or finding.box[3] > self.height):
+            raise InputError(f"A finding's box leaves the image of {self.width} x {self.height} pixels.")
+        if finding.mask is not None and finding.area_mm2 is not None and self.spacing is not None:
+            area = np.count_nonzero(finding.mask) * self.spacing[0] * self.spacing[1]
+            if not math.isclose(finding.area_mm2, area, rel_tol=1e-6):
+                raise InputError("A finding's area in mm² contradicts its mask and the pixel spacing.")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as a JSON-ready dictionary; masks become COCO run lengths.
+
+        Returns
+        -------
+        dict
+            With ``"schema": 1``; `from_dict` reads it back to an equal interpretation.
+        """
+        plain = {field.name: getattr(self, field.name) for field in fields(self)}
+        plain = {name: list(value) if isinstance(value, tuple) else value for name, value in plain.items()}
+        return {"schema": SCHEMA, **plain, "findings": [finding._to_dict() for finding in self.findings]}
+
+    @classmethod
+    def from_dict(cls, data: object) -> Interpretation:
+        """Read what `to_dict` wrote, believing nothing: every type, range and size is checked.
+
+        Parameters
+        ----------
+        data : dict
+            As loaded from JSON. Unknown keys are ignored.
+
+        Returns
+        -------
+        Interpretation
+
+        Raises
+        ------
+        InputError
+            Another schema, a missing or wrong value, or masks that do not fit the image or are too large together.
+        """
+        schema = data.get("schema") if isinstance(data, Mapping) else None
+        if type(schema) is not int or schema != SCHEMA:
+            raise InputError(f"This is not a findings file that this version can read (schema {SCHEMA}).")
+        values = _values(cls, data)
+        height, width = _image_size(values["height"], values["width"])
+        items = list(_items(values["findings"], "findings", MAX_FINDINGS))
+        if len(items) * height * width > MAX_DECODED_PIXELS:
+            raise InputError("The findings' masks are too large to be read together; read fewer findings at a time.")
+        values["findings"] = tuple(Finding._from_dict(item, height, width) for item in items)
+        return cls(**values)
+
+
+def _values(cls: type, data: object) -> dict[str, Any]:
+    """Pick the fields of ``cls`` out of a JSON object; those without a default must be there."""
+    if not isinstance(data, Mapping):
+        raise InputError("Findings must be JSON objects; this is not a findings file of unibiomed.")
+    for field in fields(cls):
+        if field.default is MISSING and field.name not in data:
+            raise InputError(f"'{field.name}' is missing; this is not a findings file of unibiomed.")
+    return {field.name: data[field.name] for field in fields(cls) if field.name in data}
+
+
+def _set(target: object, name: str, value: object) -> None:
+    object.__setattr__(target, name, value)
+
+
+def _text(value: object, name: str) -> str:
+    if not isinstance(value, str):
+        raise InputError(f"'{name}' must be text.")
+    if len(value) > MAX_TEXT:
+        raise InputError(f"'{name}' is longer than {MAX_TEXT} characters.")
+    return value
+
+
+def _items(value: object, name: str, most: int) -> Iterable[Any]:
+    if not isinstance(value, list | tuple):
+        raise InputError(f"'{name}' must be a list.")
+    if len(value) > most:
+        raise InputError(f"'{name}' has {len(value)} entries; at most {most} can be used.")
+    return value
+
+
+def _number(value: object, name: str, high: float) -> float:
+    """Check a finite number from 0 to ``high``."""
+    message = (
+        f"'{name}' must be a number from 0 to {high:g}." if math.isfinite(high) else f"'{name}' must be 0 or more."
+    )
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise InputError(message)
+    try:
+        number = float(value)
+    except OverflowError:
+        raise InputError(message) from None
+    if not (math.isfinite(number) and 0 <= number <= high):
+        raise InputError(message)
+    return number
+
+
+def _optional(value: object, name: str, high: float) -> float | None:
+    return None if value is None else _number(value, name, high)
+
+
+def _integer(value: object, message: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < 0:
+        raise InputError(message)
+    return int(value)
+
+
+def _box(value: object) -> Box:
+    message = "A box must be [x0, y0, x1, y1] in whole pixels with 0 <= x0 < x1 and 0 <= y0 < y1."
+    if not isinstance(value, list | tuple) or len(value) != 4:
+        raise InputError(message)
+    x0, y0, x1, y1 = (_integer(side, message) for side in value)
+    if not (x0 < x1 and y0 < y1):
+        raise InputError(message)
+    return x0, y0, x1, y1
+
+
+def _spacing(value: object) -> tuple[float, float] | None:
+    if value is None:
+        return None
+    if not isinstance(value, list | tuple) or len(value) != 2:
+        raise InputError("'spacing' must be (row, column) in mm per pixel.")
+    row, column = (_number(side, "spacing", 1e6) for side in value)
+    if row == 0 or column == 0:
+        raise InputError("'spacing' must be two positive numbers of mm per pixel.")
+    return row, column
+
+
+def _image_size(height: object, width: object) -> tuple[int, int]:
+    message = "An image's height and width must be whole numbers of pixels, 1 or more."
+    rows, columns = _integer(height, message), _integer(width, message)
+    if not (rows and columns):
+        raise InputError(message)
+    if rows * columns > MAX_MASK_PIXELS:
+        raise InputError(f"The image or mask is larger than {MAX_MASK_PIXELS} pixels; crop or shrink it first.")
+    return rows, columns
+
+
+def _mask(value: object) -> np.ndarray:
+    """Return a read-only (height, width) bool copy."""
+    if not isinstance(value, np.ndarray) or value.ndim != 2 or value.dtype.kind not in "biu":
+        raise InputError("A mask must be a (height, width) array of booleans or integers.")
+    _image_size(*value.shape)
+    mask = np.array(value != 0, dtype=bool, order="C")
+    mask.flags.writeable = False
+    return mask

@@ -1,0 +1,31 @@
+"""Reading medical images: any supported file or array becomes a `MedicalImage`, the pixels as the model sees them."""
+
+from __future__ import annotations
+
+from .geometry import Box, check_box, draw_box, mask_box, parse_box
+from .image import MedicalImage, from_array
+from .limits import MAX_BYTES, MAX_PIXELS
+from .modality import MODALITIES, check_modality, modality_from_dicom
+from .nifti import mask_to_slice
+from .read import read_image
+from .windowing import WINDOWS, apply_window, parse_window
+
+__all__ = [
+    "MAX_BYTES",
+    "MAX_PIXELS",
+    "MODALITIES",
+    "WINDOWS",
+    "Box",
+    "MedicalImage",
+    "apply_window",
+    "check_box",
+    "check_modality",
+    "draw_box",
+    "from_array",
+    "mask_box",
+    "mask_to_slice",
+    "modality_from_dicom",
+    "parse_box",
+    "parse_window",
+    "read_image",
+]

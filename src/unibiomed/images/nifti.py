@@ -1,0 +1,236 @@
+"""NIfTI files through nibabel: one slice, turned the way radiologists look at it."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+
+from ..errors import InputError
+from .image import MedicalImage
+from .limits import MAX_BYTES, check_size, check_slice, quiet
+from .modality import looks_like_hounsfield
+from .pixels import Window, color_to_rgb, grey_to_rgb
+from .windowing import is_named_window
+
+HEADER_BYTES = 540
+"""Bytes of the longer header, NIfTI-2; the shorter one, NIfTI-1, has 348."""
+
+_MAX_OFFSET = 16 * 2**20
+_PLANES = ("sagittal", "coronal", "axial")
+_MM_PER_UNIT = {"meter": 1000.0, "mm": 1.0, "micron": 0.001}
+
+
+def nifti_kind(head: bytes) -> str | None:
+    """Tell by the first bytes: ``"single"`` (.nii), ``"pair"`` (the .hdr of two files), or None."""
+    magic = head[344:348]
+    if magic == b"n+1\0" or head[4:8] == b"n+2\0":
+        return "single"
+    return "pair" if magic == b"ni1\0" or head[4:8] == b"ni2\0" else None
+
+
+def read_nifti(path: Path, name: str, *, zipped: bool, slice_index: int | None, window: Window) -> MedicalImage:
+    """Read one slice of a NIfTI volume.
+
+    Slices are axial, except in volumes whose voxels are at least twice as long along another axis, or that are one
+    voxel thick there: those are cut as they were acquired. Whatever their order in the file, they are counted from
+    the feet (axial), the back (coronal) or the patient's left (sagittal), and shown as usual: patient right on image
+    left, anterior or superior up; sagittal with anterior on the left.
+
+    Parameters
+    ----------
+    path
+        The file.
+    name
+        What to call the file in messages.
+    zipped
+        Whether the file is gzip-compressed.
+    slice_index
+        The slice, from 0; None for the middle one.
+    window
+        Window for the values, or None.
+
+    Returns
+    -------
+    MedicalImage
+        The slice. Its details hold ``slice``, ``slices``, ``plane``, ``orientation`` (of the file, such as "LPS"),
+        ``orientation_known`` (False where the file leaves it to convention) and what `mask_to_slice` needs:
+        ``file_shape``, ``file_axis``, ``file_slice``, ``file_transpose``, ``file_flip``. The modality is CT when
+        the window is named or the values are Hounsfield units, else None: NIfTI does not record it.
+
+    Raises
+    ------
+    InputError
+        If the file is damaged, too large, has more than three dimensions, no usable orientation, values that are not
+        finite, or the slice or window does not fit it.
+    """
+    with quiet():
+        try:
+            with _open(path, zipped) as file:
+                image = _read_header(file, name)
+                return _show(image, name, slice_index, window)
+        except InputError:
+            raise
+        except Exception:
+            # nibabel, gzip and zlib each have their own errors for damaged data.
+            raise InputError(f"{name}: this NIfTI file is truncated or damaged: export it again") from None
+
+
+def mask_to_slice(mask: np.ndarray, details: Mapping[str, Any]) -> np.ndarray:
+    """Turn a mask drawn on the shown slice back into the order of the file.
+
+    Parameters
+    ----------
+    mask
+        Array of shape ``(height, width)``, on the pixels of the image.
+    details
+        ``MedicalImage.details`` of a NIfTI slice.
+
+    Returns
+    -------
+    numpy.ndarray
+        What belongs at index ``details["file_slice"]`` of axis ``details["file_axis"]`` in a volume of the shape
+        ``details["file_shape"]``; this is the shape of the file, filled up with 1 to three axes.
+
+    Raises
+    ------
+    InputError
+        If the details are not of a NIfTI slice, or the mask is of another size.
+    """
+    try:
+        flip, transpose = details["file_flip"], details["file_transpose"]
+        shape = [n for axis, n in enumerate(details["file_shape"]) if axis != details["file_axis"]]
+    except KeyError:
+        raise InputError("these details are not of a NIfTI slice: give MedicalImage.details of one") from None
+    turned = np.flip(mask, axis=tuple(axis for axis in (0, 1) if flip[axis]))
+    turned = turned.T if transpose else turned
+    if list(turned.shape) != shape:
+        raise InputError(f"the mask of shape {mask.shape} does not fit the slice: give it on the pixels of the image")
+    return np.ascontiguousarray(turned)
+
+
+def _open(path: Path, zipped: bool) -> io.BufferedIOBase:
+    return gzip.GzipFile(path, "rb") if zipped else path.open("rb")
+
+
+def unzip_head(path: Path, count: int = HEADER_BYTES) -> bytes:
+    """Inflate the first ``count`` bytes of a gzip file, or as many as there are; never more."""
+    with path.open("rb") as file:
+        inflater, head = zlib.decompressobj(16 + zlib.MAX_WBITS), b""
+        try:
+            while len(head) < count and not inflater.eof and (chunk := inflater.unconsumed_tail or file.read(4096)):
+                head += inflater.decompress(chunk, count - len(head))
+        except zlib.error:
+            return head
+    return head
+
+
+def _read_header(file: io.BufferedIOBase, name: str) -> Any:
+    """Read the header, refuse what is too large, and return a nibabel image whose voxels are still unread."""
+    head = file.read(HEADER_BYTES)
+    file.seek(0)
+    kind = nib.Nifti2Image if head[4:8] == b"n+2\0" else nib.Nifti1Image
+    header = kind.header_class.from_fileobj(file, check=False)
+    shape = [int(n) for n in header.get_data_shape()]
+    if len(shape) < 2 or min(shape) <= 0:
+        raise InputError(f"{name}: this NIfTI file holds no image (shape {tuple(shape)}): give another file")
+    if len(shape) > 3 and max(shape[3:]) > 1:
+        size = "x".join(str(n) for n in shape)
+        raise InputError(f"{name}: this NIfTI file has the shape {size}: save the volume you want as a 3-D file")
+    total = header.get_data_dtype().itemsize
+    for n in shape:
+        total *= n
+    if total > MAX_BYTES:
+        raise InputError(f"{name}: the volume holds {total >> 30} GiB, more than {MAX_BYTES >> 30}: crop it first")
+    # Header extensions reach up to the offset and are read whole.
+    if not 0 <= float(header["vox_offset"]) <= _MAX_OFFSET:
+        raise InputError(f"{name}: this NIfTI file is damaged (its data offset is impossible): export it again")
+    file.seek(0)
+    return kind.from_stream(file)
+
+
+def _show(image: Any, name: str, slice_index: int | None, window: Window) -> MedicalImage:
+    """Cut the slice, turn it, and make it an image."""
+    flat = len(image.shape) < 3
+    if flat and slice_index is not None:
+        raise InputError(f"{name}: this NIfTI file is a single image, so no slice can be chosen: leave the slice out")
+    shape = tuple(int(n) for n in (*image.shape, 1, 1)[:3])
+    axes, signs, sizes = _orientation(image, name)
+    file_axis = 2 if flat else _slice_axis(shape, axes, sizes)
+    count = shape[file_axis]
+    index = count // 2 if slice_index is None else check_slice(slice_index, count, name)
+    file_slice = index if signs[file_axis] > 0 else count - 1 - index
+
+    # Of the two anatomical axes that are left, rows run along the higher (head to feet, else front to back).
+    column_axis, row_axis = sorted((axis for axis in range(3) if axis != file_axis), key=lambda axis: axes[axis])
+    check_size(shape[row_axis], shape[column_axis], name)
+    transpose = column_axis < row_axis
+    # The axes of NIfTI point to the patient's right, front and head; rows and columns start there and run away from it.
+    flip = (signs[row_axis] > 0, signs[column_axis] > 0)
+    values = _cut(image, file_axis, file_slice)
+    turned = np.swapaxes(values, 0, 1) if transpose else values
+    turned = np.ascontiguousarray(np.flip(turned, axis=tuple(axis for axis in (0, 1) if flip[axis])))
+
+    modality = None
+    if turned.ndim == 3:
+        pixels, done = color_to_rgb(turned, window, name)
+    else:
+        pixels, done = grey_to_rgb(turned, window, name)
+        if is_named_window(window) or looks_like_hounsfield(turned):
+            modality = "CT"
+    details = {
+        "format": "NIfTI",
+        "bits": 8 * image.get_data_dtype().itemsize,
+        **done,
+        "slice": index,
+        "slices": count,
+        "plane": _PLANES[axes[file_axis]],
+        "orientation": "".join(nib.orientations.aff2axcodes(image.affine)),
+        "orientation_known": bool(image.header["sform_code"] > 0 or image.header["qform_code"] > 0),
+        "file_shape": shape,
+        "file_axis": file_axis,
+        "file_slice": file_slice,
+        "file_transpose": transpose,
+        "file_flip": flip,
+    }
+    return MedicalImage(pixels, (sizes[row_axis], sizes[column_axis]), modality, name, details)
+
+
+def _orientation(image: Any, name: str) -> tuple[list[int], list[int], list[float]]:
+    """For each axis of the file: anatomical axis (0 right, 1 front, 2 head), direction, and voxel size in mm."""
+    affine = np.asarray(image.affine, dtype=np.float64)
+    found = nib.orientations.io_orientation(affine) if np.isfinite(affine).all() and affine[:3, :3].any() else None
+    if found is None or not np.isfinite(found).all():
+        raise InputError(f"{name}: the orientation in this NIfTI file is broken: export it again, so left is not right")
+    unit = _MM_PER_UNIT.get(image.header.get_xyzt_units()[0], 1.0)
+    sizes = [float(size) * unit for size in nib.affines.voxel_sizes(affine)]
+    return [int(axis) for axis in found[:, 0]], [int(sign) for sign in found[:, 1]], sizes
+
+
+def _slice_axis(shape: tuple[int, ...], axes: list[int], sizes: list[float]) -> int:
+    """Choose the axis of the file that the slice is cut across: one voxel thick, else the coarsest, else axial."""
+    single = [axis for axis in range(3) if shape[axis] == 1]
+    if len(single) == 1:
+        return single[0]
+    longest = max(range(3), key=lambda axis: sizes[axis])
+    if sizes[longest] >= 2 * max(size for axis, size in enumerate(sizes) if axis != longest):
+        return longest
+    return axes.index(2)
+
+
+def _cut(image: Any, file_axis: int, file_slice: int) -> np.ndarray:
+    """Read one slice, scaled, with the two remaining axes in file order; RGB voxels get a third."""
+    cutter: list[Any] = [slice(None)] * 2 + [0] * (len(image.shape) - 2)
+    if len(image.shape) > 2:
+        cutter[2] = slice(None)
+        cutter[file_axis] = file_slice
+    values = np.asarray(image.dataobj[tuple(cutter)])
+    if values.dtype.fields:
+        return np.stack([values[channel] for channel in values.dtype.fields], axis=-1)
+    return values

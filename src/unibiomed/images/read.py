@@ -1,0 +1,144 @@
+"""Reading any supported file: what it is, its content decides, not its suffix."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+from ..errors import InputError
+from .dicom import read_dicom
+from .image import MedicalImage
+from .limits import MAX_BYTES, shown, whole_number
+from .nifti import HEADER_BYTES, nifti_kind, read_nifti, unzip_head
+from .raster import read_raster
+from .windowing import parse_window
+
+_RASTER_MAGIC = (
+    (b"\x89PNG\r\n\x1a\n", "PNG"),
+    (b"\xff\xd8\xff", "JPEG"),
+    (b"II*\0", "TIFF"),
+    (b"MM\0*", "TIFF"),
+    (b"II+\0", "TIFF"),
+    (b"MM\0+", "TIFF"),
+    (b"BM", "BMP"),
+)
+
+
+def read_image(
+    path: str | os.PathLike[str],
+    *,
+    slice_index: int | None = None,
+    window: str | tuple[float, float] | None = None,
+) -> MedicalImage:
+    """Read a PNG, JPEG, TIFF, BMP, DICOM or NIfTI file as one image.
+
+    Parameters
+    ----------
+    path
+        The file; suffixes are ignored.
+    slice_index
+        Frame of a multi-frame DICOM file, page of a TIFF or slice of a NIfTI volume, from 0. The first two need it
+        where there are several; a volume shows its middle slice without it.
+    window
+        Display window for grey values: a name of `WINDOWS`, ``"centre,width"``, or a pair of numbers. Without it,
+        DICOM files use the window in their header, 8-bit pictures stay as they are, and all else is scaled from its
+        0.5th to 99.5th percentile.
+
+    Returns
+    -------
+    MedicalImage
+        Pixels as the model sees them, with spacing and modality where the file gives them.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, empty, a folder, not an image, damaged or too large, holds NaN or infinite values, or
+        the slice or window does not fit it. The message is one line that says what to do.
+    """
+    if window is not None:
+        window = window if isinstance(window, str) else parse_window(window)
+        parse_window(window)
+    if slice_index is not None:
+        slice_index = whole_number(slice_index)
+    file, name = _check_file(path)
+    try:
+        with file.open("rb") as stream:
+            head = stream.read(HEADER_BYTES)
+    except OSError:
+        raise InputError(f"{name}: the file cannot be read: check its permissions") from None
+    kind = sniff(head)
+    if kind == "gzip":
+        inner = nifti_kind(unzip_head(file))
+        if inner is None:
+            raise InputError(f"{name}: this compressed file holds no NIfTI volume: unpack it and give the image inside")
+        kind = "NIfTI pair" if inner == "pair" else "NIfTI gzip"
+    if kind is None:
+        raise InputError(f"{name}: not an image this reads: give PNG, JPEG, TIFF, BMP, DICOM or NIfTI")
+    if kind == "NIfTI pair":
+        raise InputError(f"{name}: this is half of a NIfTI pair (.hdr and .img): save it as one .nii file")
+    if kind == "DICOM":
+        return read_dicom(file, name, slice_index=slice_index, window=window)
+    if kind in ("NIfTI", "NIfTI gzip"):
+        return read_nifti(file, name, zipped=kind == "NIfTI gzip", slice_index=slice_index, window=window)
+    pixels, details = read_raster(file, kind, name, slice_index=slice_index, window=window)
+    return MedicalImage(pixels, None, None, name, details)
+
+
+def sniff(head: bytes) -> str | None:
+    """Name the format of a file by its first bytes.
+
+    Parameters
+    ----------
+    head
+        The first 540 bytes, or all there are.
+
+    Returns
+    -------
+    str or None
+        ``"DICOM"``, ``"PNG"``, ``"JPEG"``, ``"TIFF"``, ``"BMP"``, ``"NIfTI"``, ``"NIfTI pair"``, ``"gzip"`` (which may
+        hold NIfTI), or None for anything else.
+    """
+    # First, because the 128 bytes before the mark may be made to look like a TIFF.
+    if head[128:132] == b"DICM":
+        return "DICOM"
+    for magic, kind in _RASTER_MAGIC:
+        if head.startswith(magic):
+            return kind
+    if head.startswith(b"\x1f\x8b"):
+        return "gzip"
+    nifti = nifti_kind(head)
+    if nifti is not None:
+        return "NIfTI" if nifti == "single" else "NIfTI pair"
+    return "DICOM" if _bare_dicom(head) else None
+
+
+def _bare_dicom(head: bytes) -> bool:
+    """Recognise a data set without preamble: an element of group 2 or 8, with a VR or a length that can be."""
+    if len(head) < 8 or head[:2] not in (b"\x02\0", b"\x08\0", b"\0\x02", b"\0\x08"):
+        return False
+    big = head[0] == 0
+    if head[4:6].isalpha() and head[4:6].isupper():
+        return True
+    return not big and int.from_bytes(head[2:4], "little") <= 0x0070 and int.from_bytes(head[4:8], "little") <= 1024
+
+
+def _check_file(path: str | os.PathLike[str]) -> tuple[Path, str]:
+    """Return the path of an existing, regular file of sensible size, and its name as shown to people."""
+    try:
+        file = Path(path)
+        name = shown(file.name or str(file))
+        status = file.stat()
+    except FileNotFoundError:
+        raise InputError(f"{shown(str(path))}: no such file: check the path") from None
+    except (OSError, ValueError, TypeError):
+        raise InputError(f"{shown(str(path))}: the path cannot be opened: check it and its permissions") from None
+    if stat.S_ISDIR(status.st_mode):
+        raise InputError(f"{name}: this is a folder: give one image file inside it")
+    if not stat.S_ISREG(status.st_mode):
+        raise InputError(f"{name}: this is not a regular file: save the image to one")
+    if status.st_size == 0:
+        raise InputError(f"{name}: the file is empty: copy or export it again")
+    if status.st_size > MAX_BYTES:
+        raise InputError(f"{name}: the file exceeds {MAX_BYTES >> 30} GiB: crop or shrink the image first")
+    return file, name

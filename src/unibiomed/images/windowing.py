@@ -1,0 +1,167 @@
+"""From measured values to the 256 greys the model sees: display windows and percentile scaling."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+
+from ..errors import InputError
+
+WINDOWS: dict[str, tuple[float, float]] = {
+    "lung": (-600.0, 1500.0),
+    "abdomen": (40.0, 400.0),
+    "bone": (400.0, 1800.0),
+    "brain": (40.0, 80.0),
+    "mediastinum": (40.0, 400.0),
+}
+"""CT display windows: name to (centre, width) in Hounsfield units."""
+
+PERCENTILES = (0.5, 99.5)
+"""Percentiles that become black and white where no window is known (as BiomedParse prepares its images)."""
+
+VoiFunction = Literal["LINEAR", "LINEAR_EXACT", "SIGMOID"]
+
+_NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
+_PAIR = re.compile(rf"\s*({_NUMBER})\s*,\s*({_NUMBER})\s*", re.ASCII)
+
+
+def is_named_window(window: object) -> bool:
+    """Tell whether ``window`` is one of the names in `WINDOWS`, which only make sense for Hounsfield units."""
+    return isinstance(window, str) and window.strip().lower() in WINDOWS
+
+
+def parse_window(window: str | Sequence[float]) -> tuple[float, float]:
+    """Read a window given by name or by numbers.
+
+    Parameters
+    ----------
+    window
+        A name of `WINDOWS` in any case, ``"centre,width"``, or a pair of numbers.
+
+    Returns
+    -------
+    tuple of float
+        Centre and width in the unit of the image's values (Hounsfield units for CT); the width is positive.
+
+    Raises
+    ------
+    InputError
+        If the name is unknown, the text is not two numbers, or the width is not positive.
+    """
+    if isinstance(window, str):
+        if is_named_window(window):
+            return WINDOWS[window.strip().lower()]
+        match = _PAIR.fullmatch(window)
+        if not match:
+            raise InputError(f"unknown window: choose {', '.join(WINDOWS)}, or give CENTRE,WIDTH such as 40,400")
+        center, width = float(match[1]), float(match[2])
+    else:
+        try:
+            center, width = (float(v) for v in window)
+        except (TypeError, ValueError):
+            raise InputError("a window is two numbers, (centre, width), such as (40, 400)") from None
+    if not (math.isfinite(center) and math.isfinite(width)):
+        raise InputError("the centre and width of a window must be finite numbers, such as 40,400")
+    if width <= 0:
+        raise InputError(f"the width of a window must be more than 0, not {width:g}: give CENTRE,WIDTH such as 40,400")
+    return center, width
+
+
+def apply_window(
+    values: np.ndarray, center: float, width: float, *, function: VoiFunction = "LINEAR_EXACT"
+) -> np.ndarray:
+    """Map values to greys through a window.
+
+    Parameters
+    ----------
+    values
+        Finite real numbers of any shape.
+    center, width
+        The window, in the unit of ``values``; the width is positive.
+    function
+        How DICOM PS3.3 C.11.2.1.2 calls the curve. ``LINEAR_EXACT`` sends ``center - width / 2`` to 0 and
+        ``center + width / 2`` to 255; ``LINEAR``, the default inside DICOM files, differs by half a unit;
+        ``SIGMOID`` has no hard ends.
+
+    Returns
+    -------
+    numpy.ndarray
+        uint8 of the same shape, never falling where the values rise.
+
+    Raises
+    ------
+    InputError
+        If the width is not positive or a number is not finite.
+    """
+    center, width = parse_window((center, width))
+    scaled = np.array(values, dtype=np.float64)
+    # Extreme but legal windows overflow to infinity on the way, which the clip below puts right.
+    with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
+        if function == "SIGMOID":
+            scaled = 1.0 / (1.0 + np.exp(-4.0 * (scaled - center) / width))
+        elif function == "LINEAR" and width <= 1:
+            scaled = (scaled > center - 0.5).astype(np.float64)
+        else:
+            if function == "LINEAR":
+                center, width = center - 0.5, width - 1
+            scaled -= center
+            scaled /= width
+            scaled += 0.5
+        np.clip(scaled, 0.0, 1.0, out=scaled)
+    # 0/0 where a width underflows and the value is the centre itself: the middle of the window.
+    np.nan_to_num(scaled, copy=False, nan=0.5)
+    scaled *= 255.0
+    return np.rint(scaled, out=scaled).astype(np.uint8)
+
+
+def percentile_range(values: np.ndarray, *, ignore: np.ndarray | None = None) -> tuple[float, float]:
+    """Find the values that become black and white where no window is known.
+
+    Parameters
+    ----------
+    values
+        Finite real numbers of shape ``(height, width)``.
+    ignore
+        Boolean mask of pixels that are padding, of the same shape.
+
+    Returns
+    -------
+    tuple of float
+        The 0.5th and 99.5th percentile. Zeros are left out of images without negative values: there they are
+        background, and a large background would set the range. Where the two percentiles coincide, the smallest and
+        largest value; these are equal only for an image of one value.
+    """
+    kept = values if ignore is None or ignore.all() else values[~ignore]
+    inside = kept[kept > 0] if kept.min() >= 0 else kept
+    if inside.size == 0:
+        return 0.0, 0.0
+    with np.errstate(over="ignore", invalid="ignore"):
+        low, high = (float(v) for v in np.percentile(inside, PERCENTILES))
+    return (low, high) if high > low else (float(kept.min()), float(kept.max()))
+
+
+def apply_range(values: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Map ``low`` to 0 and ``high`` to 255, clipping beyond; all 0 when the two are equal.
+
+    Parameters
+    ----------
+    values
+        Finite real numbers of any shape.
+    low, high
+        Ends of the range, ``low <= high``.
+
+    Returns
+    -------
+    numpy.ndarray
+        uint8 of the same shape.
+    """
+    if high <= low:
+        return np.zeros(values.shape, dtype=np.uint8)
+    if not math.isfinite(high - low):
+        # Quarters keep the difference of the largest floats finite.
+        values, low, high = values / 4, low / 4, high / 4
+    return apply_window(values, low / 2 + high / 2, high - low)

@@ -1,0 +1,402 @@
+"""The authors' checkpoint format: its sizes, its tensor names, and how they become ours.
+
+The published weights are one InternVL2.5 chat checkpoint (``vision_model``, ``mlp1``, ``language_model``) with SAM2
+(``grounding_encoder.sam2_model``) and the grounding head (``text_hidden_fcs``) beside it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import torch
+from huggingface_hub.errors import StrictDataclassError
+
+from unibiomed.errors import ModelError
+
+from .configuration import UniBiomedConfig
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+# ids of the released tokenizer, for a checkpoint whose folder brings none
+PUBLISHED_TOKEN_IDS = {"<|im_end|>": 151645, "<IMG_CONTEXT>": 151667, "[SEG]": 151674}
+
+SAM2 = "grounding_encoder.sam2_model."
+
+# What the tensors of a Hiera trunk do not show (Ravi et al., "SAM 2", 2024): (width, blocks a stage) of the tiny, small,
+# base-plus and large trunk -> heads of the first stage, window side a stage, blocks that attend to the whole image.
+HIERA: dict[tuple[int, tuple[int, ...]], tuple[int, list[int], list[int]]] = {
+    (96, (1, 2, 7, 2)): (1, [8, 4, 14, 7], [5, 7, 9]),
+    (96, (1, 2, 11, 2)): (1, [8, 4, 14, 7], [7, 10, 13]),
+    (112, (2, 3, 16, 3)): (2, [8, 4, 14, 7], [12, 16, 20]),
+    (144, (2, 6, 36, 4)): (2, [8, 4, 16, 8], [23, 33, 43]),
+}
+HIERA_LARGE = (144, (2, 6, 36, 4))
+
+# fields of Qwen2's configuration that change what the model computes; everything else of `llm_config` is housekeeping
+TEXT_FIELDS = (
+    "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "vocab_size",
+    "hidden_act", "max_position_embeddings", "rms_norm_eps", "rope_theta", "rope_scaling", "attention_dropout",
+    "initializer_range", "bos_token_id", "eos_token_id", "pad_token_id", "use_sliding_window", "sliding_window",
+    "max_window_layers",
+)  # fmt: skip
+# official name -> name in transformers
+VISION_FIELDS = {
+    "hidden_size": "hidden_size",
+    "intermediate_size": "intermediate_size",
+    "num_hidden_layers": "num_hidden_layers",
+    "num_attention_heads": "num_attention_heads",
+    "num_channels": "num_channels",
+    "image_size": "image_size",
+    "patch_size": "patch_size",
+    "qkv_bias": "attention_bias",
+    "qk_normalization": "use_qk_norm",
+    "norm_type": "norm_type",
+    "hidden_act": "hidden_act",
+    "layer_norm_eps": "layer_norm_eps",
+    "dropout": "hidden_dropout_prob",
+    "attention_dropout": "attention_dropout",
+    "initializer_range": "initializer_range",
+}
+REQUIRED = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
+
+# ---------------------------------------------------------------- configuration
+
+
+def official_config(
+    config: Mapping[str, Any], shapes: Shapes | None = None, token_ids: Mapping[str, int] | None = None
+) -> UniBiomedConfig:
+    """Our configuration of an official checkpoint.
+
+    Parameters
+    ----------
+    config : mapping
+        The checkpoint's ``config.json``: ``vision_config``, ``llm_config``, ``downsample_ratio``, ``select_layer``.
+        Sizes of SAM2 may be given under ``grounding_config``, in the form of ``transformers``' ``Sam2VideoConfig``.
+    shapes : mapping, optional
+        Official tensor name to shape. Fills in what `config` does not say, SAM2's sizes above all (Hiera-large without),
+        and gives the vocabulary, which grew after `config` was written.
+    token_ids : mapping, optional
+        Ids of the special tokens; the published ones where it is silent.
+
+    Returns
+    -------
+    UniBiomedConfig
+
+    Raises
+    ------
+    ModelError
+        If `config` is not that of an InternVL chat model with Qwen2, or says or lacks something that cannot be used.
+    """
+    found = {clean_name(name): tuple(shape) for name, shape in (shapes or {}).items()}
+    ids = PUBLISHED_TOKEN_IDS | dict(token_ids or {})
+    vision, text = config.get("vision_config"), config.get("llm_config")
+    if not isinstance(vision, Mapping) or not isinstance(text, Mapping):
+        raise ModelError(
+            "config.json has no 'vision_config' and 'llm_config': it is not the official format; get the folder again"
+        )
+    kind = text.get("model_type") or "".join(text.get("architectures") or ["qwen2"])
+    if not str(kind).lower().startswith("qwen2"):
+        raise ModelError(f"the language model is {kind!r}, but only Qwen2 can be read; use a checkpoint with Qwen2")
+    if config.get("ps_version", "v2") != "v2":
+        raise ModelError(f"ps_version is {config['ps_version']!r}, but only 'v2' can be read; use another checkpoint")
+    try:
+        vision_config = _vision_config(vision, found)
+        text_config = _text_config(text, found) | {"eos_token_id": ids["<|im_end|>"]}
+        ratio = float(config.get("downsample_ratio", 0.5))
+        side = int(vision_config["image_size"]) // int(vision_config["patch_size"])
+        result = UniBiomedConfig(
+            mllm_config={
+                "vision_config": vision_config,
+                "text_config": text_config,
+                "image_token_id": ids["<IMG_CONTEXT>"],
+                "image_seq_length": int(side * ratio) ** 2,
+                "downsample_ratio": ratio,
+                "vision_feature_layer": config.get("select_layer", -1),
+                "tie_word_embeddings": False,
+            },
+            grounding_config=_grounding_config(config.get("grounding_config"), found),
+            seg_token_id=ids["[SEG]"],
+            tie_word_embeddings=False,
+        )
+    except (TypeError, ValueError, KeyError, AttributeError, ZeroDivisionError, StrictDataclassError) as error:
+        raise ModelError(f"config.json cannot be used ({_one_line(error)}); get it again from the release") from error
+    vocabulary = result.mllm_config.text_config.vocab_size  # type: ignore[union-attr]
+    if too_big := [token for token in PUBLISHED_TOKEN_IDS if not 0 <= ids[token] < vocabulary]:
+        raise ModelError(
+            f"the vocabulary has {vocabulary} tokens, none for {', '.join(too_big)}; add the release's tokenizer files"
+        )
+    return result
+
+
+def _vision_config(given: Mapping[str, Any], shapes: Shapes) -> dict[str, Any]:
+    result: dict[str, Any] = {"model_type": "internvl_vision", "attention_bias": True}
+    patch = shapes.get("vision_model.embeddings.patch_embedding.weight")
+    places = shapes.get("vision_model.embeddings.position_embedding")
+    hidden = shapes.get("vision_model.encoder.layers.0.mlp.fc1.weight")
+    if patch and places and hidden:
+        side = round((places[1] - 1) ** 0.5) * patch[-1]
+        result |= {"hidden_size": patch[0], "num_channels": patch[1], "patch_size": patch[-1], "image_size": side}
+        result |= {
+            "intermediate_size": hidden[0],
+            "num_hidden_layers": _count(shapes, "vision_model.encoder.layers."),
+            "attention_bias": "vision_model.encoder.layers.0.attn.qkv.bias" in shapes,
+        }
+    result |= {ours: given[name] for name, ours in VISION_FIELDS.items() if given.get(name) is not None}
+    _require(result, (*REQUIRED, "image_size", "patch_size"), "vision_config")
+    return result
+
+
+def _text_config(given: Mapping[str, Any], shapes: Shapes) -> dict[str, Any]:
+    result: dict[str, Any] = {"model_type": "qwen2"}
+    table = shapes.get("language_model.model.embed_tokens.weight")
+    gate = shapes.get("language_model.model.layers.0.mlp.gate_proj.weight")
+    if table and gate:
+        result |= {"hidden_size": table[1], "intermediate_size": gate[0]}
+        result["num_hidden_layers"] = _count(shapes, "language_model.model.layers.")
+    result |= {name: given[name] for name in TEXT_FIELDS if given.get(name) is not None}
+    if table:
+        result["vocab_size"] = table[0]
+    _require(result, (*REQUIRED, "vocab_size"), "llm_config")
+    key = shapes.get("language_model.model.layers.0.self_attn.k_proj.weight")
+    if key and "num_key_value_heads" not in result:
+        result["num_key_value_heads"] = key[0] * result["num_attention_heads"] // result["hidden_size"]
+    # the release writes its output matrix even where Qwen2's own configuration says that it is the input matrix
+    return result | {"tie_word_embeddings": False}
+
+
+def _grounding_config(given: Any, shapes: Shapes) -> dict[str, Any]:
+    result: dict[str, Any] = {
+        "model_type": "sam2_video",
+        "enable_occlusion_spatial_embedding": f"{SAM2}no_obj_embed_spatial" in shapes,
+        "enable_temporal_pos_encoding_for_object_pointers": f"{SAM2}obj_ptr_tpos_proj.weight" in shapes,
+    }
+    if slots := shapes.get(f"{SAM2}maskmem_tpos_enc"):
+        result |= {"num_maskmem": slots[0], "memory_encoder_output_channels": slots[-1]}
+    if isinstance(given, Mapping):
+        return result | dict(given)
+    width, blocks, dims = _hiera_layout(shapes)
+    if (width, blocks) not in HIERA:
+        raise ValueError(
+            f"a SAM2 trunk {width} wide with {list(blocks)} blocks is none of the published four; "
+            "give its sizes under 'grounding_config'"
+        )
+    heads, windows, whole = HIERA[width, blocks]
+    background = shapes.get(f"{SAM2}image_encoder.trunk.pos_embed", (1, width, 7, 7))
+    vision = {
+        "model_type": "sam2_vision_model",
+        "backbone_channel_list": dims[::-1],
+        "backbone_config": {
+            "model_type": "sam2_hiera_det_model",
+            "hidden_size": width,
+            "num_attention_heads": heads,
+            "blocks_per_stage": list(blocks),
+            "embed_dim_per_stage": dims,
+            "num_attention_heads_per_stage": [heads << i for i in range(len(blocks))],
+            "window_size_per_stage": windows,
+            "global_attention_blocks": whole,
+            "window_positional_embedding_background_size": list(background[2:]),
+        },
+    }
+    return result | {"vision_config": vision}
+
+
+def _hiera_layout(shapes: Shapes) -> tuple[int, tuple[int, ...], list[int]]:
+    """Width of the first stage, blocks of each stage, width of each stage."""
+    trunk = f"{SAM2}image_encoder.trunk.blocks."
+    count = _count(shapes, trunk)
+    if not count:
+        width, blocks = HIERA_LARGE
+        return width, blocks, [width << i for i in range(len(blocks))]
+    # the block that widens the features is the first of its stage
+    starts = [0, *(i for i in range(1, count) if f"{trunk}{i}.proj.weight" in shapes)]
+    blocks = tuple(b - a for a, b in zip(starts, [*starts[1:], count], strict=True))
+    dims = [shapes[f"{trunk}{i}.attn.proj.weight"][0] for i in starts]
+    return dims[0], blocks, dims
+
+
+def _count(shapes: Shapes, prefix: str) -> int:
+    return len({name[len(prefix) :].split(".")[0] for name in shapes if name.startswith(prefix)})
+
+
+def _require(values: Mapping[str, Any], names: Iterable[str], where: str) -> None:
+    if missing := [name for name in names if name not in values]:
+        raise ValueError(f"{where} lacks {', '.join(missing)}")
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+# ---------------------------------------------------------------- names
+
+_MLP3 = {"0": "proj_in", "1": "layers.0", "2": "proj_out"}
+_MLP2 = {"0": "proj_in", "1": "proj_out"}
+_MASK_EMBED = {"0": "conv1", "1": "layer_norm1", "3": "conv2", "4": "layer_norm2", "6": "conv3"}
+_UPSCALE = {"0": "upscale_conv1", "1": "upscale_layer_norm", "3": "upscale_conv2"}
+_PROJECTOR = {"0": "layer_norm", "1": "linear_1", "3": "linear_2"}
+
+
+def _downsampler(index: str) -> str:
+    layer, part = divmod(int(index), 3)
+    if index == "12":
+        return "final_conv"
+    return f"layers.{layer}.{('conv', 'layer_norm', 'activation')[part]}"
+
+
+_Rule = tuple[str, Any]
+_VISION: list[_Rule] = [
+    (r"^embeddings\.class_embedding$", "embeddings.cls_token"),
+    (r"^embeddings\.position_embedding$", "embeddings.position_embeddings"),
+    (r"^embeddings\.patch_embedding\.", "embeddings.patch_embeddings.projection."),
+    (r"^encoder\.layers\.", "encoder.layer."),
+    (r"\.attn\.proj\.", ".attention.projection_layer."),
+    (r"\.attn\.(q_norm|k_norm)\.", r".attention.\1."),
+    (r"\.ls([12])$", r".lambda_\1"),
+    (r"\.norm1\.", ".layernorm_before."),
+    (r"\.norm2\.", ".layernorm_after."),
+]
+_GROUNDING: list[_Rule] = [
+    (r"^no_mem_embed$", "no_memory_embedding"),
+    (r"^no_mem_pos_enc$", "no_memory_positional_encoding"),
+    (r"^maskmem_tpos_enc$", "memory_temporal_positional_encoding"),
+    (r"^no_obj_ptr$", "no_object_pointer"),
+    (r"^no_obj_embed_spatial$", "occlusion_spatial_embedding_parameter"),
+    (r"^obj_ptr_tpos_proj\.", "temporal_positional_encoding_projection_layer."),
+    (r"^obj_ptr_proj\.layers\.([012])\.", lambda m: f"object_pointer_proj.{_MLP3[m[1]]}."),
+    # image encoder
+    (r"^image_encoder\.trunk\.patch_embed\.proj\.", "vision_encoder.backbone.patch_embed.projection."),
+    (r"^image_encoder\.trunk\.", "vision_encoder.backbone."),
+    (r"^(vision_encoder\.backbone\.blocks\.\d+)\.norm([12])\.", r"\1.layer_norm\2."),
+    (
+        r"^(vision_encoder\.backbone\.blocks\.\d+)\.mlp\.layers\.([01])\.",
+        lambda m: f"{m[1]}.mlp.{_MLP2[m[2]]}.",
+    ),
+    (r"^image_encoder\.neck\.convs\.(\d+)\.conv\.", r"vision_encoder.neck.convs.\1."),
+    # prompt encoder
+    (r"^sam_prompt_encoder\.mask_downscaling\.([01346])\.", lambda m: f"prompt_encoder.mask_embed.{_MASK_EMBED[m[1]]}."),
+    (r"^sam_prompt_encoder\.", "prompt_encoder."),
+    # mask decoder
+    (
+        r"^sam_mask_decoder\.transformer\.layers\.(\d+)\.mlp\.layers\.([01])\.",
+        lambda m: f"mask_decoder.transformer.layers.{m[1]}.mlp.{_MLP2[m[2]]}.",
+    ),
+    (r"^sam_mask_decoder\.output_upscaling\.([013])\.", lambda m: f"mask_decoder.{_UPSCALE[m[1]]}."),
+    (
+        r"^sam_mask_decoder\.(output_hypernetworks_mlps\.\d+|iou_prediction_head|pred_obj_score_head)\.layers\.([012])\.",
+        lambda m: f"mask_decoder.{m[1]}.{_MLP3[m[2]]}.",
+    ),
+    (r"^sam_mask_decoder\.", "mask_decoder."),
+    (r"^(mask_decoder\.transformer)\.norm_final_attn\.", r"\1.layer_norm_final_attn."),
+    # memory encoder
+    (
+        r"^memory_encoder\.mask_downsampler\.encoder\.(\d+)\.",
+        lambda m: f"memory_encoder.mask_downsampler.{_downsampler(m[1])}.",
+    ),
+    (r"^memory_encoder\.pix_feat_proj\.", "memory_encoder.feature_projection."),
+    (r"^memory_encoder\.out_proj\.", "memory_encoder.projection."),
+    (r"^memory_encoder\.fuser\.", "memory_encoder.memory_fuser."),
+    (r"^(memory_encoder\.memory_fuser\.layers\.\d+)\.(?:g_weight|gamma)$", r"\1.scale"),
+    (r"^(memory_encoder\.memory_fuser\.layers\.\d+)\.dwconv\.", r"\1.depthwise_conv."),
+    (r"^(memory_encoder\.memory_fuser\.layers\.\d+)\.pwconv([12])\.", r"\1.pointwise_conv\2."),
+    (r"^(memory_encoder\.memory_fuser\.layers\.\d+)\.norm\.", r"\1.layer_norm."),
+    # attention layers of the mask decoder and of the memory
+    (r"^(mask_decoder\.transformer|memory_attention)\.(.*)out_proj\.", r"\1.\2o_proj."),
+    (r"^((?:mask_decoder\.transformer|memory_attention)\.layers\.\d+)\.norm([1-4])\.", r"\1.layer_norm\2."),
+    (r"^memory_attention\.norm\.", "memory_attention.layer_norm."),
+]
+_COMPILED = {
+    "vision": [(re.compile(pattern), replacement) for pattern, replacement in _VISION],
+    "grounding": [(re.compile(pattern), replacement) for pattern, replacement in _GROUNDING],
+}
+_POINTS = re.compile(rf"^{re.escape(SAM2)}sam_prompt_encoder\.point_embeddings\.(\d+)\.weight$")
+_GAUSSIAN = f"{SAM2}sam_prompt_encoder.pe_layer.positional_encoding_gaussian_matrix"
+_QKV = re.compile(r"^(vision_model\.encoder\.layers\.\d+\.attn)\.qkv\.(weight|bias)$")
+_LORA = re.compile(r"\.lora_([AB])(?:\.\w+)?\.weight$")
+_WRAPPERS = re.compile(r"^(?:module\.)?(?:base_model\.model\.)?(?:mllm\.model\.)?")
+
+
+def clean_name(name: str) -> str:
+    """Official name without what training wraps around it (PEFT, data parallelism, the trainer's own module)."""
+    name = _WRAPPERS.sub("", name)
+    name = name.replace(".base_model.model.", ".").replace(".base_layer.", ".")
+    return re.sub(r"\.modules_to_save\.\w+\.", ".", name)
+
+
+def our_names(name: str) -> tuple[str, ...]:
+    """Where a tensor of the official checkpoint goes: the names in :class:`UniBiomedModel`, none if it has no place.
+
+    A fused query-key-value tensor has three names, in order of its parts; SAM2's Gaussian matrix has two, whole in both;
+    each of the point embeddings is a row of the one tensor that all of them name.
+    """
+    name = clean_name(name)
+    if name == _GAUSSIAN:
+        return (
+            "grounding.shared_image_embedding.positional_embedding",
+            "grounding.prompt_encoder.shared_embedding.positional_embedding",
+        )
+    if _POINTS.match(name):
+        return ("grounding.prompt_encoder.point_embed.weight",)
+    if match := _QKV.match(name):
+        attention = _renamed(match[1] + ".", "vision_model.", "vision").replace(".attn.", ".attention.")
+        return tuple(f"mllm.model.vision_tower.{attention}{part}_proj.{match[2]}" for part in "qkv")
+    if match := re.match(r"^mlp1\.([013])\.(.*)$", name):
+        return (f"mllm.model.multi_modal_projector.{_PROJECTOR[match[1]]}.{match[2]}",)
+    for old, new, rules in (
+        ("vision_model.", "mllm.model.vision_tower.", "vision"),
+        ("language_model.model.", "mllm.model.language_model.", None),
+        ("language_model.lm_head.", "mllm.lm_head.", None),
+        ("text_hidden_fcs.", "grounding_head.", None),
+        (SAM2, "grounding.", "grounding"),
+    ):
+        if name.startswith(old):
+            return (new + _renamed(name, old, rules),)
+    return ()
+
+
+def _renamed(name: str, prefix: str, rules: str | None) -> str:
+    name = name[len(prefix) :]
+    for pattern, replacement in _COMPILED[rules] if rules else ():
+        name = pattern.sub(replacement, name)
+    return name
+
+
+# ---------------------------------------------------------------- tensors
+
+
+def official_name_map(names: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    """Each official name and where it goes; see :func:`our_names`. LoRA's factors go where their matrix goes."""
+    return {name: our_names(_LORA.sub(".weight", name)) for name in names}
+
+
+def convert_official(
+    state: Mapping[str, torch.Tensor] | Iterable[tuple[str, torch.Tensor]],
+    expected: Shapes | None = None,
+    *,
+    lora_alpha: float | None = None,
+) -> dict[str, torch.Tensor]:
+    """A state for :class:`UniBiomedModel`, of all tensors of an official one; see :func:`stream_official`."""
+    return dict(stream_official(state if isinstance(state, Mapping) else dict(state), expected, lora_alpha=lora_alpha))
+
+
+def stream_official(
+    state: Mapping[str, torch.Tensor], expected: Shapes | None = None, *, lora_alpha: float | None = None
+) -> Iterator[tuple[str, torch.Tensor]]:
+    """Our name and tensor, one after the other; only what is asked for is read from `state`.
+
+    Parameters
+    ----------
+    state : mapping
+        Official names to tensors.
+    expected : mapping, optional
+        Our names to shapes. Given, the names are checked before the first tensor comes, the shapes as they come.
+    lora_alpha : float, optional
+        α of LoRA's scale α / r, for a checkpoint whose LoRA was not merged; it is merged here.
+
+    Raises
+    ------
+    ModelError
+        If tensors are missing, unexpected or misshapen, or LoRA's α is not known.
+    """
+    raise NotImplementedError

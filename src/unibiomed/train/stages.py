@@ -1,0 +1,305 @@
+"""What each kind of stage reads and what loss it takes.
+
+``encoder``: masks from one learned prompt a target, without words: the image side learns quickly.
+``text``: the language model alone; the prompt of ``[SEG]`` is drawn towards the encoder stage's prompt of that target.
+``joint``: the paper's training, questions and answers with masks (section 4.1).
+"""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from unibiomed.data.conversation import make_turns, text_corpus
+from unibiomed.data.records import Record
+from unibiomed.images.geometry import draw_box, mask_box
+from unibiomed.model.modeling import ImageFeatures, UniBiomedModel
+from unibiomed.model.processing import END, IMAGENET_MEAN, IMAGENET_STD, UniBiomedProcessor
+
+from .augment import augment
+from .losses import score_losses, segmentation_loss, soft_iou
+from .recipe import DataRecipe, StageRecipe
+from .store import ImageStore
+
+BOX_TASKS = ("classify", "describe")
+IGNORE = -100
+
+
+class AuxiliaryHeads(nn.Module):
+    """Heads that help the training and are not shipped: a prompt a target, a dense map a target, the image's label.
+
+    Parameters
+    ----------
+    targets, labels : sequence of str
+        What the data sets name.
+    width : int
+        Channels of the neck.
+    """
+
+    def __init__(self, targets: Sequence[str], labels: Sequence[str], width: int) -> None:
+        super().__init__()
+        self.targets = {target: i for i, target in enumerate(targets)}
+        self.labels = {label: i for i, label in enumerate(labels)}
+        self.prompts = nn.Embedding(len(targets), width)
+        self.dense = nn.Conv2d(width // 8, len(targets), 1)
+        self.label = nn.Linear(width, len(labels))
+
+    @classmethod
+    def for_records(cls, records: Sequence[Record], width: int) -> AuxiliaryHeads:
+        """Heads for everything that `records` name."""
+        targets = sorted({region.target for record in records for region in record.regions})
+        labels = sorted({record.label for record in records if record.label} | {"No findings"})
+        return cls(targets, labels, width)
+
+
+class Mixture:
+    """Draws records: the data set first, then one of its images.
+
+    Parameters
+    ----------
+    records : sequence of Record
+        What may be drawn.
+    recipe : DataRecipe
+        How often each data set is.
+    """
+
+    def __init__(self, records: Sequence[Record], recipe: DataRecipe) -> None:
+        groups: dict[str, list[Record]] = defaultdict(list)
+        for record in records:
+            groups[record.dataset].append(record)
+        self.names = sorted(groups)
+        self.groups = groups
+        self.weights = [len(groups[n]) ** recipe.power * recipe.weights.get(n, 1.0) for n in self.names]
+
+    def draw(self, rng: random.Random) -> Record:
+        """One record."""
+        return rng.choice(self.groups[rng.choices(self.names, self.weights)[0]])
+
+
+def normalise_batch(images: list[torch.Tensor]) -> torch.Tensor:
+    """(N, 3, size, size) for the encoder, of (3, size, size) images in [0, 1]."""
+    mean, std = torch.tensor(IMAGENET_MEAN).view(3, 1, 1), torch.tensor(IMAGENET_STD).view(3, 1, 1)
+    return (torch.stack(images) - mean) / std
+
+
+class Stage:
+    """One kind of stage: makes the batch of a step from the step's own random numbers, and the losses of a batch."""
+
+    def __init__(
+        self,
+        recipe: StageRecipe,
+        model: UniBiomedModel,
+        heads: AuxiliaryHeads,
+        processor: UniBiomedProcessor,
+        store: ImageStore,
+        mixture: Mixture,
+    ) -> None:
+        self.recipe, self.model, self.heads = recipe, model, heads
+        self.processor, self.store, self.mixture = processor, store, mixture
+
+    def batch(self, rng: random.Random) -> dict[str, Any]:
+        """The inputs of one step, made from `rng` alone."""
+        raise NotImplementedError
+
+    def losses(self, batch: dict[str, Any]) -> dict[str, torch.Tensor]:
+        """Weighted losses by name; their sum is what is minimised."""
+        raise NotImplementedError
+
+    def _mask_losses(self, logits, quality, presence, truth: torch.Tensor) -> dict[str, torch.Tensor]:  # type: ignore[no-untyped-def]
+        out = {"mask": segmentation_loss(logits, truth, points=self.recipe.points).mean()}
+        if self.recipe.presence_weight or self.recipe.quality_weight:
+            present = truth.flatten(1).amax(1) > 0.5
+            presence_loss, quality_loss = score_losses(presence, quality, present, soft_iou(logits, truth))
+            out["presence"] = self.recipe.presence_weight * presence_loss
+            out["quality"] = self.recipe.quality_weight * quality_loss
+        return out
+
+    def _auxiliary(self, features: ImageFeatures, batch: dict[str, Any]) -> dict[str, torch.Tensor]:
+        out = {}
+        if self.recipe.dense_weight and len(batch["dense_truth"]):
+            maps = self.heads.dense(F.gelu(features.maps[0]))
+            logits = maps[batch["dense_image"], batch["dense_target"]]
+            out["dense"] = self.recipe.dense_weight * segmentation_loss(logits, batch["dense_truth"], points=0).mean()
+        if self.recipe.label_weight and bool((batch["label"] >= 0).any()):
+            logits = self.heads.label(features.maps[2].mean((2, 3)))
+            out["label"] = self.recipe.label_weight * F.cross_entropy(logits, batch["label"], ignore_index=-1)
+        return out
+
+    def _dense_targets(self, record: Record, masks: dict[int, torch.Tensor], image: int, batch: dict[str, Any]) -> None:
+        for j, region in enumerate(record.regions):
+            batch["dense_image"].append(image)
+            batch["dense_target"].append(self.heads.targets[region.target])
+            batch["dense_truth"].append(masks.get(j, torch.zeros(self.store.size, self.store.size)))
+        found = any(record.regions[j].abnormal and masks[j].max() > 0.5 for j in masks)
+        label = record.diagnosis(found)
+        batch["label"].append(self.heads.labels.get(label, -1) if label else -1)
+
+
+class EncoderStage(Stage):
+    """The image side with one learned prompt a target."""
+
+    def batch(self, rng: random.Random) -> dict[str, Any]:
+        batch: dict[str, Any] = defaultdict(list)
+        for i in range(self.recipe.batch):
+            record = self.mixture.draw(rng)
+            while not record.regions:
+                record = self.mixture.draw(rng)
+            image, masks = augment(record, *self.store.load(record.key), rng, strength=self.recipe.augment)
+            batch["images"].append(image)
+            self._dense_targets(record, masks, i, batch)
+            present = [j for j in masks if masks[j].max() > 0.5]
+            absent = [j for j in range(len(record.regions)) if j not in present]
+            rng.shuffle(present)
+            chosen: list[int | None] = list(present[: self.recipe.turns])
+            if len(chosen) < self.recipe.turns or rng.random() < 0.2:
+                chosen = chosen[: self.recipe.turns - 1] + [rng.choice(absent) if absent and rng.random() < 0.7 else None]
+            for j in chosen:
+                if j is None:
+                    own = {region.target for region in record.regions}
+                    target = rng.choice([t for t in self.heads.targets if t not in own])
+                else:
+                    target = record.regions[j].target
+                batch["image_index"].append(i)
+                batch["target"].append(self.heads.targets[target])
+                empty = torch.zeros(self.store.size, self.store.size)
+                batch["truth"].append(empty if j is None else masks.get(j, empty))
+        return _stack(batch)
+
+    def losses(self, batch: dict[str, Any]) -> dict[str, torch.Tensor]:
+        features = self.model.encode_image(batch["images"], text=False)
+        masks = self.model.decode_masks(features.maps, self.heads.prompts(batch["target"]), batch["image_index"])
+        best = masks.quality.argmax(1)
+        rows = torch.arange(len(best))
+        out = self._mask_losses(
+            masks.logits[rows, best], masks.quality[rows, best], masks.presence_logits, batch["truth"]
+        )
+        return out | self._auxiliary(features, batch)
+
+
+class TextStage(Stage):
+    """The language model alone, on the same questions and answers and on report texts."""
+
+    def batch(self, rng: random.Random) -> dict[str, Any]:
+        sequences, prompts = [], []
+        records = [record for group in self.mixture.groups.values() for record in group]
+        for turn in text_corpus(records, rng, self.recipe.batch):
+            question, answer = turn[0], turn[1]
+            sequences.append(encode_turn(self.processor, question, answer, 0))
+            prompts.append(self._target(question, answer))
+        return pad(sequences) | {"target": torch.tensor(prompts)}
+
+    def _target(self, question: str, answer: str) -> int:
+        # only where the question names one known target: what [SEG] should then prompt is certain
+        if answer.count("[SEG]") != 1 or "<p>" in answer or len(answer) > 40:
+            return -1
+        named = [t for t in self.heads.targets if t.lower() in question.lower()]
+        longest = max(named, key=len, default="")
+        return self.heads.targets[longest] if all(t in longest for t in named) and longest else -1
+
+    def losses(self, batch: dict[str, Any]) -> dict[str, torch.Tensor]:
+        out = self.model(batch["input_ids"], batch["attention_mask"], batch["labels"], seg_prompts=False)
+        losses = {"text": out.loss}
+        if self.recipe.distill_weight and len(out.seg_rows):
+            target = batch["target"][out.seg_rows]
+            known = target >= 0
+            if bool(known.any()):
+                wanted = self.heads.prompts(target[known]).detach()
+                error = (out.seg_states[known] - wanted).square().mean() / wanted.square().mean()
+                losses["distill"] = self.recipe.distill_weight * error
+        return losses
+
+
+class JointStage(Stage):
+    """Questions and answers about images, with masks: the paper's training."""
+
+    def batch(self, rng: random.Random) -> dict[str, Any]:
+        batch: dict[str, Any] = defaultdict(list)
+        sequences = []
+        empty = torch.zeros(self.store.size, self.store.size)
+        tokens = self.processor.settings.tokens_per_tile
+        while len(batch["images"]) < self.recipe.batch:
+            record = self.mixture.draw(rng)
+            image, masks = augment(record, *self.store.load(record.key), rng, strength=self.recipe.augment)
+            solid = {j: (mask > 0.5).numpy() for j, mask in masks.items()}
+            boxable = [j for j, mask in solid.items() if mask.any()]
+            boxed = bool(boxable) and rng.random() < sum(self.recipe.tasks.get(t, 0.15) for t in BOX_TASKS)
+            weights = {t: w for t, w in self._task_weights().items() if (t in BOX_TASKS) == boxed}
+            turns = make_turns(record, solid, rng, tasks=weights, count=self.recipe.turns)
+            turns = [t for t in turns if t.box_region == turns[0].box_region and t.box == turns[0].box]
+            if not turns:
+                continue
+            if boxed and turns[0].box_region is not None:
+                box = turns[0].box or mask_box(solid[turns[0].box_region])
+                assert box is not None
+                drawn = draw_box((image.permute(1, 2, 0) * 255).round().byte().numpy(), box)
+                image = torch.from_numpy(drawn).permute(2, 0, 1).float() / 255
+            number = len(batch["images"])
+            batch["images"].append(image)
+            self._dense_targets(record, masks, number, batch)
+            for turn in turns:
+                batch["image_index"].append(number)
+                sequences.append(encode_turn(self.processor, turn.question, turn.answer, tokens))
+                for j in turn.masks:
+                    batch["truth"].append(empty if j is None else masks.get(j, empty))
+        return _stack(batch) | pad(sequences)
+
+    def _task_weights(self) -> dict[str, float]:
+        default = {"segment": 0.4, "recognize": 0.2, "report": 0.1, "ask": 0.15, "classify": 0.15, "describe": 0.1}
+        return default | self.recipe.tasks
+
+    def losses(self, batch: dict[str, Any]) -> dict[str, torch.Tensor]:
+        features = self.model.encode_image(batch["images"])
+        out = self.model(
+            batch["input_ids"],
+            batch["attention_mask"],
+            batch["labels"],
+            features=features,
+            image_index=batch["image_index"],
+        )
+        losses = {"text": out.loss}
+        if out.masks is not None:
+            best = out.masks.quality.argmax(1)
+            rows = torch.arange(len(best))
+            assert len(best) == len(batch["truth"]), "a [SEG] for each mask"
+            losses |= self._mask_losses(
+                out.masks.logits[rows, best], out.masks.quality[rows, best], out.masks.presence_logits, batch["truth"]
+            )
+        return losses | self._auxiliary(features, batch)
+
+
+STAGES: dict[str, type[Stage]] = {"encoder": EncoderStage, "text": TextStage, "joint": JointStage}
+
+
+def encode_turn(
+    processor: UniBiomedProcessor, question: str, answer: str, image_tokens: int
+) -> tuple[list[int], list[int]]:
+    """Token ids of one question with its answer, and the labels: the answer and its end alone are learned."""
+    prompt = processor.prompt_ids(question, image_tokens)
+    reply = processor.encode(answer + END)
+    return prompt + reply, [IGNORE] * len(prompt) + reply
+
+
+def pad(sequences: list[tuple[list[int], list[int]]]) -> dict[str, torch.Tensor]:
+    """Right-padded ``input_ids``, ``labels`` and ``attention_mask``, each (batch, longest)."""
+    longest = max(len(ids) for ids, _ in sequences)
+    ids = torch.tensor([row + [0] * (longest - len(row)) for row, _ in sequences])
+    labels = torch.tensor([row + [IGNORE] * (longest - len(row)) for _, row in sequences])
+    mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row, _ in sequences])
+    return {"input_ids": ids, "labels": labels, "attention_mask": mask}
+
+
+def _stack(batch: dict[str, Any]) -> dict[str, Any]:
+    out = dict(batch)
+    out["images"] = normalise_batch(batch["images"])
+    for name in ("truth", "dense_truth"):
+        out[name] = torch.stack(batch[name]) if batch.get(name) else torch.zeros(0, 1, 1)
+    for name in ("image_index", "target", "dense_image", "dense_target", "label"):
+        if name in batch:
+            out[name] = torch.tensor(batch[name])
+    return out

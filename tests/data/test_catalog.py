@@ -1,0 +1,199 @@
+"""The shipped catalogue is valid, a user's own entries are read, and real data come out as their sources say."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections import Counter, defaultdict
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+
+from unibiomed.data import Record, load_catalog, load_records
+from unibiomed.data.entries import read_entry
+from unibiomed.errors import DataError
+from unibiomed.images.modality import MODALITIES
+
+SHIPPED = sorted(path for path in Path(str(files("unibiomed.data") / "catalog")).glob("*.toml"))
+HEAD = 'name = "toy"\nlicence = "CC0"\nadapter = "images"\nmodality = "CT"\nsite = "abdomen"\n'
+
+
+@pytest.fixture(scope="module")
+def records(shared_data: Path) -> list[Record]:
+    start = time.perf_counter()
+    found = load_records(shared_data)
+    assert time.perf_counter() - start < 10
+    return found
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_shipped_entries_are_valid(path: Path, tmp_path: Path) -> None:
+    entry = read_entry(path, tmp_path)
+    assert entry.name == path.stem
+    assert entry.folder == tmp_path / path.stem
+    assert entry.licence
+    assert entry.citation
+    assert entry.title
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("name = ", "TOML"),
+        (HEAD + "colour = 1\n", "'colour'"),
+        (HEAD.replace("site", "sight"), "'sight'"),
+        (HEAD.replace('site = "abdomen"\n', ""), "lacks a key"),
+        (HEAD + 'abnormal_known = "yes"\n', "wrong type"),
+        (HEAD.replace('"images"', '"magic"'), "adapter 'magic'"),
+        (HEAD.replace('"images"', '"reports"'), "needs"),
+        (HEAD.replace('"toy"', '"../toy"'), "other signs"),
+        (HEAD + 'images = "../other"\n', "leaves"),
+        (HEAD + 'group = { pattern = "(" }\n', "regular expression"),
+        (HEAD + 'group = { pattern = "p" }\n', "no group"),
+        (HEAD + "group = { }\n", "exactly one"),
+        (HEAD + "group = { block = 0 }\n", "positive"),
+        (HEAD + "group = 3\n", "not a table"),
+        (HEAD + 'targets = "liver"\n', "not a list"),
+        (HEAD + '[[targets]]\nname = "liver"\nvalues = [0]\n', "wrong type"),
+        (HEAD + '[[targets]]\nname = "liver"\nmasks = ["masks/liver.png"]\n', "stem"),
+        (HEAD + '[[targets]]\nname = "liver"\nmasks = ["/etc/{stem}.png"]\n', "leaves"),
+        (HEAD + '[[targets]]\nname = "liver"\nmissing = "maybe"\n', "maybe"),
+        (HEAD + '[[tables]]\nfile = "a.csv"\n', "lacks a key"),
+    ],
+)
+def test_broken_entries_are_refused(tmp_path: Path, text: str, words: str) -> None:
+    (tmp_path / "toy").mkdir()
+    (tmp_path / "toy" / "dataset.toml").write_text(text)
+    with pytest.raises(DataError, match=words) as caught:
+        load_catalog(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_roots_without_data(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="not a folder"):
+        load_catalog(tmp_path / "none")
+    with pytest.raises(DataError, match="no data set"):
+        load_records(tmp_path)
+    (tmp_path / "toy").mkdir()
+    (tmp_path / "toy" / "dataset.toml").write_text(HEAD.replace('"toy"', '"boy"'))
+    with pytest.raises(DataError, match="name of its folder"):
+        load_catalog(tmp_path)
+    (tmp_path / "toy" / "dataset.toml").write_text(HEAD)
+    with pytest.raises(DataError, match=r"'boy'.*there are toy"):
+        load_records(tmp_path, ["boy"])
+
+
+def test_reading_records_needs_no_torch() -> None:
+    code = "import sys, unibiomed.data; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_every_shipped_set_is_read(records: list[Record], shared_data: Path) -> None:
+    there = {path.stem for path in SHIPPED if (shared_data / path.stem).is_dir()}
+    assert {record.dataset for record in records} == there
+    assert len({record.key for record in records}) == len(records)
+    assert {record.modality for record in records} == set(MODALITIES)
+
+
+def test_counts_of_the_sources(records: list[Record]) -> None:
+    number = Counter(record.dataset for record in records)
+    assert number["sts_pet_ct_mr"] == 2142
+    assert number["lgg_brain_mri"] == 2073
+    assert number["acdc_cardiac_mri"] == 1000
+    # Three groups of near-identical images carry two labels: 3 + 2 + 2 images.
+    assert number["busi_breast_ultrasound"] == 780 - 7
+    groups: dict[str, set[str]] = defaultdict(set)
+    for record in records:
+        groups[record.dataset].add(record.group)
+    assert len(groups["lgg_brain_mri"]) == 110
+    assert len(groups["sts_pet_ct_mr"]) == 51
+    assert len(groups["duke_dme_oct"]) == 10
+
+
+def test_no_patient_on_two_sides(records: list[Record]) -> None:
+    sides: dict[tuple[str, str], set[str]] = defaultdict(set)
+    for record in records:
+        # The authors of this set split its questions, not its images.
+        if record.dataset != "vqa_rad":
+            sides[record.dataset, record.group].add(record.split)
+    assert [group for group, splits in sides.items() if len(splits) > 1] == []
+
+
+def test_every_set_trains_and_tests(records: list[Record]) -> None:
+    sides: dict[str, set[str]] = defaultdict(set)
+    for record in records:
+        sides[record.dataset].add(record.split)
+    assert [name for name, splits in sides.items() if not {"train", "test"} <= splits] == []
+
+
+def test_near_duplicates_across_the_official_split(records: list[Record]) -> None:
+    polyps = {record.key.removeprefix("kvasir_seg_polyp/"): record for record in records if "kvasir" in record.dataset}
+    assert polyps["train_0222"].split == "test"
+    assert polyps["train_0222"].group == polyps["test_0016"].group
+    assert Counter(record.split for record in polyps.values()) == {"train": 799, "val": 100, "test": 101}
+
+
+def test_questions_keep_the_official_split(records: list[Record]) -> None:
+    questions = Counter()
+    for record in records:
+        questions[record.split] += len(record.questions)
+    assert questions == {"train": 1797, "test": 451, "val": 0}
+
+
+def test_reports_hold_no_hidden_words(records: list[Record]) -> None:
+    texts = [record.text for record in records if record.dataset == "iu_xray_reports"]
+    assert len(texts) > 3800
+    assert not any("XXXX" in text for text in texts if text)
+
+
+def test_one_image_of_each_target_fits_its_mask(records: list[Record]) -> None:
+    """Every target has a mask that is not empty, and masks are as large as their images."""
+    from PIL import Image
+
+    wanted: dict[tuple[str, str], list[Record]] = defaultdict(list)
+    for record in records:
+        for region in record.regions:
+            if region.mask is not None:
+                wanted[record.dataset, region.target].append(record)
+    assert len(wanted) == 35
+    for (dataset, target), members in wanted.items():
+        for record in members[::3]:
+            assert record.image is not None
+            with Image.open(record.image) as image:
+                width, height = image.size
+            region = next(region for region in record.regions if region.target == target)
+            if region.load((height, width)).any():
+                break
+        else:
+            pytest.fail(f"{dataset}: no mask of {target} that is not empty")
+
+
+def test_absence_is_known_or_left_out(records: list[Record]) -> None:
+    chest = [record for record in records if record.dataset == "covid_cxr_multistructure"]
+    known = Counter(region.target for record in chest for region in record.regions)
+    drawn = Counter(region.target for record in chest for region in record.regions if region.mask is not None)
+    assert (drawn["consolidation"], known["consolidation"]) == (32, 100)
+    assert (drawn["left lung"], known["left lung"]) == (99, 99)
+    assert (drawn["pleural effusion"], known["pleural effusion"]) == (2, 2)
+    lines = [
+        region for record in chest for region in record.regions if region.target == "tubes and lines" and region.mask
+    ]
+    assert any(region.further_masks for region in lines)
+
+
+def test_labels_and_attributes(records: list[Record]) -> None:
+    by_key = {record.key: record for record in records}
+    assert by_key["brain_tumor_cheng_t1c/1"].label == "Meningioma"
+    assert by_key["busi_breast_ultrasound/normal_1"].label == "No findings"
+    nevus = by_key["ph2_dermoscopy/IMD003"]
+    assert nevus.label == "Common nevus"
+    assert nevus.attributes["pigment network"] == "typical"
+    pet = next(record for record in records if record.modality == "PET")
+    assert pet.site == "limb"
+    assert pet.spacing is not None
+    assert pet.spacing[0] > 3
+    sizes = [record.spacing for record in records if record.key.startswith("sts_pet_ct_mr/STS_020_CT")]
+    assert sizes
+    assert not any(sizes)
