@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from .errors import InputError
@@ -77,6 +78,26 @@ def get_task(name: str) -> Task:
         return TASKS[name]
     except KeyError:
         raise InputError(f"unknown task '{name}': choose one of {', '.join(TASKS)}") from None
+
+
+def choose_task(task: str | None, targets: Sequence[str], question: str | None, box: bool) -> Task:
+    """The task that is meant: the one named, or what follows from what else is given.
+
+    Targets mean ``segment``, a question ``ask``, a box ``classify``, and nothing at all ``recognize``.
+
+    Raises
+    ------
+    InputError
+        If the task is unknown, or lacks the target, box or question that it needs.
+    """
+    chosen = get_task(
+        task or ("segment" if targets else "ask" if question is not None else "classify" if box else "recognize")
+    )
+    if chosen.needs_box and not box:
+        raise InputError(f"task '{chosen.name}' needs a box: give it with --box x0,y0,x1,y1")
+    for target in targets or [None]:
+        make_question(chosen.name, target=target, text=question)
+    return chosen
 
 
 def image_words(modality: str | None) -> str:

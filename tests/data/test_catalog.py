@@ -16,7 +16,7 @@ from unibiomed.data.entries import read_entry
 from unibiomed.errors import DataError
 from unibiomed.images.modality import MODALITIES
 
-SHIPPED = sorted(path for path in Path(str(files("unibiomed.data") / "catalog")).glob("*.toml"))
+SHIPPED = sorted(path for path in Path(str(files("unibiomed.data") / "sets")).glob("*.toml"))
 HEAD = 'name = "toy"\nlicence = "CC0"\nadapter = "images"\nmodality = "CT"\nsite = "abdomen"\n'
 
 

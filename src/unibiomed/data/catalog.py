@@ -39,7 +39,7 @@ def load_catalog(root: str | Path) -> list[DatasetEntry]:
     if not root.is_dir():
         raise DataError(f"data root '{root}' is not a folder; give the folder that holds the data sets")
     entries: dict[str, DatasetEntry] = {}
-    with as_file(files("unibiomed.data").joinpath("catalog")) as folder:
+    with as_file(files("unibiomed.data").joinpath("sets")) as folder:
         for path in sorted(folder.glob("*.toml")):
             entry = read_entry(path, root)
             if entry.folder.is_dir():

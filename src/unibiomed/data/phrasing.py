@@ -15,10 +15,20 @@ from typing import Any
 
 from unibiomed.tasks import TASKS, image_words, make_question
 
-__all__ = ["Attribute", "Concept", "ask", "concept_of", "foreign_targets", "image_phrase", "task_question", "with_article"]
+__all__ = [
+    "Attribute",
+    "Concept",
+    "ask",
+    "concept_of",
+    "foreign_targets",
+    "image_phrase",
+    "task_question",
+    "with_article",
+]
 
 CANONICAL_SHARE = 0.25
 OWN_NAME_SHARE = 0.6
+NAMED_WITH_SITE = ("CT", "MRI", "X-ray", "ultrasound", "endoscopy", "PET")
 _VOWEL_LETTERS = "aefhilmnorsx"
 _SINGULAR_ENDINGS = ("ss", "us", "is", "as", "ax")
 
@@ -34,6 +44,7 @@ class Concept:
     mass: bool = False
     foreign: bool = True
     labelled: bool = False
+    counted: bool = True
 
     def noun(self, parts: int) -> str:
         """The noun that a report calls it by, for so many separate parts."""
@@ -74,6 +85,15 @@ def vocabulary() -> tuple[Concept, ...]:
 
 
 @cache
+def rivals(label: str) -> tuple[str, ...]:
+    """Labels that are wrong where this one is right."""
+    for group in _words()["rivals"].values():
+        if label.lower() in group:
+            return tuple(other for other in group if other != label.lower())
+    return ()
+
+
+@cache
 def concept_of(target: str) -> Concept:
     """The words for a target; a target nobody described is called by its own name.
 
@@ -87,7 +107,9 @@ def concept_of(target: str) -> Concept:
             return concept
     for concept in vocabulary():
         if target.lower() in concept.names:
-            return Concept(**{f: getattr(concept, f) for f in Concept.__slots__ if f != "names"}, names=(target, *concept.names))
+            return Concept(
+                **{f: getattr(concept, f) for f in Concept.__slots__ if f != "names"}, names=(target, *concept.names)
+            )
     return Concept((target,), foreign=False)
 
 
@@ -134,14 +156,20 @@ def image_phrase(modality: str | None, site: str, rng: random.Random) -> str:
         Decides.
     """
     if modality is None or rng.random() < 0.25:
-        return rng.choice(("image", "image", "image", "picture", "scan"))
+        return rng.choice(("image", "image", "image", "picture"))
     words = image_words(modality) if rng.random() < 0.5 else rng.choice(_words()["images"][modality])
-    named = rng.random() < 0.3 and site not in ("cells", "blood")
+    named = rng.random() < 0.3 and modality in NAMED_WITH_SITE
     return f"{site} {words}" if named else words
 
 
 def task_question(
-    task: str, rng: random.Random | None, *, modality: str | None, site: str, target: str | None = None, form: str | None = None
+    task: str,
+    rng: random.Random | None,
+    *,
+    modality: str | None,
+    site: str,
+    target: str | None = None,
+    form: str | None = None,
 ) -> str:
     """A question of a task family.
 
@@ -171,7 +199,8 @@ def ask(kind: str, rng: random.Random | None, *, modality: str | None, site: str
     templates: Sequence[str] = _words()["ask"][kind]
     if rng is None:
         return fill(templates[0], image=image_words(modality), target=target, modality=modality)
-    image = image_phrase(modality, site, rng)
+    # A question about the modality must not give it away beside the one that it names.
+    image = image_phrase(None if kind == "is_modality" else modality, site, rng)
     return _loosen(fill(rng.choice(templates), image=image, target=target, modality=modality), rng)
 
 
@@ -184,8 +213,12 @@ def fill(template: str, *, image: str, target: str | None = None, modality: str 
         words["a_target"] = with_article(target)
     text = template.format(**words)
     if words.get("is") == "are":
-        text = text.replace("Is there ", "Are there ", 1).replace(" does one see", " does one see")
-        text = text.replace(f"Is {target} ", f"Are {target} ")
+        for one, many in (
+            ("Is there ", "Are there "),
+            (f"Is {target} ", f"Are {target} "),
+            (f"oes the {target}", f"o the {target}"),
+        ):
+            text = text.replace(one, many, 1)
     return text[:1].upper() + text[1:]
 
 
@@ -206,13 +239,15 @@ def is_plural(name: str) -> bool:
     if " and " in head and not head.startswith("heart and"):
         return True
     last = head.split()[-1] if head.split() else ""
-    return last == "nuclei" or (last.endswith("s") and not last.endswith(_SINGULAR_ENDINGS))
+    return last == "nuclei" or (last != "lens" and last.endswith("s") and not last.endswith(_SINGULAR_ENDINGS))
 
 
 @cache
 def _is_mass(name: str) -> bool:
     words = name.lower()
-    if any(word in words for word in ("fluid", "tissue", "parenchyma", "vasculature", "muscle", "edema", "consolidated")):
+    if any(
+        word in words for word in ("fluid", "tissue", "parenchyma", "vasculature", "muscle", "edema", "consolidated")
+    ):
         return True
     return any(concept.mass and words in concept.names for concept in vocabulary())
 

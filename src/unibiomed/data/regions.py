@@ -19,7 +19,8 @@ Box = tuple[int, int, int, int]
 
 SPECK_SHARE, SPECK_PIXELS = 0.0005, 4
 """Parts that are smaller than this share of the image, or this many pixels, are drawing noise and are not counted."""
-MAX_SIDE = 384
+SHAPED_PARTS = 3
+MAX_SIDE = 256
 """Shapes are measured on every n-th pixel of larger images; words need no more."""
 EXTENTS = ((0.005, "tiny"), (0.03, "small"), (0.12, "medium-sized"))
 PATIENT_SIDED = {"CT": ("abdomen", "chest", "lung", "thorax"), "X-ray": ("chest", "lung", "thorax")}
@@ -96,13 +97,14 @@ def describe_region(
         return RegionFacts("", "", "", "", 0.0, None if spacing is None else 0.0, 0, "", False, None)
     x0, y0, x1, y1 = box
     pixels = int(np.count_nonzero(mask))
-    step = max(1, -(-max(x1 - x0, y1 - y0) // MAX_SIDE))
-    crop = np.ascontiguousarray(mask[y0:y1:step, x0:x1:step])
+    step = _step(box)
+    crop = mask[y0:y1:step, x0:x1:step]
     numbered, sizes, counted = _parts(crop, height * width / step**2)
     largest = numbered == (int(np.argmax(sizes)) + 1) if sizes.size else crop
     rows, columns = np.nonzero(crop)
     if not rows.size:
-        rows, columns = np.array([0]), np.array([0])
+        # Thinner than a step: the middle of the box stands for it.
+        rows, columns = np.array([(y1 - y0) / step / 2]), np.array([(x1 - x0) / step / 2])
     down = (y0 + (rows.mean() + 0.5) * step) / height
     across = columns * step + x0 + 0.5
     place = _place(float(across.mean()) / width, float(down))
@@ -141,17 +143,27 @@ def split_parts(mask: np.ndarray, limit: int = 64) -> list[Box]:
     if box is None:
         return []
     x0, y0, x1, y1 = box
-    numbered, sizes, counted = _parts(mask[y0:y1, x0:x1], mask.size)
+    step = _step(box)
+    numbered, sizes, counted = _parts(mask[y0:y1:step, x0:x1:step], mask.size / step**2)
+    if not counted.any():
+        return [box]
     places = find_objects(numbered)
-    order = [int(k) for k in np.argsort(-sizes, kind="stable") if counted[k]] or [int(np.argmax(sizes))]
     boxes = []
-    for k in order[:limit]:
+    for k in [int(k) for k in np.argsort(-sizes, kind="stable") if counted[k]][:limit]:
+        # Tips that fall between the steps stick out of a coarse box: it is widened, then drawn tight on the pixels.
         rows, columns = places[k]
-        boxes.append((x0 + columns.start, y0 + rows.start, x0 + columns.stop, y0 + rows.stop))
+        wider = 2 * (step - 1)
+        top, left = max(0, y0 + rows.start * step - wider), max(0, x0 + columns.start * step - wider)
+        bottom, right = y0 + (rows.stop - 1) * step + 1 + wider, x0 + (columns.stop - 1) * step + 1 + wider
+        inside = _mask_box(mask[top:bottom, left:right])
+        assert inside is not None
+        boxes.append((left + inside[0], top + inside[1], left + inside[2], top + inside[3]))
     return boxes
 
 
-def region_sentence(target: str, facts: RegionFacts, attributes: Mapping[str, str] | None = None) -> str:
+def region_sentence(
+    target: str, facts: RegionFacts, attributes: Mapping[str, str] | None = None, *, counted: bool = True
+) -> str:
     """One or more sentences on a region, in fixed words.
 
     Parameters
@@ -162,6 +174,8 @@ def region_sentence(target: str, facts: RegionFacts, attributes: Mapping[str, st
         From `describe_region`.
     attributes : mapping of str to str, optional
         Further facts, told as ``"Name: value."``.
+    counted : bool
+        Tell the number of parts.
 
     Returns
     -------
@@ -170,12 +184,15 @@ def region_sentence(target: str, facts: RegionFacts, attributes: Mapping[str, st
     """
     if facts.empty:
         return f"No {target} is visible in the image."
-    words = f"{facts.extent}, {facts.shape} {target}"
-    several = f", in {number_words(facts.parts)} separate parts" if facts.parts > 1 else ""
-    sentence = (
-        f"{_article(words).capitalize()} {words} in the {facts.place} of the image{several}, "
-        f"covering about {percent_words(facts.area_fraction)} of it."
-    )
+    # Of many parts, the shape of the largest one says nothing of the whole.
+    words = f"{facts.extent}, {facts.shape} {target}" if facts.parts <= SHAPED_PARTS else f"{facts.extent} {target}"
+    several = f", in {number_words(facts.parts)} separate parts" if counted and facts.parts > 1 else ""
+    where = f"{'on' if facts.place in ('left', 'right') else 'in'} the {facts.place} of the image"
+    if facts.patient_side:
+        where += f" (the patient's {facts.patient_side})"
+    share = percent_words(facts.area_fraction)
+    about = "" if share.startswith("less") else "about "
+    sentence = f"{_article(words).capitalize()} {words} {where}{several}, covering {about}{share} of it."
     return " ".join([sentence, *(f"{name.capitalize()}: {value}." for name, value in (attributes or {}).items())])
 
 
@@ -202,6 +219,10 @@ def _mask_box(mask: np.ndarray) -> Box | None:
     y0, y1 = int(rows[0]), int(rows[-1]) + 1
     columns = np.flatnonzero(mask[y0:y1].any(axis=0))
     return int(columns[0]), y0, int(columns[-1]) + 1, y1
+
+
+def _step(box: Box) -> int:
+    return max(1, -(-max(box[2] - box[0], box[3] - box[1]) // MAX_SIDE))
 
 
 def _parts(crop: np.ndarray, image_pixels: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -235,7 +256,11 @@ def _patient_side(side: str, modality: str, site: str) -> str:
 
 def _shape(part: np.ndarray, spacing: tuple[float, float] | None) -> str:
     """Word for the shape of one part, by how long it is (moments) and how well it fills its convex hull."""
+    x0, y0, x1, y1 = _mask_box(part) or (0, 0, 1, 1)
+    part = part[y0:y1, x0:x1]
     rows, columns = np.nonzero(part)
+    if not rows.size:
+        return "elongated"
     if rows.size < 12:
         return "round" if np.ptp(rows) <= 3 and np.ptp(columns) <= 3 else "elongated"
     row_size, column_size = spacing or (1.0, 1.0)

@@ -43,7 +43,8 @@ def read_raster(path: Path, kind: str, name: str, *, slice_index: int | None, wi
     """
     with quiet():
         try:
-            with Image.open(path, formats=[kind]) as picture:
+            # Given a path, Pillow maps the file into memory, which scrambles TIFF files with a rotation tag.
+            with path.open("rb") as file, Image.open(file, formats=[kind]) as picture:
                 check_size(picture.height, picture.width, name)
                 page = _choose_page(picture, slice_index, name)
                 pixels, done = _prepare(picture, window, name)
@@ -54,7 +55,7 @@ def read_raster(path: Path, kind: str, name: str, *, slice_index: int | None, wi
         except Exception:
             # Decoders raise whatever they like on damaged data: OSError, SyntaxError, struct.error, MemoryError...
             raise InputError(
-                f"{name}: this {kind} file is truncated, damaged or of a rare kind: save it again as PNG"
+                f"{name}: this {kind} file is truncated, damaged or of a rare kind: save it as RGB or 16-bit grey PNG"
             ) from None
     return pixels, {"format": kind, **done, **({} if page is None else {"slice": page})}
 
@@ -95,7 +96,10 @@ def _prepare(picture: Image.Image, window: Window, name: str) -> Prepared:
     check_size(picture.height, picture.width, name)
     bits, white_is_zero, unsigned = _stored(picture)
     reduced = picture.mode not in ("F", "I") and not picture.mode.startswith("I;16") and bits > 8
-    picture = ImageOps.exif_transpose(picture)
+    picture.load()
+    if picture.format != "TIFF":
+        # Pillow turns TIFF files itself while loading, and would turn them again after a change of page.
+        picture = ImageOps.exif_transpose(picture)
     check_size(picture.height, picture.width, name)
     mode = picture.mode
     if mode in ("1", "L", "P", "RGB") and "transparency" in picture.info:

@@ -98,24 +98,16 @@ def apply_window(
         If the width is not positive or a number is not finite.
     """
     center, width = parse_window((center, width))
-    scaled = np.array(values, dtype=np.float64)
-    # Extreme but legal windows overflow to infinity on the way, which the clip below puts right.
-    with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
-        if function == "SIGMOID":
-            scaled = 1.0 / (1.0 + np.exp(-4.0 * (scaled - center) / width))
-        elif function == "LINEAR" and width <= 1:
-            scaled = (scaled > center - 0.5).astype(np.float64)
-        else:
-            if function == "LINEAR":
-                center, width = center - 0.5, width - 1
-            scaled -= center
-            scaled /= width
-            scaled += 0.5
-        np.clip(scaled, 0.0, 1.0, out=scaled)
-    # 0/0 where a width underflows and the value is the centre itself: the middle of the window.
-    np.nan_to_num(scaled, copy=False, nan=0.5)
-    scaled *= 255.0
-    return np.rint(scaled, out=scaled).astype(np.uint8)
+    if function == "SIGMOID":
+        # An overflow to infinity is the right answer here: it ends as black or white.
+        with np.errstate(over="ignore"):
+            exponent = np.exp(-4.0 * ((np.asarray(values, dtype=np.float64) - center) / width))
+        return _to_bytes(1.0 / (1.0 + exponent))
+    if function == "LINEAR":
+        if width <= 1:
+            return (np.asarray(values) > center - 0.5).astype(np.uint8) * np.uint8(255)
+        center, width = center - 0.5, width - 1
+    return _ramp(values, center - width / 2, width)
 
 
 def percentile_range(values: np.ndarray, *, ignore: np.ndarray | None = None) -> tuple[float, float]:
@@ -164,4 +156,19 @@ def apply_range(values: np.ndarray, low: float, high: float) -> np.ndarray:
     if not math.isfinite(high - low):
         # Quarters keep the difference of the largest floats finite.
         values, low, high = values / 4, low / 4, high / 4
-    return apply_window(values, low / 2 + high / 2, high - low)
+    return _ramp(values, low, high - low)
+
+
+def _ramp(values: np.ndarray, low: float, width: float) -> np.ndarray:
+    # One float copy, changed in place: at the size limit each further one would take 800 MB.
+    scaled = np.array(values, dtype=np.float64)
+    with np.errstate(over="ignore"):
+        scaled -= low
+        scaled /= width
+    return _to_bytes(scaled)
+
+
+def _to_bytes(scaled: np.ndarray) -> np.ndarray:
+    np.clip(scaled, 0.0, 1.0, out=scaled)
+    scaled *= 255.0
+    return np.rint(scaled, out=scaled).astype(np.uint8)

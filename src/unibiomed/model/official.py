@@ -16,16 +16,15 @@ from huggingface_hub.errors import StrictDataclassError
 from unibiomed.errors import ModelError
 
 from .configuration import UniBiomedConfig
+from .official_names import GAUSSIAN, POINT, SAM2, clean_name, our_names
 
 Shapes = Mapping[str, tuple[int, ...]]
 
 # ids of the released tokenizer, for a checkpoint whose folder brings none
 PUBLISHED_TOKEN_IDS = {"<|im_end|>": 151645, "<IMG_CONTEXT>": 151667, "[SEG]": 151674}
 
-SAM2 = "grounding_encoder.sam2_model."
-
-# What the tensors of a Hiera trunk do not show (Ravi et al., "SAM 2", 2024): (width, blocks a stage) of the tiny, small,
-# base-plus and large trunk -> heads of the first stage, window side a stage, blocks that attend to the whole image.
+# What the tensors of a Hiera trunk do not show (Ravi et al., "SAM 2", 2024): (width, blocks a stage) of the tiny,
+# small, base-plus and large one -> heads of the first stage, window side a stage, blocks that see the whole image.
 HIERA: dict[tuple[int, tuple[int, ...]], tuple[int, list[int], list[int]]] = {
     (96, (1, 2, 7, 2)): (1, [8, 4, 14, 7], [5, 7, 9]),
     (96, (1, 2, 11, 2)): (1, [8, 4, 14, 7], [7, 10, 13]),
@@ -75,8 +74,8 @@ def official_config(
         The checkpoint's ``config.json``: ``vision_config``, ``llm_config``, ``downsample_ratio``, ``select_layer``.
         Sizes of SAM2 may be given under ``grounding_config``, in the form of ``transformers``' ``Sam2VideoConfig``.
     shapes : mapping, optional
-        Official tensor name to shape. Fills in what `config` does not say, SAM2's sizes above all (Hiera-large without),
-        and gives the vocabulary, which grew after `config` was written.
+        Official tensor name to shape. Fills in what `config` does not say, SAM2's sizes above all (Hiera-large without
+        it), and gives the vocabulary, which grew after `config` was written.
     token_ids : mapping, optional
         Ids of the special tokens; the published ones where it is silent.
 
@@ -207,8 +206,8 @@ def _hiera_layout(shapes: Shapes) -> tuple[int, tuple[int, ...], list[int]]:
     trunk = f"{SAM2}image_encoder.trunk.blocks."
     count = _count(shapes, trunk)
     if not count:
-        width, blocks = HIERA_LARGE
-        return width, blocks, [width << i for i in range(len(blocks))]
+        width, large = HIERA_LARGE
+        return width, large, [width << i for i in range(len(large))]
     # the block that widens the features is the first of its stage
     starts = [0, *(i for i in range(1, count) if f"{trunk}{i}.proj.weight" in shapes)]
     blocks = tuple(b - a for a, b in zip(starts, [*starts[1:], count], strict=True))
@@ -229,140 +228,10 @@ def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())[:200] or type(error).__name__
 
 
-# ---------------------------------------------------------------- names
-
-_MLP3 = {"0": "proj_in", "1": "layers.0", "2": "proj_out"}
-_MLP2 = {"0": "proj_in", "1": "proj_out"}
-_MASK_EMBED = {"0": "conv1", "1": "layer_norm1", "3": "conv2", "4": "layer_norm2", "6": "conv3"}
-_UPSCALE = {"0": "upscale_conv1", "1": "upscale_layer_norm", "3": "upscale_conv2"}
-_PROJECTOR = {"0": "layer_norm", "1": "linear_1", "3": "linear_2"}
-
-
-def _downsampler(index: str) -> str:
-    layer, part = divmod(int(index), 3)
-    if index == "12":
-        return "final_conv"
-    return f"layers.{layer}.{('conv', 'layer_norm', 'activation')[part]}"
-
-
-_Rule = tuple[str, Any]
-_VISION: list[_Rule] = [
-    (r"^embeddings\.class_embedding$", "embeddings.cls_token"),
-    (r"^embeddings\.position_embedding$", "embeddings.position_embeddings"),
-    (r"^embeddings\.patch_embedding\.", "embeddings.patch_embeddings.projection."),
-    (r"^encoder\.layers\.", "encoder.layer."),
-    (r"\.attn\.proj\.", ".attention.projection_layer."),
-    (r"\.attn\.(q_norm|k_norm)\.", r".attention.\1."),
-    (r"\.ls([12])$", r".lambda_\1"),
-    (r"\.norm1\.", ".layernorm_before."),
-    (r"\.norm2\.", ".layernorm_after."),
-]
-_GROUNDING: list[_Rule] = [
-    (r"^no_mem_embed$", "no_memory_embedding"),
-    (r"^no_mem_pos_enc$", "no_memory_positional_encoding"),
-    (r"^maskmem_tpos_enc$", "memory_temporal_positional_encoding"),
-    (r"^no_obj_ptr$", "no_object_pointer"),
-    (r"^no_obj_embed_spatial$", "occlusion_spatial_embedding_parameter"),
-    (r"^obj_ptr_tpos_proj\.", "temporal_positional_encoding_projection_layer."),
-    (r"^obj_ptr_proj\.layers\.([012])\.", lambda m: f"object_pointer_proj.{_MLP3[m[1]]}."),
-    # image encoder
-    (r"^image_encoder\.trunk\.patch_embed\.proj\.", "vision_encoder.backbone.patch_embed.projection."),
-    (r"^image_encoder\.trunk\.", "vision_encoder.backbone."),
-    (r"^(vision_encoder\.backbone\.blocks\.\d+)\.norm([12])\.", r"\1.layer_norm\2."),
-    (
-        r"^(vision_encoder\.backbone\.blocks\.\d+)\.mlp\.layers\.([01])\.",
-        lambda m: f"{m[1]}.mlp.{_MLP2[m[2]]}.",
-    ),
-    (r"^image_encoder\.neck\.convs\.(\d+)\.conv\.", r"vision_encoder.neck.convs.\1."),
-    # prompt encoder
-    (r"^sam_prompt_encoder\.mask_downscaling\.([01346])\.", lambda m: f"prompt_encoder.mask_embed.{_MASK_EMBED[m[1]]}."),
-    (r"^sam_prompt_encoder\.", "prompt_encoder."),
-    # mask decoder
-    (
-        r"^sam_mask_decoder\.transformer\.layers\.(\d+)\.mlp\.layers\.([01])\.",
-        lambda m: f"mask_decoder.transformer.layers.{m[1]}.mlp.{_MLP2[m[2]]}.",
-    ),
-    (r"^sam_mask_decoder\.output_upscaling\.([013])\.", lambda m: f"mask_decoder.{_UPSCALE[m[1]]}."),
-    (
-        r"^sam_mask_decoder\.(output_hypernetworks_mlps\.\d+|iou_prediction_head|pred_obj_score_head)\.layers\.([012])\.",
-        lambda m: f"mask_decoder.{m[1]}.{_MLP3[m[2]]}.",
-    ),
-    (r"^sam_mask_decoder\.", "mask_decoder."),
-    (r"^(mask_decoder\.transformer)\.norm_final_attn\.", r"\1.layer_norm_final_attn."),
-    # memory encoder
-    (
-        r"^memory_encoder\.mask_downsampler\.encoder\.(\d+)\.",
-        lambda m: f"memory_encoder.mask_downsampler.{_downsampler(m[1])}.",
-    ),
-    (r"^memory_encoder\.pix_feat_proj\.", "memory_encoder.feature_projection."),
-    (r"^memory_encoder\.out_proj\.", "memory_encoder.projection."),
-    (r"^memory_encoder\.fuser\.", "memory_encoder.memory_fuser."),
-    (r"^(memory_encoder\.memory_fuser\.layers\.\d+)\.(?:g_weight|gamma)$", r"\1.scale"),
-    (r"^(memory_encoder\.memory_fuser\.layers\.\d+)\.dwconv\.", r"\1.depthwise_conv."),
-    (r"^(memory_encoder\.memory_fuser\.layers\.\d+)\.pwconv([12])\.", r"\1.pointwise_conv\2."),
-    (r"^(memory_encoder\.memory_fuser\.layers\.\d+)\.norm\.", r"\1.layer_norm."),
-    # attention layers of the mask decoder and of the memory
-    (r"^(mask_decoder\.transformer|memory_attention)\.(.*)out_proj\.", r"\1.\2o_proj."),
-    (r"^((?:mask_decoder\.transformer|memory_attention)\.layers\.\d+)\.norm([1-4])\.", r"\1.layer_norm\2."),
-    (r"^memory_attention\.norm\.", "memory_attention.layer_norm."),
-]
-_COMPILED = {
-    "vision": [(re.compile(pattern), replacement) for pattern, replacement in _VISION],
-    "grounding": [(re.compile(pattern), replacement) for pattern, replacement in _GROUNDING],
-}
-_POINTS = re.compile(rf"^{re.escape(SAM2)}sam_prompt_encoder\.point_embeddings\.(\d+)\.weight$")
-_GAUSSIAN = f"{SAM2}sam_prompt_encoder.pe_layer.positional_encoding_gaussian_matrix"
-_QKV = re.compile(r"^(vision_model\.encoder\.layers\.\d+\.attn)\.qkv\.(weight|bias)$")
-_LORA = re.compile(r"\.lora_([AB])(?:\.\w+)?\.weight$")
-_WRAPPERS = re.compile(r"^(?:module\.)?(?:base_model\.model\.)?(?:mllm\.model\.)?")
-
-
-def clean_name(name: str) -> str:
-    """Official name without what training wraps around it (PEFT, data parallelism, the trainer's own module)."""
-    name = _WRAPPERS.sub("", name)
-    name = name.replace(".base_model.model.", ".").replace(".base_layer.", ".")
-    return re.sub(r"\.modules_to_save\.\w+\.", ".", name)
-
-
-def our_names(name: str) -> tuple[str, ...]:
-    """Where a tensor of the official checkpoint goes: the names in :class:`UniBiomedModel`, none if it has no place.
-
-    A fused query-key-value tensor has three names, in order of its parts; SAM2's Gaussian matrix has two, whole in both;
-    each of the point embeddings is a row of the one tensor that all of them name.
-    """
-    name = clean_name(name)
-    if name == _GAUSSIAN:
-        return (
-            "grounding.shared_image_embedding.positional_embedding",
-            "grounding.prompt_encoder.shared_embedding.positional_embedding",
-        )
-    if _POINTS.match(name):
-        return ("grounding.prompt_encoder.point_embed.weight",)
-    if match := _QKV.match(name):
-        attention = _renamed(match[1] + ".", "vision_model.", "vision").replace(".attn.", ".attention.")
-        return tuple(f"mllm.model.vision_tower.{attention}{part}_proj.{match[2]}" for part in "qkv")
-    if match := re.match(r"^mlp1\.([013])\.(.*)$", name):
-        return (f"mllm.model.multi_modal_projector.{_PROJECTOR[match[1]]}.{match[2]}",)
-    for old, new, rules in (
-        ("vision_model.", "mllm.model.vision_tower.", "vision"),
-        ("language_model.model.", "mllm.model.language_model.", None),
-        ("language_model.lm_head.", "mllm.lm_head.", None),
-        ("text_hidden_fcs.", "grounding_head.", None),
-        (SAM2, "grounding.", "grounding"),
-    ):
-        if name.startswith(old):
-            return (new + _renamed(name, old, rules),)
-    return ()
-
-
-def _renamed(name: str, prefix: str, rules: str | None) -> str:
-    name = name[len(prefix) :]
-    for pattern, replacement in _COMPILED[rules] if rules else ():
-        name = pattern.sub(replacement, name)
-    return name
-
-
 # ---------------------------------------------------------------- tensors
+
+_LORA = re.compile(r"\.lora_([AB])(?:\.\w+)?\.weight$")
+Factors = dict[str, str]
 
 
 def official_name_map(names: Iterable[str]) -> dict[str, tuple[str, ...]]:
@@ -383,20 +252,103 @@ def convert_official(
 def stream_official(
     state: Mapping[str, torch.Tensor], expected: Shapes | None = None, *, lora_alpha: float | None = None
 ) -> Iterator[tuple[str, torch.Tensor]]:
-    """Our name and tensor, one after the other; only what is asked for is read from `state`.
+    """Our name and tensor, one after the other; each tensor of `state` is read when its turn comes.
 
     Parameters
     ----------
     state : mapping
         Official names to tensors.
     expected : mapping, optional
-        Our names to shapes. Given, the names are checked before the first tensor comes, the shapes as they come.
+        Our names to shapes. Given, the names are checked before the first tensor is read, the shapes as they come.
     lora_alpha : float, optional
         α of LoRA's scale α / r, for a checkpoint whose LoRA was not merged; it is merged here.
+
+    Yields
+    ------
+    tuple of str and torch.Tensor
+        Only tensors of the expected shape; whatever does not fit is told in one error at the end.
 
     Raises
     ------
     ModelError
-        If tensors are missing, unexpected or misshapen, or LoRA's α is not known.
+        If tensors are missing, unexpected or misshapen, or there is LoRA and its α is not known.
     """
-    raise NotImplementedError
+    sources, factors, unexpected = _sources(state)
+    points = sorted(name for name in sources if POINT.match(name))
+    produced = {ours for name in sources for ours in our_names(name)}
+    if expected is not None:
+        unexpected += [sources[name] for name in sources if not set(our_names(name)) <= set(expected)]
+        missing = sorted(set(expected) - produced)
+    else:
+        missing = []
+    unexpected += [sources[name] for name in sources if not our_names(name)]
+    if missing or unexpected:
+        raise ModelError(misfit(missing, unexpected))
+    if factors and lora_alpha is None:
+        raise ModelError(
+            "the weights hold LoRA that was not merged, and config.json does not say its scale; "
+            'add "lora_alpha" (256 in the published training) to config.json'
+        )
+    misshapen: list[str] = []
+    for name, official in sources.items():
+        names = our_names(name)
+        if name in points[1:]:
+            continue
+        tensor = torch.cat([state[sources[p]] for p in points]) if name in points else state[official]
+        if name in factors:
+            assert lora_alpha is not None
+            tensor = _merge(tensor, state[factors[name]["A"]], state[factors[name]["B"]], lora_alpha, official)
+        whole = len(names) == 1 or name == GAUSSIAN or tensor.ndim == 0
+        parts = (tensor,) * len(names) if whole else tensor.tensor_split(len(names))
+        for ours, part in zip(names, parts, strict=True):
+            shape = tuple(part.shape) if expected is None else tuple(expected[ours])
+            if tuple(part.shape) != shape:
+                misshapen.append(f"{official}: {tuple(part.shape)}, not {shape}")
+            elif not part.is_floating_point():
+                misshapen.append(f"{official}: {str(part.dtype).removeprefix('torch.')}, not floating point")
+            else:
+                yield ours, part
+    if misshapen:
+        raise ModelError(misfit(misshapen=misshapen))
+
+
+def misfit(missing: Iterable[str] = (), unexpected: Iterable[str] = (), misshapen: Iterable[str] = ()) -> str:
+    """One line on tensors that do not fit: how many, the first few, and what to do."""
+    parts = []
+    for what, names in (("missing", missing), ("unexpected", unexpected), ("misshapen", misshapen)):
+        if names := sorted(names):
+            more = ", …" if len(names) > 3 else ""
+            parts.append(f"{len(names)} {what} ({', '.join(names[:3])}{more})")
+    return f"tensors do not fit config.json: {'; '.join(parts)}; get the whole model folder again from one release"
+
+
+def _sources(state: Mapping[str, torch.Tensor]) -> tuple[dict[str, str], dict[str, Factors], list[str]]:
+    """Clean to official name; official names of LoRA's factors by their matrix; official names that are left over."""
+    sources: dict[str, str] = {}
+    factors: dict[str, Factors] = {}
+    left_over: list[str] = []
+    originals: list[str] = []
+    for official in state:
+        name = clean_name(official)
+        if match := _LORA.search(name):
+            factors.setdefault(_LORA.sub(".weight", name), {})[match[1]] = official
+        elif ".original_module." in name:
+            originals.append(official)
+        elif name in sources:
+            left_over.append(official)
+        else:
+            sources[name] = official
+    for name, pair in factors.items():
+        if len(pair) < 2 or name not in sources or len(our_names(name)) > 1:
+            left_over += pair.values()
+    # PEFT keeps the untrained copy of a module that was trained whole
+    left_over += [name for name in originals if clean_name(name).replace(".original_module.", ".") not in sources]
+    return sources, factors, left_over
+
+
+def _merge(matrix: torch.Tensor, a: torch.Tensor, b: torch.Tensor, alpha: float, name: str) -> torch.Tensor:
+    rank = len(a) if a.ndim == 2 else 0
+    if not rank or matrix.ndim != 2 or tuple(b.shape) != (len(matrix), rank) or a.shape[1] != matrix.shape[1]:
+        shapes = ", ".join(str(tuple(t.shape)) for t in (matrix, a, b))
+        raise ModelError(misfit(misshapen=[f"{name} and its LoRA: {shapes}"]))
+    return (matrix.float() + (alpha / rank) * (b.float() @ a.float())).to(matrix.dtype)

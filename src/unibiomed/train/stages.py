@@ -231,9 +231,10 @@ class JointStage(Stage):
             boxed = bool(boxable) and rng.random() < sum(self.recipe.tasks.get(t, 0.15) for t in BOX_TASKS)
             weights = {t: w for t, w in self._task_weights().items() if (t in BOX_TASKS) == boxed}
             turns = make_turns(record, solid, rng, tasks=weights, count=self.recipe.turns)
-            turns = [t for t in turns if t.box_region == turns[0].box_region and t.box == turns[0].box]
             if not turns:
                 continue
+            # one image can show one box only
+            turns = [t for t in turns if (t.box_region, t.box) == (turns[0].box_region, turns[0].box)]
             if boxed and turns[0].box_region is not None:
                 box = turns[0].box or mask_box(solid[turns[0].box_region])
                 assert box is not None

@@ -22,6 +22,7 @@ from unibiomed.model.configuration import nano_config
 from unibiomed.model.modeling import UniBiomedModel
 from unibiomed.model.processing import IMAGE_TOKEN, ProcessorSettings, UniBiomedProcessor
 
+from .calibrate import calibrate_scores
 from .checkpoint import find_checkpoint, load_modules, load_optimizer, save_checkpoint
 from .recipe import ModelRecipe, Recipe, StageRecipe
 from .stages import STAGES, AuxiliaryHeads, Mixture, Stage
@@ -187,7 +188,8 @@ def train(recipe: Recipe, data: Path, out: Path, *, progress: bool = True) -> Pa
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"the folder '{out}' cannot be made: {error.strerror}; choose another --out") from error
-    records = [r for r in load_records(data, recipe.data.datasets) if r.split == "train"]
+    everything = load_records(data, recipe.data.datasets)
+    records = [r for r in everything if r.split == "train"]
     seen = [r for r in records if r.image is not None]
     if not seen:
         raise DataError(f"no training image under '{data}'")
@@ -213,6 +215,10 @@ def train(recipe: Recipe, data: Path, out: Path, *, progress: bool = True) -> Pa
             load_optimizer(found, optimizer)
         _run_stage(recipe, number, start, stage, optimizer, modules, folder, log, progress)
         save_checkpoint(folder, modules, None, {"stage": number + 1, "step": 0})
+    held_out = [r for r in everything if r.split == "val" and r.image is not None and r.regions]
+    if held_out:
+        val_store = ImageStore(held_out, recipe.model.image_size, out / "cache")
+        calibrate_scores(model, processor, val_store, held_out, recipe.seed, progress=progress)
     return export(model, processor, out / "model")
 
 

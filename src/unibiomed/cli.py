@@ -1,0 +1,190 @@
+"""The command: one thin function a verb.
+
+Exit codes: 0 everything was done; 2 nothing could be done, one line on stderr says why; 3 some images of several failed,
+each named on stderr; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+from . import __version__
+from .errors import UniBiomedError
+from .tasks import TASKS
+
+NOTICE = "Not for clinical use without validation."
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code."""
+    parser = make_parser()
+    options = parser.parse_args(arguments)
+    try:
+        return options.run(options)
+    except UniBiomedError as error:
+        print(f"unibiomed: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("unibiomed: interrupted; what was finished is kept", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # whoever read our output has left (`| head`): not an error, but Python would complain once more at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The command line; see ``unibiomed --help``."""
+    parser = argparse.ArgumentParser(prog="unibiomed", description=f"Interpret biomedical images. {NOTICE}")
+    parser.add_argument("--version", action="version", version=f"unibiomed {__version__}")
+    verbs = parser.add_subparsers(metavar="VERB", required=True)
+
+    verb = verbs.add_parser("interpret", help="ask about images", description=f"Ask about images. {NOTICE}")
+    verb.add_argument("images", nargs="+", metavar="IMAGE", help="PNG, JPEG, TIFF, BMP, DICOM or NIfTI")
+    tasks = "; ".join(f"{task.name}: {task.summary}" for task in TASKS.values())
+    verb.add_argument("--task", help=f"{tasks} (default: by what else is given, else recognize)")
+    verb.add_argument("--target", action="append", default=[], metavar="T", help="what to outline; may be repeated")
+    verb.add_argument("--box", metavar="X0,Y0,X1,Y1", help="a region in pixels; the second corner is not included")
+    verb.add_argument("--ask", metavar="TEXT", help="a question in plain words")
+    verb.add_argument("--modality", help="name the modality when the file does not")
+    verb.add_argument("--slice", type=int, metavar="N", help="slice of a NIfTI volume or frame of a DICOM series, from 0")
+    verb.add_argument("--window", metavar="W", help="lung, abdomen, bone, brain, mediastinum, or CENTRE,WIDTH")
+    verb.add_argument("--out", type=Path, default=Path("unibiomed-results"), metavar="DIR", help="default: %(default)s")
+    verb.add_argument("--json", action="store_true", help="print JSON (one object an image) instead of text")
+    _model_options(verb)
+    verb.set_defaults(run=run_interpret)
+
+    verb = verbs.add_parser("demo", help="interpret a real image that is already installed")
+    verb.add_argument("--out", type=Path, default=Path("unibiomed-demo"), metavar="DIR", help="default: %(default)s")
+    _model_options(verb)
+    verb.set_defaults(run=run_demo)
+
+    verb = verbs.add_parser("info", help="versions, tasks and the shipped model, at once")
+    verb.add_argument("--json", action="store_true", help="print JSON")
+    verb.set_defaults(run=run_info)
+
+    verb = verbs.add_parser("convert", help="turn the authors' weights into this package's format")
+    verb.add_argument("source", type=Path, metavar="SRC", help="folder with config.json and safetensors or .bin files")
+    verb.add_argument("destination", type=Path, metavar="DST", help="folder to make")
+    verb.set_defaults(run=run_convert)
+
+    verb = verbs.add_parser("train", help="train a model from a recipe; a killed run goes on where it was")
+    verb.add_argument("recipe", type=Path, metavar="RECIPE", help="a YAML file, see recipes/nano.yaml")
+    verb.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder with the data sets")
+    verb.add_argument("--out", type=Path, default=Path("runs/train"), metavar="DIR", help="default: %(default)s")
+    verb.set_defaults(run=run_train)
+    return parser
+
+
+def _model_options(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("--model", metavar="M", help="model folder or hub name (default: the shipped nano)")
+    verb.add_argument("--device", help="cpu, cuda, mps (default: the best there is)")
+    verb.add_argument("--dtype", help="float32, bfloat16 or float16 (default: float32)")
+
+
+def run_interpret(options: argparse.Namespace) -> int:
+    """``unibiomed interpret``."""
+    from .images import parse_box, parse_window
+    from .interpret import load
+    from .interpret.batch import check_output, interpret_batch
+    from .tasks import choose_task
+
+    box = None if options.box is None else parse_box(options.box)
+    if options.window is not None:
+        parse_window(options.window)
+    choose_task(options.task, options.target, options.ask, box is not None)
+    check_output(options.out)
+    model = load(options.model, device=options.device, dtype=options.dtype)
+    items = interpret_batch(
+        model,
+        options.images,
+        options.out,
+        progress=len(options.images) > 1 and not options.json and sys.stderr.isatty(),
+        task=options.task,
+        targets=options.target,
+        box=box,
+        question=options.ask,
+        modality=options.modality,
+        slice_index=options.slice,
+        window=options.window,
+    )
+    failed = 0
+    for item in items:
+        if item.result is None:
+            failed += 1
+            print(f"unibiomed: {item.error}", file=sys.stderr)
+        elif options.json:
+            print(json.dumps(item.result.to_dict() | {"files": {k: str(v) for k, v in (item.files or {}).items()}}))
+        else:
+            print(f"{item.path}\n{item.result.text}\n{item.result.table()}\n")
+    if not options.json and failed < len(options.images):
+        print(f"Written to {options.out}. {NOTICE}")
+    return 0 if not failed else 2 if failed == len(options.images) else 3
+
+
+def run_demo(options: argparse.Namespace) -> int:
+    """``unibiomed demo``."""
+    from .interpret import load
+    from .interpret.batch import check_output
+    from .interpret.demo import run_demo as demo
+
+    check_output(options.out)
+    for result in demo(load(options.model, device=options.device, dtype=options.dtype), options.out):
+        print(f"{result.image}: {result.question}\n{result.text}  ({result.seconds:.2f} s)\n")
+        if result.findings:
+            print(f"{result.table()}\n")
+    print(f"Look at {options.out / 'retina_overlay.png'}. {NOTICE}")
+    return 0
+
+
+def run_info(options: argparse.Namespace) -> int:
+    """``unibiomed info``; loads neither torch nor a model."""
+    from .images.modality import MODALITIES
+    from .images.windowing import WINDOWS
+
+    nano = Path(__file__).parent / "weights" / "nano"
+    card = nano / "card.json"
+    facts = {
+        "version": __version__,
+        "python": sys.version.split()[0],
+        "packages": {name: version(name) for name in ("torch", "transformers", "numpy", "pydicom", "nibabel")},
+        "tasks": {task.name: task.summary for task in TASKS.values()},
+        "modalities": list(MODALITIES),
+        "windows": sorted(WINDOWS),
+        "model": {"name": "nano", "folder": str(nano), **(json.loads(card.read_text()) if card.exists() else {})},
+        "notice": NOTICE,
+    }
+    if options.json:
+        print(json.dumps(facts, indent=2))
+    else:
+        for name, value in facts.items():
+            if isinstance(value, dict):
+                print(f"{name}:\n" + "\n".join(f"  {k}: {v}" for k, v in value.items()))
+            else:
+                print(f"{name}: {', '.join(value) if isinstance(value, list) else value}")
+    return 0
+
+
+def run_convert(options: argparse.Namespace) -> int:
+    """``unibiomed convert``."""
+    from .model.weights import convert
+
+    convert(options.source, options.destination)
+    print(f"Written to {options.destination}; use it with --model {options.destination}")
+    return 0
+
+
+def run_train(options: argparse.Namespace) -> int:
+    """``unibiomed train``."""
+    from .train.recipe import read_recipe
+    from .train.trainer import train
+
+    folder = train(read_recipe(options.recipe), options.data, options.out, progress=True)
+    print(f"Model written to {folder}; use it with --model {folder}")
+    return 0

@@ -1,0 +1,168 @@
+"""One record with its masks loaded, and what can be said of it with certainty: labels, sentences, classes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import cached_property
+
+import numpy as np
+
+from unibiomed.data.phrasing import attributes, concept_of, listed, with_article
+from unibiomed.data.records import NO_FINDINGS, Record
+from unibiomed.data.regions import RegionFacts, describe_region, number_words, region_sentence, split_parts
+
+__all__ = ["Scene"]
+
+Box = tuple[int, int, int, int]
+
+SHARE_WITHOUT_PLACE = 0.5
+"""A region that covers more of the image than this is not "in the centre of" it."""
+
+
+class Scene:
+    """What one image is known to show; facts are measured when first asked for.
+
+    Parameters
+    ----------
+    record : Record
+        The image's record.
+    masks : mapping of int to numpy.ndarray
+        ``(height, width)`` bool of each region, by its place in ``record.regions``. Regions without a mask file may be
+        left out; nothing is said of other regions that are.
+    """
+
+    def __init__(self, record: Record, masks: Mapping[int, np.ndarray]) -> None:
+        self.record = record
+        self.masks = {index: mask for index, mask in masks.items() if 0 <= index < len(record.regions)}
+        self.known = tuple(i for i, region in enumerate(record.regions) if i in self.masks or region.mask is None)
+        self.present = tuple(i for i in self.known if i in self.masks and self.masks[i].any())
+        self.absent = tuple(i for i in self.known if i not in self.present)
+        self._facts: dict[int, RegionFacts] = {}
+        self._parts: dict[int, list[Box]] = {}
+
+    @cached_property
+    def modality(self) -> str | None:
+        """The image's modality; None where the catalogue only guessed it."""
+        guessed = self.record.attributes.get("modality source", "").startswith("usual")
+        return None if guessed else self.record.modality
+
+    @cached_property
+    def findings(self) -> tuple[int, ...]:
+        """Abnormal regions that are there, the largest first."""
+        shown = [i for i in self.present if self.record.regions[i].abnormal]
+        return tuple(sorted(shown, key=lambda i: -int(np.count_nonzero(self.masks[i]))))
+
+    @cached_property
+    def structures(self) -> tuple[int, ...]:
+        """Regions of normal anatomy that are there."""
+        return tuple(i for i in self.present if not self.record.regions[i].abnormal)
+
+    @cached_property
+    def diagnosis(self) -> str | None:
+        """The image's label, see `Record.diagnosis`; None where a region that decides was not loaded."""
+        abnormal = {i for i, region in enumerate(self.record.regions) if region.abnormal}
+        if not self.findings and not abnormal <= set(self.known):
+            return None
+        return self.record.diagnosis(bool(self.findings))
+
+    @cached_property
+    def is_normal(self) -> bool:
+        """Whether it is known that nothing abnormal is there."""
+        if not self.record.abnormal_known or self.findings:
+            return False
+        looked_for = [i for i, region in enumerate(self.record.regions) if region.abnormal]
+        unlabelled = self.record.label is None and bool(looked_for) and set(looked_for) <= set(self.known)
+        return unlabelled or self.diagnosis == NO_FINDINGS
+
+    def facts(self, index: int) -> RegionFacts:
+        """Facts of a region."""
+        if index not in self._facts:
+            self._facts[index] = self._measure(self.masks[index])
+        return self._facts[index]
+
+    def parts(self, index: int) -> list[Box]:
+        """Boxes of the separate parts of a region, largest first."""
+        if index not in self._parts:
+            self._parts[index] = split_parts(self.masks[index])
+        return self._parts[index]
+
+    def facts_in(self, index: int, box: Box) -> RegionFacts:
+        """Facts of the part of a region that lies in a box."""
+        if box == self.facts(index).box:
+            return self.facts(index)
+        x0, y0, x1, y1 = box
+        part = np.zeros_like(self.masks[index])
+        part[y0:y1, x0:x1] = self.masks[index][y0:y1, x0:x1]
+        return self._measure(part)
+
+    def label(self, index: int) -> str:
+        """The most specific name of a region, with a large first letter.
+
+        It is the image's label where that can mean no other region: the data set has a single abnormal target, or the
+        words of the field say that the label names this target.
+        """
+        region = self.record.regions[index]
+        alone = region.abnormal and sum(other.abnormal for other in self.record.regions) == 1
+        if (alone or concept_of(region.target).labelled) and self.diagnosis not in (None, NO_FINDINGS):
+            return str(self.diagnosis)
+        return region.target[:1].upper() + region.target[1:]
+
+    def plain_label(self, index: int) -> str:
+        """`label` as it stands within a sentence."""
+        return lower_first(self.label(index))
+
+    def class_words(self, index: int) -> str:
+        """Answer of ``classify``: ``"liver in abdomen CT"``."""
+        site = {"cells": "cell"}.get(self.record.site, self.record.site)
+        return f"{self.plain_label(index)} in {site} {self.modality or 'image'}"
+
+    def region_text(self, index: int, box: Box | None = None) -> str:
+        """Sentences on a region, or on its part in a box: label, extent, shape, place, and what else is known of it."""
+        region = self.record.regions[index]
+        facts = self.facts(index) if box is None else self.facts_in(index, box)
+        whole = facts is self.facts(index)
+        if facts.area_fraction > SHARE_WITHOUT_PLACE:
+            facts = replace(facts, place="centre", patient_side="")
+        sentences = [f"{self.label(index)}.", self._sentence(region.target, facts)]
+        if whole:
+            sentences += self.told(region=True) if region.abnormal else []
+            sentences += self.told(region=False) if index == self.present[0] else []
+        sentences += [f"{name[:1].upper()}{name[1:]}: {value}." for name, value in region.attributes.items()]
+        return " ".join(sentences)
+
+    def told(self, *, region: bool) -> list[str]:
+        """Sentences on the record's attributes: those of an abnormal region, or those of the image."""
+        texts = []
+        for name, value in self.record.attributes.items():
+            known = attributes().get(name)
+            if known is not None and known.region == region:
+                template = known.told.get(value, known.told.get("*"))
+                if template is not None:
+                    texts.append(fill_value(template, value))
+        return texts
+
+    def normal_text(self) -> str:
+        """Report of an image without findings."""
+        words = f"{self.record.site} {self.modality} image" if self.modality else "image"
+        return f"{NO_FINDINGS}. The {words} shows no abnormality."
+
+    def _sentence(self, target: str, facts: RegionFacts) -> str:
+        concept = concept_of(target)
+        return region_sentence(concept.noun(facts.parts), facts, counted=concept.counted)
+
+    def _measure(self, mask: np.ndarray) -> RegionFacts:
+        record = self.record
+        return describe_region(mask, modality=record.modality, site=record.site, spacing=record.spacing)
+
+
+def fill_value(template: str, value: str) -> str:
+    """`template` with an attribute's value: as it is, with an article, as a list ("a; b"), or as a count in words."""
+    count = number_words(int(value)) if value.isdecimal() else value
+    items = [item.strip() for item in value.split(";") if item.strip()]
+    return template.format(value=value, a_value=with_article(value), list=listed(items or [value]), count=count)
+
+
+def lower_first(label: str) -> str:
+    """`label` as it stands within a sentence; acronyms stay: "COVID-19 pneumonia", "polyp"."""
+    return label if label[1:2].isupper() or label[1:2] == "-" else label[:1].lower() + label[1:]

@@ -1,0 +1,326 @@
+"""One image, many questions: the model's answers as findings."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from unibiomed.errors import InputError, ModelError
+from unibiomed.findings import Box, Finding
+from unibiomed.images import MedicalImage, check_box, check_modality, draw_box, from_array, read_image
+from unibiomed.model.generation import MAX_NEW_TOKENS, Answer, generate
+from unibiomed.model.modeling import ImageFeatures, UniBiomedModel
+from unibiomed.model.processing import UniBiomedProcessor
+from unibiomed.model.weights import load_model
+from unibiomed.tasks import (
+    NO_FINDINGS,
+    choose_task,
+    clean_text,
+    is_no_findings,
+    make_question,
+    read_class,
+    read_phrases,
+)
+
+from .result import Result
+from .scores import derived_scores, text_score, trained_scores
+
+NANO = Path(__file__).parent.parent / "weights" / "nano"
+ImageLike = str | os.PathLike[str] | np.ndarray | Image.Image | MedicalImage
+MAX_QUESTIONS = 64
+
+
+@dataclass
+class EncodedImage:
+    """An image the model has looked at: ask as often as you like.
+
+    Attributes
+    ----------
+    image : MedicalImage
+    features : ImageFeatures
+        Of the image as it is.
+    tokens : int
+        Language-model tokens of the image.
+    """
+
+    image: MedicalImage
+    features: ImageFeatures
+    tokens: int
+
+
+class Interpreter:
+    """A loaded model that answers questions about images.
+
+    Parameters
+    ----------
+    model : UniBiomedModel
+    processor : UniBiomedProcessor
+    name : str
+        Shown in results.
+    presence_threshold : float
+        With trained scores, a target whose presence score is lower is reported absent and its mask emptied; 0 never does.
+    """
+
+    def __init__(
+        self, model: UniBiomedModel, processor: UniBiomedProcessor, name: str, *, presence_threshold: float = 0.5
+    ) -> None:
+        self.model = model.eval()
+        self.processor = processor
+        self.name = name
+        self.presence_threshold = presence_threshold
+
+    # ---------------------------------------------------------------- looking
+
+    @torch.inference_mode()
+    def encode(self, image: ImageLike, *, box: Box | None = None, **reading: Any) -> EncodedImage:
+        """Look at an image once; the result may be given to :meth:`interpret` in its place.
+
+        Parameters
+        ----------
+        image : path, array, PIL image or MedicalImage
+        box : tuple of int, optional
+            Drawn on the image, as the region questions of the paper have it.
+        **reading
+            ``slice_index`` and ``window`` of :func:`unibiomed.images.read_image`.
+        """
+        medical = _as_image(image, **reading)
+        pixels = medical.pixels if box is None else self._draw(medical.pixels, box)
+        inputs = self.processor.image(pixels)
+        device = self.model.device
+        tiles = inputs.tile_pixels
+        features = self.model.encode_image(
+            inputs.grounding_pixels.to(device),
+            None if tiles is None else tiles.to(device),
+            None if tiles is None else [len(tiles)],
+        )
+        return EncodedImage(medical, features, inputs.tokens)
+
+    def _draw(self, pixels: np.ndarray, box: Box) -> np.ndarray:
+        height, width = pixels.shape[:2]
+        x0, y0, x1, y1 = check_box(box, height, width)
+        if self.processor.settings.tile_size:
+            return draw_box(pixels, (x0, y0, x1, y1))
+        # a model that sees everything at one small size learned the outline at that size
+        side = self.processor.settings.grounding_size
+        small = np.asarray(Image.fromarray(pixels).resize((side, side), Image.Resampling.BICUBIC))
+        left, top = x0 * side // width, y0 * side // height
+        right, bottom = max(-(-x1 * side // width), left + 1), max(-(-y1 * side // height), top + 1)
+        return draw_box(small, (left, top, right, bottom))
+
+    # ---------------------------------------------------------------- asking
+
+    def interpret(
+        self,
+        image: ImageLike | EncodedImage,
+        task: str | None = None,
+        *,
+        targets: Sequence[str] | str = (),
+        box: Sequence[int] | None = None,
+        question: str | None = None,
+        modality: str | None = None,
+        slice_index: int | None = None,
+        window: str | tuple[float, float] | None = None,
+        max_new_tokens: int = MAX_NEW_TOKENS,
+    ) -> Result:
+        """Answer one question about one image; for ``segment``, one for each target in one batch.
+
+        Parameters
+        ----------
+        image : path, array, PIL image, MedicalImage or EncodedImage
+        task : str, optional
+            One of ``segment``, ``recognize``, ``report``, ``classify``, ``describe``, ``ask``. When left out it follows
+            from what is given: targets, a question, a box, or nothing (``recognize``).
+        targets : str or sequence of str
+            What to outline.
+        box : sequence of int, optional
+            x0, y0, x1, y1 in pixels, x1 and y1 exclusive.
+        question : str, optional
+            The question of ``ask``; for other tasks it replaces the task's own words.
+        modality : str, optional
+            One of the ten modalities, when the file does not say and you want the question to.
+        slice_index : int, optional
+            Slice of a volume or frame of a series.
+        window : str or (float, float), optional
+            Grey-level window by name, or centre and width.
+        max_new_tokens : int
+            Longest answer.
+
+        Returns
+        -------
+        Result
+
+        Raises
+        ------
+        InputError
+            If the image, the box or the question cannot be used.
+        """
+        started = time.perf_counter()
+        names = [targets] if isinstance(targets, str) else list(targets)
+        task = choose_task(task, names, question, box is not None).name
+        if len(names) > MAX_QUESTIONS:
+            raise InputError(f"{len(names)} targets are too many at once: ask for at most {MAX_QUESTIONS}")
+        if modality is not None:
+            modality = check_modality(modality)
+        asked: list[str | None] = list(names) if task == "segment" and names else [None]
+        encoded = image if isinstance(image, EncodedImage) else None
+        medical = encoded.image if encoded else _as_image(image, slice_index=slice_index, window=window)  # type: ignore[arg-type]
+        checked = None if box is None else check_box(box, medical.height, medical.width)
+        if encoded is None or checked is not None:
+            encoded = self.encode(medical, box=checked)
+        modality = modality or medical.modality
+        questions = [make_question(task, target=t, modality=modality, text=question) for t in asked]
+        answers = self.answer(encoded, questions, max_new_tokens=max_new_tokens)
+        findings, notes = self._findings(task, answers, asked, encoded, checked)
+        return Result(
+            task=task,
+            question=" ".join(questions),
+            text=_answer_text(task, answers, findings),
+            raw_text=" ".join(a.text for a in answers),
+            findings=tuple(findings),
+            height=medical.height,
+            width=medical.width,
+            spacing=medical.spacing,
+            image=medical.source,
+            model=self.name,
+            token_probabilities=tuple(min(p, 1.0) for a in answers for p in a.probabilities),
+            tokens=tuple(self.processor.decode([i]) for a in answers for i in a.ids),
+            seconds=time.perf_counter() - started,
+            notes=tuple(notes),
+            pixels=medical.pixels,
+        )
+
+    def answer(
+        self, encoded: EncodedImage, questions: Sequence[str], *, max_new_tokens: int = MAX_NEW_TOKENS
+    ) -> list[Answer]:
+        """The model's raw answers to questions about one image, made in one batch."""
+        prompts = [self.processor.prompt_ids(q, encoded.tokens) for q in questions]
+        return generate(self.model, self.processor, encoded.features, prompts, max_new_tokens=max_new_tokens)
+
+    # ---------------------------------------------------------------- reading
+
+    def _findings(
+        self,
+        task: str,
+        answers: list[Answer],
+        asked: list[str | None],
+        encoded: EncodedImage,
+        box: Box | None,
+    ) -> tuple[list[Finding], list[str]]:
+        image = encoded.image
+        size = (image.height, image.width)
+        notes = [] if all(a.finished for a in answers) else ["the answer was cut at its longest length"]
+        masks, presence, quality = self._masks(answers, encoded)
+        findings: list[Finding] = []
+        number = 0
+        for answer, target in zip(answers, asked, strict=True):
+            phrases = read_phrases(answer.text, target or "finding")
+            for phrase in phrases:
+                mask, score = masks[number], presence[number]
+                if self.model.config.scores_trained and score < self.presence_threshold:
+                    mask = np.zeros_like(mask)
+                findings.append(
+                    Finding.from_mask(
+                        target or phrase.label,
+                        mask,
+                        phrase=phrase.phrase,
+                        score=score,
+                        mask_score=quality[number],
+                        spacing=image.spacing,
+                    )
+                )
+                number += 1
+            if phrases:
+                continue
+            if target is not None:
+                findings.append(Finding.from_mask(target, np.zeros(size, bool), spacing=image.spacing))
+            elif is_no_findings(answer.text) and task in ("recognize", "report"):
+                findings.append(Finding.from_mask(NO_FINDINGS, np.zeros(size, bool), spacing=image.spacing))
+            elif box is not None:
+                label = read_class(answer.text) if task == "classify" else "region"
+                score = text_score(answer.probabilities) if task == "classify" else None
+                phrase_text = clean_text(answer.text) or label
+                findings.append(Finding(label or "region", phrase_text, score=score, box=box))
+        return findings, notes
+
+    @torch.inference_mode()
+    def _masks(
+        self, answers: list[Answer], encoded: EncodedImage
+    ) -> tuple[list[np.ndarray], list[float], list[float]]:
+        prompts = torch.cat([a.prompts for a in answers if a.prompts is not None])
+        if not len(prompts):
+            return [], [], []
+        predicted = self.model.decode_masks(encoded.features.maps, prompts)
+        logits = self.processor.mask_logits(predicted.best(), (encoded.image.height, encoded.image.width))
+        probabilities = logits.sigmoid()
+        if self.model.config.scores_trained:
+            presence, quality = trained_scores(predicted, self.model.config)
+        else:
+            presence, quality = derived_scores(probabilities)
+        return list((probabilities > 0.5).cpu().numpy()), presence, quality
+
+
+def _as_image(image: ImageLike, **reading: Any) -> MedicalImage:
+    reading = {k: v for k, v in reading.items() if v is not None}
+    if isinstance(image, MedicalImage):
+        if reading:
+            raise InputError("a window or slice can only be chosen while an image file is read")
+        return image
+    if isinstance(image, str | os.PathLike):
+        return read_image(image, **reading)
+    if "slice_index" in reading:
+        raise InputError("an array has no slices to choose from: give the slice itself")
+    return from_array(image, **reading)
+
+
+def _answer_text(task: str, answers: list[Answer], findings: list[Finding]) -> str:
+    words = " ".join(filter(None, (clean_text(a.text) for a in answers)))
+    if task != "segment" and words:
+        return words
+    parts = [f"{f.label}: {'found' if f.present else 'not found'}" for f in findings]
+    return "; ".join(parts) if parts else words
+
+
+def load(model: str | os.PathLike[str] | None = None, *, device: str | None = None, dtype: str | None = None) -> Interpreter:
+    """Load a model.
+
+    Parameters
+    ----------
+    model : path or str, optional
+        A model folder, in this package's or the authors' format, or a hub name; the shipped ``nano`` when left out.
+    device : str, optional
+        ``"cpu"``, ``"cuda"``, ``"mps"``; the best there is when left out.
+    dtype : str, optional
+        ``"float32"`` (the default on a CPU), ``"bfloat16"`` or ``"float16"``.
+
+    Returns
+    -------
+    Interpreter
+
+    Raises
+    ------
+    ModelError
+        If there is no such model, or it is broken.
+    """
+    name = "nano" if model is None or str(model) == "nano" else str(model)
+    folder = NANO if name == "nano" else model
+    assert folder is not None
+    if device is None:
+        device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    kinds = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    if dtype is not None and dtype not in kinds:
+        raise InputError(f"unknown dtype '{dtype}': use {', '.join(kinds)}")
+    try:
+        network, processor = load_model(folder, device=device, dtype=kinds[dtype or "float32"])
+    except (RuntimeError, AssertionError) as error:
+        if "device" in str(error).lower() or "cuda" in str(error).lower():
+            raise ModelError(f"device '{device}' cannot be used here: {str(error).splitlines()[0]}") from error
+        raise
+    return Interpreter(network, processor, Path(name).name)

@@ -1,0 +1,55 @@
+"""How sure the model is: presence of the target, quality of its mask, and words."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+
+from unibiomed.model.configuration import UniBiomedConfig
+from unibiomed.model.modeling import MaskPrediction
+
+
+def calibrate(logits: torch.Tensor, calibration: Sequence[float]) -> torch.Tensor:
+    """Probabilities in [0, 1] of logits after Platt scaling (scale, offset)."""
+    return torch.sigmoid(logits * calibration[0] + calibration[1])
+
+
+def trained_scores(masks: MaskPrediction, config: UniBiomedConfig) -> tuple[list[float], list[float]]:
+    """Presence and mask scores from SAM2's two heads, for models that trained them.
+
+    Returns
+    -------
+    tuple of list of float
+        For each of the N masks, both in [0, 1].
+    """
+    assert masks.quality is not None and masks.presence_logits is not None
+    assert config.presence_calibration is not None and config.mask_calibration is not None
+    presence = calibrate(masks.presence_logits.float(), config.presence_calibration)
+    quality = masks.quality.float().amax(1).clamp(1e-4, 1 - 1e-4)
+    return presence.tolist(), calibrate(quality.logit(), config.mask_calibration).tolist()
+
+
+def derived_scores(probabilities: torch.Tensor) -> tuple[list[float], list[float]]:
+    """Scores for models whose heads were never trained, the published one among them: read off the mask itself.
+
+    Presence is the highest probability of any pixel; the mask score is the IoU that the probabilities expect of the
+    thresholded mask, the sum inside over the pixels inside plus the sum outside. They rank masks; they are not calibrated.
+
+    Parameters
+    ----------
+    probabilities : torch.Tensor
+        (N, height, width) in [0, 1].
+    """
+    flat = probabilities.flatten(1)
+    inside = flat > 0.5
+    hits = (flat * inside).sum(1)
+    union = inside.sum(1) + (flat * ~inside).sum(1)
+    score = torch.where(inside.any(1), hits / union.clamp(min=1e-6), 0.0)
+    return flat.amax(1).tolist(), score.clamp(0, 1).tolist()
+
+
+def text_score(probabilities: Sequence[float]) -> float:
+    """Probability of a whole text in [0, 1]: the product of its tokens'."""
+    return math.exp(sum(math.log(max(p, 1e-12)) for p in probabilities)) if probabilities else 0.0

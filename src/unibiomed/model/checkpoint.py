@@ -1,0 +1,166 @@
+"""Weight files as a mapping from tensor name to tensor, each read from the disk when asked for."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import zipfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from unibiomed.errors import ModelError
+
+MAX_JSON_BYTES = 32 * 2**20
+# in order of preference: where a release has both, the safe format is read
+INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
+PATTERNS = ("model*.safetensors", "pytorch_model*.bin", "*.pth")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file of limited size.
+
+    Raises
+    ------
+    ModelError
+        If the file is missing, too large, or not a JSON object.
+    """
+    try:
+        if path.stat().st_size > MAX_JSON_BYTES:
+            raise ValueError(f"it is larger than {MAX_JSON_BYTES >> 20} MB")
+        value = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(value, dict):
+            raise ValueError("it is not a JSON object")
+    except FileNotFoundError as error:
+        raise ModelError(f"'{path.parent}' has no {path.name}; give the folder of a model") from error
+    except (OSError, ValueError, RecursionError) as error:
+        reason = str(error).splitlines()[0][:200]
+        raise ModelError(f"'{path}' cannot be read ({reason}); get the model folder again") from error
+    return value
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """Files of the weights in `folder`: those that an index names, else those with a usual name.
+
+    Raises
+    ------
+    ModelError
+        If there are none, or one that the index names is missing.
+    """
+    for pattern, index in zip(PATTERNS, (*INDEXES, None), strict=True):
+        if index and (folder / index).is_file():
+            table = read_json(folder / index).get("weight_map")
+            names = sorted({str(name) for name in table.values()}) if isinstance(table, dict) else []
+            if not names or any(Path(name).name != name for name in names):
+                raise ModelError(f"'{folder / index}' names no usable files; get the model folder again")
+            if missing := [name for name in names if not (folder / name).is_file()]:
+                raise ModelError(
+                    f"'{folder}' lacks {len(missing)} of {len(names)} weight files ({missing[0]}, …); "
+                    "get the model folder again"
+                )
+            return [folder / name for name in names]
+        if files := sorted(path for path in folder.glob(pattern) if path.is_file()):
+            return files
+    raise ModelError(f"'{folder}' has no weights (model.safetensors); get the model folder again")
+
+
+class Checkpoint(Mapping[str, torch.Tensor]):
+    """All tensors of some weight files, read lazily: safetensors, or what ``torch.save`` wrote (plain tensors only).
+
+    Parameters
+    ----------
+    files : list of Path
+        As :func:`weight_files` gives them.
+
+    Attributes
+    ----------
+    shapes : dict
+        Tensor name to shape.
+    dtype : torch.dtype
+        The narrowest that holds all of the tensors without loss.
+
+    Raises
+    ------
+    ModelError
+        If a file is broken, or holds anything but tensors.
+    """
+
+    def __init__(self, files: list[Path]) -> None:
+        self._where: dict[str, tuple[Path, Any]] = {}
+        self.shapes: dict[str, tuple[int, ...]] = {}
+        dtypes: set[torch.dtype] = set()
+        for path in files:
+            try:
+                tensors = _open(path)
+                for name in tensors:
+                    self.shapes[name], dtype = _header(tensors, name)
+                    if dtype.is_floating_point:
+                        dtypes.add(dtype)
+                    self._where[name] = (path, tensors)
+            except (OSError, ValueError, KeyError, RuntimeError, EOFError, SafetensorError) as error:
+                raise _broken(path, error) from error
+            except (pickle.UnpicklingError, zipfile.BadZipFile) as error:
+                raise _broken(path, error) from error
+        self.dtype = torch.float32
+        if dtypes:
+            first, *rest = dtypes
+            for dtype in rest:
+                first = torch.promote_types(first, dtype)
+            self.dtype = first
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        path, tensors = self._where[name]
+        try:
+            return tensors[name] if isinstance(tensors, dict) else tensors.get_tensor(name)
+        except (OSError, RuntimeError, SafetensorError) as error:
+            raise _broken(path, error) from error
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._where)
+
+    def __len__(self) -> int:
+        return len(self._where)
+
+
+class _Safetensors:
+    """``safe_open`` with the names to iterate over."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = safe_open(str(path), framework="pt", device="cpu")
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._file.keys())
+
+    def header(self, name: str) -> tuple[tuple[int, ...], torch.dtype]:
+        part = self._file.get_slice(name)
+        return tuple(part.get_shape()), part[:0].dtype if part.get_shape() else self.get_tensor(name).dtype
+
+    def get_tensor(self, name: str) -> torch.Tensor:
+        return self._file.get_tensor(name)
+
+
+def _open(path: Path) -> dict[str, torch.Tensor] | _Safetensors:
+    if path.suffix == ".safetensors":
+        return _Safetensors(path)
+    # mmap leaves the tensors on the disk until they are used; weights_only admits only tensors and plain containers
+    loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    state = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else loaded
+    if not isinstance(state, dict) or not state or not all(isinstance(t, torch.Tensor) for t in state.values()):
+        raise ValueError("it holds something else than tensors by name")
+    return {str(name): tensor for name, tensor in state.items()}
+
+
+def _header(tensors: dict[str, torch.Tensor] | _Safetensors, name: str) -> tuple[tuple[int, ...], torch.dtype]:
+    if isinstance(tensors, _Safetensors):
+        return tensors.header(name)
+    return tuple(tensors[name].shape), tensors[name].dtype
+
+
+def _broken(path: Path, error: Exception) -> ModelError:
+    if isinstance(error, pickle.UnpicklingError):
+        return ModelError(f"'{path}' holds Python objects, which are not loaded for safety; save its tensors alone")
+    reason = (str(error).splitlines() or [type(error).__name__])[0][:150]
+    return ModelError(f"'{path}' is not a whole weight file ({reason}); get it again")

@@ -1,0 +1,82 @@
+"""Presence and mask scores made to mean what they say, on the validation split."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+import torch
+from tqdm import tqdm
+
+from unibiomed.data.conversation import canonical_turns
+from unibiomed.data.phrasing import foreign_targets
+from unibiomed.data.records import Record
+from unibiomed.metrics.classification import fit_platt
+from unibiomed.model.modeling import UniBiomedModel
+from unibiomed.model.processing import UniBiomedProcessor
+from unibiomed.tasks import SEG, make_question
+
+from .losses import soft_iou
+from .stages import encode_turn, normalise_batch, pad
+from .store import ImageStore
+
+
+@torch.inference_mode()
+def collect_scores(
+    model: UniBiomedModel,
+    processor: UniBiomedProcessor,
+    store: ImageStore,
+    records: Sequence[Record],
+    seed: int,
+    *,
+    progress: bool = True,
+) -> tuple[list[tuple[float, bool]], list[tuple[float, float]]]:
+    """Raw scores beside the truth, for every known target of `records` and one surely absent target each.
+
+    Returns
+    -------
+    tuple
+        (presence logit, present) for each question, and (quality logit, IoU) for each target that is there.
+    """
+    model.eval()
+    rng = random.Random(seed)
+    presence: list[tuple[float, bool]] = []
+    quality: list[tuple[float, float]] = []
+    tokens = processor.settings.tokens_per_tile
+    for record in tqdm(records, desc="calibrating", unit="image", disable=not progress):
+        pixels, masks = store.load(record.key)
+        turns = [t for t in canonical_turns(record, {j: m > 127 for j, m in masks.items()}) if t.task == "segment"]
+        asked = [(t.question, t.masks[0]) for t in turns]
+        if foreign := foreign_targets(record.modality, record.site):
+            asked.append((make_question("segment", target=rng.choice(foreign), modality=record.modality), None))
+        if not asked:
+            continue
+        batch = pad([encode_turn(processor, question, f"It is {SEG}.", tokens) for question, _ in asked])
+        features = model.encode_image(normalise_batch([torch.from_numpy(pixels.copy()).permute(2, 0, 1).float() / 255]))
+        index = torch.zeros(len(asked), dtype=torch.long)
+        out = model(batch["input_ids"], batch["attention_mask"], batch["labels"], features=features, image_index=index)
+        for i, (_, region) in enumerate(asked):
+            there = region is not None and region in masks
+            presence.append((float(out.masks.presence_logits[i]), there))
+            if there:
+                truth = torch.from_numpy(masks[region].copy()).float()[None] / 255
+                score = out.masks.quality[i].max().clamp(1e-4, 1 - 1e-4)
+                quality.append((float(score.logit()), float(soft_iou(out.masks.best()[i : i + 1], truth))))
+    return presence, quality
+
+
+def calibrate_scores(
+    model: UniBiomedModel,
+    processor: UniBiomedProcessor,
+    store: ImageStore,
+    records: Sequence[Record],
+    seed: int,
+    *,
+    progress: bool = True,
+) -> None:
+    """Fit the model's ``presence_calibration`` and ``mask_calibration`` (Platt, 1999) and keep them in its configuration."""
+    presence, quality = collect_scores(model, processor, store, records, seed, progress=progress)
+    if presence:
+        model.config.presence_calibration = list(fit_platt(*zip(*presence, strict=True)))
+    if quality:
+        model.config.mask_calibration = list(fit_platt(*zip(*quality, strict=True)))

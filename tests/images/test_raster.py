@@ -1,0 +1,275 @@
+from __future__ import annotations
+
+import io
+import struct
+import warnings
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from unibiomed.errors import InputError
+from unibiomed.images import read_image
+
+
+def rgb(height: int = 8, width: int = 12) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def save(picture: Image.Image, path: Path, **options) -> Path:
+    picture.save(path, **options)
+    return path
+
+
+def png(path: Path, width: int, height: int, bits: int, kind: int, rows: bytes) -> Path:
+    """A PNG written by hand, for what Pillow cannot write and for sizes that are a lie."""
+    chunks = [(b"IHDR", struct.pack(">IIBBBBB", width, height, bits, kind, 0, 0, 0)), (b"IDAT", zlib.compress(rows))]
+    data = b"\x89PNG\r\n\x1a\n"
+    for name, body in [*chunks, (b"IEND", b"")]:
+        data += struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+    path.write_bytes(data)
+    return path
+
+
+@pytest.mark.parametrize("suffix", ["png", "bmp", "tif"])
+def test_rgb_is_read_exactly(tmp_path, suffix):
+    image = read_image(save(Image.fromarray(rgb()), tmp_path / f"a.{suffix}"))
+    assert (image.pixels == rgb()).all()
+    assert image.source == f"a.{suffix}"
+    assert image.spacing is None and image.modality is None
+    assert image.details["bits"] == 8
+
+
+def test_jpeg_is_read_closely(tmp_path):
+    flat = np.full((16, 16, 3), (200, 60, 20), dtype=np.uint8)
+    image = read_image(save(Image.fromarray(flat), tmp_path / "a.jpg", quality=95))
+    assert image.details["format"] == "JPEG"
+    assert np.abs(image.pixels.astype(int) - flat).max() <= 4
+
+
+def test_content_decides_not_the_suffix(tmp_path):
+    path = save(Image.fromarray(rgb()), tmp_path / "a.dcm", format="PNG")
+    assert read_image(str(path)).details["format"] == "PNG"
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "bmp", "tif"])
+def test_8_bit_grey_is_not_stretched(tmp_path, suffix):
+    grey = np.full((16, 16), 90, dtype=np.uint8)
+    assert np.abs(read_image(save(Image.fromarray(grey), tmp_path / f"a.{suffix}")).pixels.astype(int) - 90).max() <= 1
+
+
+def test_alpha_is_composited_on_black(tmp_path):
+    rgba = np.array([[[200, 100, 50, 255], [200, 100, 50, 0], [200, 100, 50, 51]]], dtype=np.uint8)
+    expected = [[[200, 100, 50], [0, 0, 0], [40, 20, 10]]]
+    assert read_image(save(Image.fromarray(rgba), tmp_path / "a.png")).pixels.tolist() == expected
+    assert read_image(save(Image.fromarray(rgba), tmp_path / "a.tif")).pixels.tolist() == expected
+    grey = Image.fromarray(np.array([[[100, 255], [100, 0]]], dtype=np.uint8), "LA")
+    assert read_image(save(grey, tmp_path / "b.png")).pixels.tolist() == [[[100] * 3, [0] * 3]]
+
+
+def test_palette_and_its_transparency(tmp_path):
+    picture = Image.fromarray(np.array([[0, 1, 2]], dtype=np.uint8), "P")
+    picture.putpalette([255, 0, 0, 0, 255, 0, 0, 0, 255])
+    colors = [[[255, 0, 0], [0, 255, 0], [0, 0, 255]]]
+    for suffix in ("png", "bmp", "tif"):
+        assert read_image(save(picture, tmp_path / f"a.{suffix}")).pixels.tolist() == colors
+    see_through = save(picture, tmp_path / "t.png", transparency=1)
+    assert read_image(see_through).pixels.tolist() == [[[255, 0, 0], [0, 0, 0], [0, 0, 255]]]
+
+
+@pytest.mark.parametrize("suffix", ["png", "bmp", "tif"])
+def test_one_bit(tmp_path, suffix):
+    picture = Image.fromarray(np.array([[True, False, True]]))
+    image = read_image(save(picture, tmp_path / f"a.{suffix}"))
+    assert image.pixels[0, :, 0].tolist() == [255, 0, 255]
+    if suffix != "bmp":
+        assert image.details["bits"] == 1
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "tif"])
+def test_cmyk(tmp_path, suffix):
+    picture = Image.new("CMYK", (16, 16), (0, 255, 255, 0))
+    red, green, blue = read_image(save(picture, tmp_path / f"a.{suffix}")).pixels[8, 8]
+    assert red > 200 and green < 60 and blue < 60
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_16_bit_grey_is_scaled_by_percentiles(tmp_path, suffix):
+    ramp = np.arange(1, 4001, dtype=np.uint16).reshape(40, 100)
+    image = read_image(save(Image.fromarray(ramp), tmp_path / f"a.{suffix}"))
+    grey = image.pixels[:, :, 0].astype(int)
+    assert image.details["bits"] == 16 and image.details["scaling"] == "percentile"
+    assert grey.min() == 0 and grey.max() == 255 and abs(grey.mean() - 127.5) < 1
+    windowed = read_image(tmp_path / f"a.{suffix}", window="2000,1000")
+    expected = np.rint(np.clip((ramp - 1500.0) / 1000, 0, 1) * 255)
+    assert (windowed.pixels[:, :, 0] == expected).all()
+
+
+def test_16_bit_big_endian_and_white_is_zero_tiff(tmp_path):
+    ramp = np.arange(1, 1001, dtype=np.uint16).reshape(20, 50)
+    direct = read_image(save(Image.fromarray(ramp), tmp_path / "a.tif")).pixels
+    (tmp_path / "b.tif").write_bytes(tiff(ramp.astype(">u2"), big=True))
+    assert (read_image(tmp_path / "b.tif").pixels == direct).all()
+    (tmp_path / "c.tif").write_bytes(tiff(ramp, photometric=0))
+    assert (read_image(tmp_path / "c.tif").pixels == 255 - direct).all()
+    eight = (ramp % 256).astype(np.uint8)
+    (tmp_path / "d.tif").write_bytes(tiff(eight, photometric=0))
+    assert (read_image(tmp_path / "d.tif").pixels[:, :, 0] == 255 - eight).all()
+
+
+def tiff(values: np.ndarray, *, photometric: int = 1, sample_format: int = 1, big: bool = False) -> bytes:
+    """A TIFF of one uncompressed strip, for what Pillow cannot write."""
+    order = ">" if big else "<"
+    height, width = values.shape
+    tags = [(256, 4, width), (257, 4, height), (258, 3, 8 * values.dtype.itemsize), (259, 3, 1), (262, 3, photometric)]
+    tags += [(273, 4, 8), (277, 3, 1), (278, 4, height), (279, 4, values.nbytes), (339, 3, sample_format)]
+    directory = struct.pack(order + "H", len(tags))
+    for tag, kind, value in tags:
+        directory += struct.pack(order + "HHI", tag, kind, 1)
+        directory += struct.pack(order + ("HH" if kind == 3 else "I"), *((value, 0) if kind == 3 else (value,)))
+    mark = b"MM\0*" if big else b"II*\0"
+    return mark + struct.pack(order + "I", 8 + values.nbytes) + values.tobytes() + directory + b"\0" * 4
+
+
+def test_signed_and_32_bit_tiff(tmp_path):
+    ramp = np.linspace(-1000, 1000, 400).reshape(20, 20)
+    for number, (dtype, sample_format) in enumerate([("<i2", 2), ("<i4", 2), ("<f4", 3)]):
+        path = tmp_path / f"{number}.tif"
+        path.write_bytes(tiff(ramp.astype(dtype), sample_format=sample_format))
+        grey = read_image(path, window="lung").pixels[:, :, 0].astype(int)
+        assert np.abs(grey - np.clip((ramp + 1350) / 1500, 0, 1) * 255).max() <= 1, dtype
+    (tmp_path / "d.tif").write_bytes(tiff(ramp, sample_format=3))
+    with pytest.raises(InputError, match="rare kind"):
+        read_image(tmp_path / "d.tif")
+    huge = np.array([[0, 1, 2**31, 2**32 - 1]], dtype="<u4")
+    (tmp_path / "u.tif").write_bytes(tiff(huge))
+    grey = read_image(tmp_path / "u.tif", window=(2**31, 2**32)).pixels[0, :, 0]
+    assert grey.tolist() == [0, 0, 128, 255]
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_float_tiff_with_nan_or_infinity_is_refused(tmp_path, bad):
+    values = np.zeros((8, 8), dtype=np.float32)
+    values[3, 3] = bad
+    with pytest.raises(InputError, match="NaN" if np.isnan(bad) else "infinite"):
+        read_image(save(Image.fromarray(values), tmp_path / "a.tif"))
+
+
+def test_16_bit_colour_png(tmp_path):
+    full = np.array([[[65535, 32768, 0]]], dtype=">u2")
+    assert read_image(png(tmp_path / "a.png", 1, 1, 16, 2, b"\0" + full.tobytes())).pixels.tolist() == [[[255, 128, 0]]]
+    dark = np.full((1, 1, 3), 3000, dtype=">u2")
+    with pytest.raises(InputError, match="16-bit colours"):
+        read_image(png(tmp_path / "b.png", 1, 1, 16, 2, b"\0" + dark.tobytes()))
+    grey_alpha = np.array([[[40000, 65535]]], dtype=">u2")
+    image = read_image(png(tmp_path / "c.png", 1, 1, 16, 4, b"\0" + grey_alpha.tobytes()))
+    assert image.pixels.tolist() == [[[156] * 3]] and image.details["bits"] == 16
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "tif"])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_exif_rotation_is_applied(tmp_path, suffix, dtype):
+    if suffix == "jpg" and dtype == np.uint16:
+        pytest.skip("JPEG holds 8 bits")
+    values = np.full((16, 32), 10, dtype=dtype)
+    values[:, :16] = 200
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the first column is the top row of the upright picture
+    image = read_image(save(Image.fromarray(values), tmp_path / f"a.{suffix}", exif=exif))
+    assert (image.height, image.width) == (32, 16)
+    assert image.pixels[4, 8, 0] > 150 > image.pixels[28, 8, 0]
+    if suffix == "tif":
+        packed = save(Image.fromarray(values), tmp_path / "b.tif", exif=exif, compression="tiff_lzw")
+        assert (read_image(packed).pixels == image.pixels).all()
+
+
+def test_tiff_pages(tmp_path):
+    pages = [Image.fromarray(np.full((4, 4), value, dtype=np.uint8)) for value in (10, 20, 30)]
+    path = save(pages[0], tmp_path / "a.tif", save_all=True, append_images=pages[1:])
+    with pytest.raises(InputError, match="several pages"):
+        read_image(path)
+    assert [read_image(path, slice_index=k).pixels[0, 0, 0] for k in range(3)] == [10, 20, 30]
+    assert read_image(path, slice_index=1).details["slice"] == 1
+    for wrong in (3, 99, 10**6, -1):
+        with pytest.raises(InputError, match="does not exist"):
+            read_image(path, slice_index=wrong)
+
+
+def test_a_slice_of_a_picture_is_refused(tmp_path):
+    for suffix in ("png", "jpg", "tif", "bmp"):
+        with pytest.raises(InputError, match="single picture"):
+            read_image(save(Image.fromarray(rgb()), tmp_path / f"a.{suffix}"), slice_index=0)
+
+
+@pytest.mark.parametrize("slice_index", [1.5, "1", True, 10**30])
+def test_a_slice_is_a_whole_number(tmp_path, slice_index):
+    with pytest.raises(InputError, match="whole number"):
+        read_image(tmp_path / "a.png", slice_index=slice_index)
+
+
+def test_windows_that_do_not_fit(tmp_path):
+    color = save(Image.fromarray(rgb()), tmp_path / "a.png")
+    with pytest.raises(InputError, match="in colour"):
+        read_image(color, window="40,400")
+    grey = save(Image.fromarray(rgb()[..., 0]), tmp_path / "b.png")
+    with pytest.raises(InputError, match="8-bit greys"):
+        read_image(grey, window="lung")
+    with pytest.raises(InputError, match="unknown window"):
+        read_image(grey, window="lungs")
+    with pytest.raises(InputError, match="more than 0"):
+        read_image(grey, window="40,-3")
+
+
+@pytest.mark.parametrize("size", [(60000, 60000), (10001, 10000)])
+def test_huge_pictures_are_refused_before_decoding(tmp_path, size):
+    path = png(tmp_path / "huge.png", *size, 8, 0, b"")
+    with warnings.catch_warnings(), pytest.raises(InputError, match="limit of 100 million pixels"):
+        warnings.simplefilter("error")
+        read_image(path)
+
+
+def test_bad_files_each_get_one_line(tmp_path):
+    good = io.BytesIO()
+    Image.fromarray(rgb(64, 64)).save(good, "PNG")
+    files = {
+        "text.png": b"this is no image at all, however long it may be" * 20,
+        "empty.png": b"",
+        "cut.png": good.getvalue()[:3000],
+        "head.png": good.getvalue()[:20],
+        "mark.bmp": b"BM",
+        "gif.gif": b"GIF89a" + bytes(30),
+    }
+    for name, data in files.items():
+        (tmp_path / name).write_bytes(data)
+    said = {
+        "text.png": "not an image",
+        "empty.png": "empty",
+        "cut.png": "truncated",
+        "head.png": "truncated",
+        "mark.bmp": "truncated",
+        "gif.gif": "not an image",
+        "missing.png": "no such file",
+        "a\0b.png": "cannot be opened",
+        "x" * 5000: "cannot be opened",
+        ".": "folder",
+    }
+    for name, words in said.items():
+        with pytest.raises(InputError, match=words) as caught:
+            read_image(f"{tmp_path}/{name}")
+        assert "\n" not in str(caught.value)
+        assert str(caught.value).count(": ") >= 2, "says what is wrong and what to do"
+
+
+def test_devices_are_refused():
+    with pytest.raises(InputError, match="regular file"):
+        read_image("/dev/zero")
+
+
+def test_nothing_is_written_to_the_terminal(tmp_path, capfd):
+    data = tiff(np.zeros((64, 64), dtype=np.uint8))
+    (tmp_path / "cut.tif").write_bytes(data[:2000] + data[-200:])
+    with pytest.raises(InputError):
+        read_image(tmp_path / "cut.tif")
+    assert capfd.readouterr() == ("", "")
