@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
+import runpy
 
-from .cli import main
-
-sys.exit(main())
+runpy.run_module("unibiomed.cli", run_name="__main__")

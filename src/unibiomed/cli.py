@@ -188,3 +188,7 @@ def run_train(options: argparse.Namespace) -> int:
     folder = train(read_recipe(options.recipe), options.data, options.out, progress=True)
     print(f"Model written to {folder}; use it with --model {folder}")
     return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from .errors import InputError
 
 SEG = "[SEG]"
 PHRASE_START, PHRASE_END = "<p>", "</p>"
 NO_FINDINGS = "No findings"
+_MARKS = re.compile(r"<\|[^<>|\s]*\|>|</?(?:img|p|vp)>|<image>|<IMG_CONTEXT>")
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,12 @@ TASKS: dict[str, Task] = {
             "write the findings, each phrase tied to its pixels",
         ),
         Task("classify", "What is in the green box of this {image}?", "name what a box holds", needs_box=True),
-        Task("describe", "Please describe the region in the green box of this {image}.", "report on a box", needs_box=True),
+        Task(
+            "describe",
+            "Please describe the region in the green box of this {image}.",
+            "report on a box",
+            needs_box=True,
+        ),
         Task("ask", "{target}", "answer any question", needs_question=True),
     )
 }
@@ -95,7 +102,8 @@ def choose_task(task: str | None, targets: Sequence[str], question: str | None, 
     )
     if chosen.needs_box and not box:
         raise InputError(f"task '{chosen.name}' needs a box: give it with --box x0,y0,x1,y1")
-    for target in targets or [None]:
+    asked: Sequence[str | None] = targets or [None]
+    for target in asked:
         make_question(chosen.name, target=target, text=question)
     return chosen
 
@@ -125,27 +133,31 @@ def make_question(task: str, *, target: str | None = None, modality: str | None 
         If the task is unknown, or a target or question that it needs is missing or empty.
     """
     chosen = get_task(task)
-    if text is not None and not text.strip():
-        raise InputError("the question is empty: write what you want to know, for example --ask 'Is there a mass?'")
     if chosen.needs_question and text is None:
         raise InputError(f"task '{task}' needs a question: give it with --ask TEXT")
     if text is not None:
-        return _plain(text)
-    if chosen.needs_target and not (target and target.strip()):
+        text = _plain(text)
+        if not text:
+            raise InputError("the question is empty: write what you want to know, for example --ask 'Is there a mass?'")
+        return text
+    target = _plain(target or "")
+    if chosen.needs_target and not target:
         raise InputError(f"task '{task}' needs at least one target: give it with --target NAME")
-    return chosen.question.format(target=_plain(target or ""), image=image_words(modality))
+    return chosen.question.format(target=target, image=image_words(modality))
 
 
 def _plain(text: str) -> str:
-    """`text` on one line and without the tokens that steer the model."""
-    for token in ("<image>", "<img>", "</img>", "<IMG_CONTEXT>", SEG, PHRASE_START, PHRASE_END, "<|end|>", "<|user|>"):
-        text = text.replace(token, " ")
-    return " ".join(text.split())
+    """`text` on one line, in characters that UTF-8 knows, and without the tokens that steer the model.
+
+    A space takes the place of each, so what stood around it cannot become another: ``[S[SEG]EG]`` leaves ``[S EG]``.
+    """
+    text = text.encode("utf-8", "replace").decode("utf-8")
+    return " ".join(_MARKS.sub(" ", text.replace(SEG, " ")).split())
 
 
 def clean_text(raw: str) -> str:
     """An answer as people read it: without ``[SEG]``, ``<p>`` and the end marks."""
-    text = re.sub(r"<\|[a-z_]+\|>|</?p>|</?img>|</?vp>", " ", raw)
+    text = _MARKS.sub(" ", raw)
     text = re.sub(r"\s*\[SEG\]\s*", " [SEG] ", text)
     # "It is [SEG]. Liver tumor" says no more than its label
     text = re.sub(r"(?:\b(?:It is|Sure,?(?: it is)?|They are)\s*)?\[SEG\]\s*\.?", " ", text)
@@ -167,7 +179,7 @@ def read_phrases(raw: str, default: str = "finding") -> list[GroundedPhrase]:
     """
     phrases = []
     parts = re.sub(r"<\|[a-z_]+\|>", " ", raw).split(SEG)
-    for before, after in zip(parts[:-1], parts[1:], strict=True):
+    for before, after in pairwise(parts):
         grounded = re.search(r"<p>((?:(?!<p>).)*)</p>\s*$", before, re.DOTALL)
         if grounded:
             phrase = " ".join(grounded.group(1).split())

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from tqdm import tqdm
 
-from unibiomed.errors import OutputError, UniBiomedError
+from unibiomed.errors import InputError, OutputError, UniBiomedError
+from unibiomed.images.limits import shown
 
 from .interpreter import Interpreter
 from .result import Result, default_stem
@@ -23,6 +28,14 @@ class BatchItem:
     result: Result | None = None
     error: UniBiomedError | None = None
     files: dict[str, Path] | None = None
+
+    @property
+    def problem(self) -> str:
+        """The error with the path in front, which tells two files of one name apart."""
+        reason = str(self.error)
+        for name in (shown(self.path), shown(Path(self.path).name)):
+            reason = reason.removeprefix(f"{name}: ")
+        return f"{self.path}: {reason}"
 
 
 def interpret_batch(
@@ -54,40 +67,54 @@ def interpret_batch(
     """
     taken: set[str] = set()
     for path in tqdm(paths, desc="interpreting", unit="image", disable=not progress):
-        try:
-            result = model.interpret(path, **question)
-            files = None
-            if out is not None:
-                stem = unique(default_stem(path), taken)
-                files = result.save(out, stem)
-            yield BatchItem(path, result, files=files)
-        except UniBiomedError as error:
-            yield BatchItem(path, error=error)
-        except MemoryError:
-            yield BatchItem(path, error=OutputError(f"'{Path(path).name}' needs more memory than there is: scale it down"))
+        yield _interpret_one(model, path, out, taken, question)
+
+
+def _interpret_one(
+    model: Interpreter, path: str, out: Path | None, taken: set[str], question: dict[str, Any]
+) -> BatchItem:
+    try:
+        result = model.interpret(path, **question)
+        files = None if out is None else result.save(out, unique(default_stem(path), taken))
+        return BatchItem(path, result, files=files)
+    except UniBiomedError as error:
+        return BatchItem(path, error=error)
+    except (MemoryError, RuntimeError) as error:
+        # of PyTorch's errors only the accelerators' have a class of their own
+        if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "allocate memory" not in str(error):
+            raise
+        return BatchItem(path, error=InputError("this needs more memory than there is: shrink the image first"))
 
 
 def unique(stem: str, taken: set[str]) -> str:
     """`stem`, or with a number behind it if it is taken; the answer is taken afterwards."""
     name, number = stem, 2
-    while name in taken:
+    while name.casefold() in taken:  # some file systems do not tell case apart
         name, number = f"{stem}-{number}", number + 1
-    taken.add(name)
+    taken.add(name.casefold())
     return name
 
 
 def check_output(out: Path) -> None:
-    """Make the output folder, so that an unwritable one is found before the work.
+    """Find an unwritable output folder before the work; nothing is left behind, nor the folder if it was not there.
 
     Raises
     ------
     OutputError
         If it cannot be made or written.
     """
-    probe = out / ".unibiomed-write-test"
+    made: list[Path] = []
     try:
+        if out.exists() and not out.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, "a file is in its place")
+        made = [path for path in (out, *out.parents) if not path.exists()]
         out.mkdir(parents=True, exist_ok=True)
-        probe.touch()
-        probe.unlink()
+        with tempfile.TemporaryFile(dir=out):
+            pass
     except OSError as error:
-        raise OutputError(f"cannot write to '{out}': {error.strerror or error}; choose another folder with --out") from error
+        reason = error.strerror or str(error)
+        raise OutputError(f"cannot write to '{out}': {reason}; choose another folder with --out") from error
+    finally:
+        for path in made:
+            with contextlib.suppress(OSError):
+                path.rmdir()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Sequence
@@ -14,10 +15,10 @@ import torch
 from PIL import Image
 
 from unibiomed.errors import InputError, ModelError
-from unibiomed.findings import Box, Finding
+from unibiomed.findings import MAX_DECODED_PIXELS, Box, Finding
 from unibiomed.images import MedicalImage, check_box, check_modality, draw_box, from_array, read_image
 from unibiomed.model.generation import MAX_NEW_TOKENS, Answer, generate
-from unibiomed.model.modeling import ImageFeatures, UniBiomedModel
+from unibiomed.model.modeling import ImageFeatures, MaskPrediction, UniBiomedModel
 from unibiomed.model.processing import UniBiomedProcessor
 from unibiomed.model.weights import load_model
 from unibiomed.tasks import (
@@ -66,7 +67,8 @@ class Interpreter:
     name : str
         Shown in results.
     presence_threshold : float
-        With trained scores, a target whose presence score is lower is reported absent and its mask emptied; 0 never does.
+        With trained scores, a target whose presence score is lower is reported absent and its mask emptied; with 0
+        none is.
     """
 
     def __init__(
@@ -161,6 +163,8 @@ class Interpreter:
         ------
         InputError
             If the image, the box or the question cannot be used.
+        ModelError
+            If the model's values are not numbers.
         """
         started = time.perf_counter()
         names = [targets] if isinstance(targets, str) else list(targets)
@@ -170,15 +174,19 @@ class Interpreter:
         if modality is not None:
             modality = check_modality(modality)
         asked: list[str | None] = list(names) if task == "segment" and names else [None]
+        reading = {k: v for k, v in (("slice_index", slice_index), ("window", window)) if v is not None}
         encoded = image if isinstance(image, EncodedImage) else None
-        medical = encoded.image if encoded else _as_image(image, slice_index=slice_index, window=window)  # type: ignore[arg-type]
+        medical = _as_image(image.image if isinstance(image, EncodedImage) else image, **reading)
         checked = None if box is None else check_box(box, medical.height, medical.width)
         if encoded is None or checked is not None:
             encoded = self.encode(medical, box=checked)
         modality = modality or medical.modality
-        questions = [make_question(task, target=t, modality=modality, text=question) for t in asked]
+        questions = [_readable(make_question(task, target=t, modality=modality, text=question)) for t in asked]
         answers = self.answer(encoded, questions, max_new_tokens=max_new_tokens)
+        self._check_numbers(all(math.isfinite(p) for a in answers for p in a.probabilities))
         findings, notes = self._findings(task, answers, asked, encoded, checked)
+        if names and task != "segment":
+            notes.append(f"targets have no effect on the task '{task}'; they belong to 'segment'")
         return Result(
             task=task,
             question=" ".join(questions),
@@ -200,8 +208,20 @@ class Interpreter:
     def answer(
         self, encoded: EncodedImage, questions: Sequence[str], *, max_new_tokens: int = MAX_NEW_TOKENS
     ) -> list[Answer]:
-        """The model's raw answers to questions about one image, made in one batch."""
+        """The model's raw answers to questions about one image, made in one batch.
+
+        Raises
+        ------
+        InputError
+            If a question is longer than the model can read.
+        """
         prompts = [self.processor.prompt_ids(q, encoded.tokens) for q in questions]
+        longest = self.model.config.mllm_config.text_config.max_position_embeddings
+        if max(map(len, prompts), default=0) + max_new_tokens > longest:
+            raise InputError(
+                f"the image, the question and an answer of {max_new_tokens} tokens need more than the {longest} tokens "
+                "this model can hold: shorten the question"
+            )
         return generate(self.model, self.processor, encoded.features, prompts, max_new_tokens=max_new_tokens)
 
     # ---------------------------------------------------------------- reading
@@ -218,20 +238,26 @@ class Interpreter:
         size = (image.height, image.width)
         notes = [] if all(a.finished for a in answers) else ["the answer was cut at its longest length"]
         masks, presence, quality = self._masks(answers, encoded)
+        threshold = self.presence_threshold if self.model.config.scores_trained else 0.0
         findings: list[Finding] = []
         number = 0
         for answer, target in zip(answers, asked, strict=True):
             phrases = read_phrases(answer.text, target or "finding")
             for phrase in phrases:
-                mask, score = masks[number], presence[number]
-                if self.model.config.scores_trained and score < self.presence_threshold:
+                mask = masks[number]
+                if presence[number] < threshold:
                     mask = np.zeros_like(mask)
+                    if target is None:
+                        notes.append(
+                            f"the answer names '{phrase.label}', but its presence score is below {threshold:g}, "
+                            "so that its mask was emptied"
+                        )
                 findings.append(
                     Finding.from_mask(
                         target or phrase.label,
                         mask,
                         phrase=phrase.phrase,
-                        score=score,
+                        score=presence[number],
                         mask_score=quality[number],
                         spacing=image.spacing,
                     )
@@ -251,33 +277,62 @@ class Interpreter:
         return findings, notes
 
     @torch.inference_mode()
-    def _masks(
-        self, answers: list[Answer], encoded: EncodedImage
-    ) -> tuple[list[np.ndarray], list[float], list[float]]:
+    def _masks(self, answers: list[Answer], encoded: EncodedImage) -> tuple[list[np.ndarray], list[float], list[float]]:
         prompts = torch.cat([a.prompts for a in answers if a.prompts is not None])
         if not len(prompts):
             return [], [], []
-        predicted = self.model.decode_masks(encoded.features.maps, prompts)
-        logits = self.processor.mask_logits(predicted.best(), (encoded.image.height, encoded.image.width))
-        probabilities = logits.sigmoid()
+        height, width = encoded.image.height, encoded.image.width
+        if len(prompts) * height * width > MAX_DECODED_PIXELS:
+            raise InputError(
+                f"{len(prompts)} masks of {width}x{height} pixels are too much for one answer: shrink the image first, "
+                "or ask for fewer targets"
+            )
+        # one call for as many as people ask for; a model that repeats itself must not fill the memory
+        parts = [self.model.decode_masks(encoded.features.maps, part) for part in prompts.split(MAX_QUESTIONS)]
+        best = torch.cat([part.best() for part in parts])
+        self._check_numbers(bool(torch.isfinite(best).all()))
+        masks: list[np.ndarray] = []
+        presence: list[float] = []
+        quality: list[float] = []
+        for logits in best.split(1):  # one at a time: at the image's own size they are large
+            probabilities = self.processor.mask_logits(logits, (height, width)).sigmoid_()
+            masks.append((probabilities[0] > 0.5).cpu().numpy())
+            if not self.model.config.scores_trained:
+                there, good = derived_scores(probabilities)
+                presence, quality = presence + there, quality + good
         if self.model.config.scores_trained:
-            presence, quality = trained_scores(predicted, self.model.config)
-        else:
-            presence, quality = derived_scores(probabilities)
-        return list((probabilities > 0.5).cpu().numpy()), presence, quality
+            joined = {
+                name: torch.cat([getattr(part, name) for part in parts]) for name in ("quality", "presence_logits")
+            }
+            presence, quality = trained_scores(MaskPrediction(**joined), self.model.config)
+        return masks, presence, quality
+
+    def _check_numbers(self, finite: bool) -> None:
+        if not finite:
+            kind = str(self.model.dtype).removeprefix("torch.")
+            cure = "get the model again" if kind == "float32" else "use float32"
+            raise ModelError(f"the values of the model '{self.name}' are not numbers in {kind}: {cure}")
 
 
 def _as_image(image: ImageLike, **reading: Any) -> MedicalImage:
-    reading = {k: v for k, v in reading.items() if v is not None}
     if isinstance(image, MedicalImage):
         if reading:
             raise InputError("a window or slice can only be chosen while an image file is read")
         return image
     if isinstance(image, str | os.PathLike):
         return read_image(image, **reading)
-    if "slice_index" in reading:
+    if reading.pop("slice_index", None) is not None:
         raise InputError("an array has no slices to choose from: give the slice itself")
     return from_array(image, **reading)
+
+
+def _readable(text: str) -> str:
+    """`text` without zero characters, which no tokenizer takes; InputError when it is not Unicode at all."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        raise InputError("the question or target is not UTF-8 text: write it again") from None
+    return text.replace("\0", " ")
 
 
 def _answer_text(task: str, answers: list[Answer], findings: list[Finding]) -> str:
@@ -288,7 +343,9 @@ def _answer_text(task: str, answers: list[Answer], findings: list[Finding]) -> s
     return "; ".join(parts) if parts else words
 
 
-def load(model: str | os.PathLike[str] | None = None, *, device: str | None = None, dtype: str | None = None) -> Interpreter:
+def load(
+    model: str | os.PathLike[str] | None = None, *, device: str | None = None, dtype: str | None = None
+) -> Interpreter:
     """Load a model.
 
     Parameters
@@ -298,7 +355,7 @@ def load(model: str | os.PathLike[str] | None = None, *, device: str | None = No
     device : str, optional
         ``"cpu"``, ``"cuda"``, ``"mps"``; the best there is when left out.
     dtype : str, optional
-        ``"float32"`` (the default on a CPU), ``"bfloat16"`` or ``"float16"``.
+        ``"float32"`` (the default), ``"bfloat16"`` or ``"float16"``.
 
     Returns
     -------
@@ -308,19 +365,14 @@ def load(model: str | os.PathLike[str] | None = None, *, device: str | None = No
     ------
     ModelError
         If there is no such model, or it is broken.
+    InputError
+        If the device or dtype cannot be used.
     """
-    name = "nano" if model is None or str(model) == "nano" else str(model)
-    folder = NANO if name == "nano" else model
-    assert folder is not None
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    kinds = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-    if dtype is not None and dtype not in kinds:
-        raise InputError(f"unknown dtype '{dtype}': use {', '.join(kinds)}")
-    try:
-        network, processor = load_model(folder, device=device, dtype=kinds[dtype or "float32"])
-    except (RuntimeError, AssertionError) as error:
-        if "device" in str(error).lower() or "cuda" in str(error).lower():
-            raise ModelError(f"device '{device}' cannot be used here: {str(error).splitlines()[0]}") from error
-        raise
-    return Interpreter(network, processor, Path(name).name)
+    if model is None or str(model) == NANO.name:
+        if not NANO.is_dir():
+            raise ModelError("this installation has no model: install unibiomed again, or give a model folder")
+        model = NANO
+    network, processor = load_model(model, device=device, dtype=dtype or "float32")
+    return Interpreter(network, processor, Path(os.path.abspath(model)).name)

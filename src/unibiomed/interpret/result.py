@@ -14,9 +14,12 @@ from unibiomed.export import draw_overlay, findings_table, write_interpretation
 from unibiomed.findings import Interpretation
 
 
+IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".dcm", ".nii", ".gz"}
+
+
 @dataclass(frozen=True)
 class Result(Interpretation):
-    """What :meth:`~unibiomed.interpret.interpreter.Interpreter.interpret` returns: an interpretation that can draw itself."""
+    """What :meth:`.Interpreter.interpret` returns: an interpretation that can draw and write itself."""
 
     pixels: np.ndarray = field(default_factory=lambda: np.zeros((1, 1, 3), np.uint8), repr=False, compare=False)
     """(height, width, 3) uint8 RGB, as the model saw it."""
@@ -58,13 +61,10 @@ class Result(Interpretation):
 
 
 def default_stem(name: str) -> str:
-    """File name without its endings, safe to begin other file names with."""
+    """File name without its endings, safe to begin other file names with and short enough for them."""
     stem = Path(name).name
-    for ending in (".gz", ".nii", ".dcm"):
+    while (ending := Path(stem).suffix).lower() in IMAGE_SUFFIXES:
         stem = stem.removesuffix(ending)
-    stem = Path(stem).stem if Path(stem).suffix.lower() in IMAGE_SUFFIXES else stem
     safe = "".join(c if c.isalnum() or c in "-_." else "_" for c in stem).strip("._")
-    return safe[:100] or "image"
-
-
-IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"}
+    # file systems count bytes, and cutting them may split a character
+    return safe.encode("utf-8", "replace")[:120].decode("utf-8", "ignore") or "image"

@@ -35,7 +35,8 @@ def derived_scores(probabilities: torch.Tensor) -> tuple[list[float], list[float
     """Scores for models whose heads were never trained, the published one among them: read off the mask itself.
 
     Presence is the highest probability of any pixel; the mask score is the IoU that the probabilities expect of the
-    thresholded mask, the sum inside over the pixels inside plus the sum outside. They rank masks; they are not calibrated.
+    thresholded mask, the sum inside over the pixels inside plus the sum outside. They rank masks; they are not
+    calibrated.
 
     Parameters
     ----------

@@ -19,12 +19,16 @@ def accuracy(predictions: Sequence[str], truths: Sequence[str]) -> float:
     """
     if len(predictions) != len(truths):
         raise ValueError(f"{len(predictions)} predictions for {len(truths)} truths")
-    same = [p.strip().rstrip(".").lower() == t.strip().rstrip(".").lower() for p, t in zip(predictions, truths, strict=True)]
+    pairs = zip(map(_plain, predictions), map(_plain, truths), strict=True)
+    same = [p == t for p, t in pairs]
     return float(np.mean(same)) if same else float("nan")
 
 
 def auroc(scores: Sequence[float], truths: Sequence[bool]) -> float:
-    """Area under the ROC curve: the chance that a positive scores above a negative, ties counted half; NaN if one is missing."""
+    """Area under the ROC curve, in [0, 1]; NaN if there are no positives or no negatives.
+
+    It is the chance that a positive scores above a negative, ties counted half.
+    """
     s, t = np.asarray(scores, float), np.asarray(truths, bool)
     positive, negative = int(t.sum()), int((~t).sum())
     if not positive or not negative:
@@ -33,7 +37,9 @@ def auroc(scores: Sequence[float], truths: Sequence[bool]) -> float:
 
 
 def calibration_error(scores: Sequence[float], truths: Sequence[float], bins: int = 10) -> float:
-    """Expected calibration error: mean gap between score and truth over `bins` equal bins, weighted by their size (Guo, 2017).
+    """Expected calibration error, in [0, 1] (Guo, 2017).
+
+    The mean gap between score and truth over `bins` equal bins, weighted by how many scores they hold.
 
     Parameters
     ----------
@@ -73,3 +79,7 @@ def fit_platt(logits: Sequence[float], truths: Sequence[float]) -> tuple[float, 
 
     scale, offset = minimize(cross_entropy, np.array([1.0, 0.0])).x
     return float(scale), float(offset)
+
+
+def _plain(text: str) -> str:
+    return text.strip().rstrip(".").lower()

@@ -57,6 +57,7 @@ class SameConv2d(nn.Conv2d):
     """Convolution with TensorFlow's "same" padding, which the pretrained weights expect (uneven at stride 2)."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(batch, channels, height, width) to (batch, channels, ceil(height / stride), ceil(width / stride))."""
         kernel, stride = self.kernel_size[0], self.stride[0]
         if stride == 1:
             return F.conv2d(x, self.weight, self.bias, 1, kernel // 2, 1, self.groups)
@@ -79,6 +80,7 @@ class InvertedResidual(nn.Module):
         self.shortcut = stride == 1 and in_channels == out_channels
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(batch, channels, height, width) in and out."""
         y = x if self.expand is None else F.relu6(self.expand(x))
         y = self.project(F.relu6(self.depthwise(y)))
         return x + y if self.shortcut else y
@@ -112,6 +114,7 @@ class EfficientNetLiteModel(PreTrainedModel):
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
+        """Where pixels come in."""
         return self.stem
 
     def forward(self, pixel_values: torch.Tensor, **kwargs: Any) -> Sam2HieraDetModelOutput:
@@ -174,7 +177,8 @@ def fold_efficientnet_lite(state: dict[str, torch.Tensor], eps: float = 1e-3) ->
     Parameters
     ----------
     state : dict
-        ``_conv_stem``, ``_bn0``, ``_blocks.N._…`` tensors. The classifier (``_conv_head``, ``_bn1``, ``_fc``) is left out.
+        ``_conv_stem``, ``_bn0``, ``_blocks.N._…`` tensors; the classifier (``_conv_head``, ``_bn1``, ``_fc``) is left
+        out.
     eps : float
         Batch normalisation's epsilon in the source.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
@@ -15,7 +15,7 @@ class MllmConfig(InternVLConfig):
     """InternVL's configuration, with any registered vision tower (InternVL's own class admits InternViT alone)."""
 
     model_type = "unibiomed_mllm"
-    sub_configs_defaults = {
+    sub_configs_defaults: ClassVar[dict[str, Any]] = {
         "text_config": SubConfigSpec(config_class=AutoConfig, model_type="qwen2"),
         "vision_config": SubConfigSpec(config_class=AutoConfig, model_type="internvl_vision"),
     }
@@ -38,11 +38,12 @@ class UniBiomedConfig(PreTrainedConfig):
         SAM2's IoU and object-score heads were trained. They were not in the released weights (only the best mask of
         three is chosen by them), so presence and mask scores are then computed from the mask's probabilities.
     presence_calibration, mask_calibration : list of 2 float
-        Scale and offset on the presence logit, and on the logit of the mask score (Platt, 1999), fitted on held-out data.
+        Scale and offset on the presence logit, and on the logit of the mask score (Platt, 1999), fitted on held-out
+        data.
     """
 
     model_type = "unibiomed"
-    sub_configs_defaults = {
+    sub_configs_defaults: ClassVar[dict[str, Any]] = {
         "mllm_config": MllmConfig,
         "grounding_config": SubConfigSpec(config_class=AutoConfig, model_type="sam2"),
     }

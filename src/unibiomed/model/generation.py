@@ -1,7 +1,7 @@
 """Greedy answers with a key-value cache, the ``[SEG]`` states caught on the way.
 
 Many questions on one image share the work: the prompt up to and including the image is read once, and only what differs
-is read for each. There is no second pass over the answer, and no layer's states are kept but the last one's at ``[SEG]``.
+is read for each. There is no second pass over the answer, and no states are kept but the last layer's at ``[SEG]``.
 """
 
 from __future__ import annotations
@@ -48,6 +48,17 @@ def _common_prefix(prompts: list[list[int]], limit: int) -> int:
     while n < min(shortest, limit) and all(p[n] == prompts[0][n] for p in prompts):
         n += 1
     return n
+
+
+def _text(processor: UniBiomedProcessor, ids: list[int], seg: int) -> str:
+    """Text of `ids` with a ``[SEG]`` for each `seg` and none for one that is only spelled, which has no state."""
+    parts: list[list[int]] = [[]]
+    for token in ids:
+        if token == seg:
+            parts.append([])
+        else:
+            parts[-1].append(token)
+    return "[SEG]".join(processor.decode(part).replace("[SEG]", "SEG") for part in parts)
 
 
 @torch.inference_mode()
@@ -154,7 +165,7 @@ def generate(
         if not active:
             break
     for answer, caught in zip(answers, states, strict=True):
-        answer.text = processor.decode(answer.ids)
+        answer.text = _text(processor, answer.ids, model.config.seg_token_id)
         width = model.grounding_head[-1].out_features
         stacked = torch.stack(caught) if caught else hidden.new_zeros(0, model.config.hidden_size)
         answer.prompts = model.grounding_head(stacked) if caught else hidden.new_zeros(0, width)

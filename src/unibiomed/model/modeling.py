@@ -7,7 +7,7 @@ runs once an image whatever the number of questions and targets; all masks of an
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -70,9 +70,11 @@ class UniBiomedOutput(ModelOutput):
     Attributes
     ----------
     loss : torch.Tensor or None
-        Text cross-entropy (paper equation 4), the mean over the tokens that have a label. Mask losses are the trainer's.
+        Text cross-entropy (paper equation 4), the mean over the tokens that have a label. Mask losses are left to
+        the trainer.
     logits : torch.Tensor
-        (batch, length, vocabulary) next-token logits.
+        (batch, length, vocabulary) next-token logits; when labels are given only those that predict a label, row by
+        row, (labels, vocabulary).
     masks : MaskPrediction or None
         One row for each ``[SEG]`` of the batch, row by row, left to right; None where there is none.
     seg_rows : torch.Tensor
@@ -98,7 +100,9 @@ class UniBiomedModel(PreTrainedModel):
     _supports_sdpa = True
     _supports_flash_attn = True
     _supports_attention_backend = True
-    _tied_weights_keys = {"mllm.lm_head.weight": "mllm.model.language_model.embed_tokens.weight"}
+    _tied_weights_keys: ClassVar[dict[str, str]] = {
+        "mllm.lm_head.weight": "mllm.model.language_model.embed_tokens.weight"
+    }
 
     def __init__(self, config: UniBiomedConfig) -> None:
         super().__init__(config)
@@ -113,19 +117,24 @@ class UniBiomedModel(PreTrainedModel):
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
+        """The language model's token embeddings."""
         return self.mllm.get_input_embeddings()
 
     def set_input_embeddings(self, value: nn.Module) -> None:
+        """Replace the language model's token embeddings."""
         self.mllm.set_input_embeddings(value)
 
     def get_output_embeddings(self) -> nn.Module:
+        """The language model's last layer, hidden states to vocabulary."""
         return self.mllm.get_output_embeddings()
 
     # ---------------------------------------------------------------- images
 
     def encode_grounding(self, grounding_pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """SAM2's features of (images, 3, image_size, image_size) pixels at strides 4, 8, 16, before the mask decoder's own
-        projections; the last without the "no memory" embedding.
+        """SAM2's features of (images, 3, image_size, image_size) pixels at strides 4, 8 and 16.
+
+        All have the neck's width: they come before the mask decoder's own projections of the first two and the "no
+        memory" embedding on the last.
         """
         maps = self.grounding.vision_encoder(grounding_pixels.to(self.dtype)).fpn_hidden_states
         return maps[0], maps[1], maps[2]

@@ -129,6 +129,26 @@ def official_config(
     return result
 
 
+def official_settings(config: Mapping[str, Any]) -> dict[str, int]:
+    """What an official ``config.json`` says about the preparation of images, as settings of the processor.
+
+    Raises
+    ------
+    ModelError
+        If it says something that cannot be used.
+    """
+    try:
+        vision = config["vision_config"]
+        side, patch = int(vision.get("image_size", 448)), int(vision.get("patch_size", 14))
+        tokens = int(side // patch * float(config.get("downsample_ratio", 0.5))) ** 2
+        tiles = int(config.get("max_dynamic_patch", 12))
+        if min(side, tokens, tiles) < 1:
+            raise ValueError("a size is not positive")
+    except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        raise ModelError(f"config.json cannot be used ({_one_line(error)}); get it again from the release") from error
+    return {"tile_size": side, "tokens_per_tile": tokens, "max_tiles": tiles}
+
+
 def _vision_config(given: Mapping[str, Any], shapes: Shapes) -> dict[str, Any]:
     result: dict[str, Any] = {"model_type": "internvl_vision", "attention_bias": True}
     patch = shapes.get("vision_model.embeddings.patch_embedding.weight")

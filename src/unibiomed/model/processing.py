@@ -25,6 +25,7 @@ PROMPT = "<|user|>\n{question}<|end|>\n<|assistant|>\n"
 END = "<|end|>"
 IMAGE_START, IMAGE_TOKEN, IMAGE_END = "<img>", "<IMG_CONTEXT>", "</img>"
 SETTINGS_FILE = "unibiomed_processor.json"
+MAX_SETTING = 8192
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,11 @@ class ProcessorSettings:
         Language-model tokens of one tile.
     bfloat16_constants : bool
         Round SAM2's mean and std to bfloat16, as the authors' inference code does.
+
+    Raises
+    ------
+    ValueError
+        If a size is not a whole number in its range.
     """
 
     grounding_size: int = 1024
@@ -50,6 +56,14 @@ class ProcessorSettings:
     max_tiles: int = 12
     tokens_per_tile: int = 256
     bfloat16_constants: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("grounding_size", "tile_size", "max_tiles", "tokens_per_tile"):
+            value, least = getattr(self, name), 0 if name == "tile_size" else 1
+            if type(value) is not int or not least <= value <= MAX_SETTING:
+                raise ValueError(f"{name} is {value!r}, not a whole number from {least} to {MAX_SETTING}")
+        if type(self.bfloat16_constants) is not bool:
+            raise ValueError(f"bfloat16_constants is {self.bfloat16_constants!r}, neither true nor false")
 
 
 @dataclass(frozen=True)
@@ -80,10 +94,8 @@ def choose_grid(width: int, height: int, max_tiles: int, tile_size: int) -> tupl
     Among all grids of at most `max_tiles` tiles, in order of their number; on a tie the later one wins if the image has
     more than half of its pixels.
     """
-    grids = sorted(
-        {(i, j) for n in range(1, max_tiles + 1) for i in range(1, n + 1) for j in range(1, n + 1) if i * j <= max_tiles},
-        key=lambda grid: grid[0] * grid[1],
-    )
+    grids = [(i, j) for i in range(1, max_tiles + 1) for j in range(1, max_tiles // i + 1)]
+    grids.sort(key=lambda grid: grid[0] * grid[1])
     best, smallest = (1, 1), float("inf")
     for grid in grids:
         difference = abs(width / height - grid[0] / grid[1])
@@ -155,19 +167,20 @@ class UniBiomedProcessor:
         image = image.convert("RGB")
         tiles = self.tile_pixels(image) if self.settings.tile_size else None
         count = 1 if tiles is None else len(tiles)
-        return ImageInputs(
-            self.grounding_pixels(image)[None], tiles, count * self.settings.tokens_per_tile, (image.height, image.width)
-        )
+        tokens = count * self.settings.tokens_per_tile
+        return ImageInputs(self.grounding_pixels(image)[None], tiles, tokens, (image.height, image.width))
 
     # ---------------------------------------------------------------- words
 
     def prompt(self, question: str, image_tokens: int) -> str:
-        """The text that the language model continues; the image stands before the question unless it says ``<image>``."""
-        if image_tokens:
-            if "<image>" not in question:
-                question = "<image>" + question
-            question = question.replace("<image>", IMAGE_START + IMAGE_TOKEN * image_tokens + IMAGE_END, 1)
-        return PROMPT.format(question=question)
+        """The text that the language model continues.
+
+        The image stands at the first ``<image>`` of the question, or before it when it has none.
+        """
+        if not image_tokens:
+            return PROMPT.format(question=question)
+        before, after = self._around_image(question)
+        return before + IMAGE_TOKEN * image_tokens + after
 
     def encode(self, text: str) -> list[int]:
         """Token ids; nothing is added."""
@@ -181,15 +194,17 @@ class UniBiomedProcessor:
         """Token ids of :meth:`prompt`, made without spelling out the image tokens."""
         if not image_tokens:
             return self.encode(self.prompt(question, 0))
-        if "<image>" not in question:
-            question = "<image>" + question
-        before, after = PROMPT.format(question=question.replace("<image>", "\0", 1)).split("\0")
+        before, after = self._around_image(question)
         place = self.tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
-        return [
-            *self.encode(before + IMAGE_START),
-            *[place] * image_tokens,
-            *self.encode(IMAGE_END + after),
-        ]
+        return [*self.encode(before), *[place] * image_tokens, *self.encode(after)]
+
+    def _around_image(self, question: str) -> tuple[str, str]:
+        """The prompt before and after the image tokens."""
+        before, mark, after = question.partition("<image>")
+        if not mark:
+            before, after = "", question
+        head, tail = PROMPT.split("{question}")
+        return head + before + IMAGE_START, IMAGE_END + after + tail
 
     # ---------------------------------------------------------------- masks
 
@@ -241,12 +256,17 @@ class UniBiomedProcessor:
                 settings |= json.loads((folder / SETTINGS_FILE).read_text())
             known = {field.name for field in fields(ProcessorSettings)}
             if unknown := set(settings) - known:
-                raise ValueError(f"unknown settings {sorted(unknown)}")
+                raise ValueError(f"unknown settings {sorted(map(str, unknown))}")
+            chosen = ProcessorSettings(**settings)
             tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
-            reason = str(error).splitlines()[0][:200]
-            raise ModelError(f"the tokenizer or processor settings in '{folder}' cannot be read: {reason}") from error
+        except Exception as error:  # for a broken file the tokenizers library raises nothing narrower
+            reason = " ".join(str(error).split())[:150] or type(error).__name__
+            raise ModelError(
+                f"the tokenizer or settings in '{folder}' cannot be read ({reason}); get the model folder again"
+            ) from error
         missing = [t for t in ("[SEG]", IMAGE_TOKEN) if t not in tokenizer.get_vocab()]
         if missing:
-            raise ModelError(f"the tokenizer in '{folder}' lacks {', '.join(missing)}: it is not a UniBiomed tokenizer")
-        return cls(tokenizer, ProcessorSettings(**settings))
+            raise ModelError(
+                f"the tokenizer in '{folder}' lacks {', '.join(missing)}; give the folder of a UniBiomed model"
+            )
+        return cls(tokenizer, chosen)

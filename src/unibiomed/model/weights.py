@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import shutil
@@ -23,7 +24,7 @@ from unibiomed.errors import InputError, ModelError, OutputError
 from .checkpoint import Checkpoint, read_json, weight_files
 from .configuration import UniBiomedConfig
 from .modeling import UniBiomedModel
-from .official import misfit, official_config, stream_official
+from .official import misfit, official_config, official_settings, stream_official
 from .processing import SETTINGS_FILE, ProcessorSettings, UniBiomedProcessor
 
 TOKENIZER_FILES = (
@@ -72,7 +73,8 @@ def load_model(
             "give the folder of a UniBiomed model"
         )
     # the processor first: what is wrong with a small file is told before a large one is read
-    processor = UniBiomedProcessor.from_pretrained(folder, **({} if own else official_settings(config)))
+    with _quiet_transformers():
+        processor = UniBiomedProcessor.from_pretrained(folder, **({} if own else official_settings(config)))
     model = _load_own(folder, kind) if own else load_official(folder, kind)
     return model if target is None else model.to(target), processor
 
@@ -134,6 +136,7 @@ def load_official(folder: str | os.PathLike[str], dtype: str | torch.dtype | Non
     kind = _check_dtype(dtype)
     state = Checkpoint(weight_files(folder))
     config = official_config(given, state.shapes, _token_ids(folder))
+    _check_size(config, state)
     model = _empty_model(config, kind or state.dtype)
     targets = model.state_dict()
     shapes = {name: tuple(tensor.shape) for name, tensor in targets.items()}
@@ -176,7 +179,7 @@ def convert(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> P
         for name in TOKENIZER_FILES:
             if (source / name).is_file():
                 shutil.copyfile(source / name, part / name)
-        settings = asdict(_settings(read_json(source / "config.json"), model.config))
+        settings = asdict(ProcessorSettings()) | official_settings(read_json(source / "config.json"))
         (part / SETTINGS_FILE).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
         part.rename(target)
     except (OSError, SafetensorError) as error:
@@ -193,9 +196,10 @@ def _load_own(folder: Path, dtype: torch.dtype | None) -> UniBiomedModel:
     files = weight_files(folder)
     if any(path.suffix != ".safetensors" for path in files):
         raise ModelError(f"'{folder}' has no model.safetensors; get the model folder again")
-    Checkpoint(files)  # a broken file is told as such, before it is taken for a misfit
+    state = Checkpoint(files)  # a broken file is told as such, before it is taken for a misfit
     try:
         with _quiet_transformers():
+            _check_size(UniBiomedConfig.from_pretrained(folder, local_files_only=True), state)
             model, report = UniBiomedModel.from_pretrained(
                 folder,
                 dtype=dtype or "auto",
@@ -217,6 +221,18 @@ def _load_own(folder: Path, dtype: torch.dtype | None) -> UniBiomedModel:
     if report["error_msgs"]:
         raise ModelError(f"'{folder}' cannot be loaded ({str(report['error_msgs'][0])[:150]}); get it again")
     return model.eval()
+
+
+def _check_size(config: UniBiomedConfig, state: Checkpoint) -> None:
+    """Refuse weights far too few for `config`, before memory is asked for: a wrong size there may be a hundred-fold."""
+    with torch.device("meta"):
+        wanted = sum(tensor.numel() for tensor in UniBiomedModel(config).parameters())
+    found = sum(math.prod(shape) for shape in state.shapes.values())
+    if wanted > 2 * found:
+        raise ModelError(
+            f"config.json describes a model of {wanted:,} numbers, of which most are missing (the files hold {found:,}); "
+            "get the whole model folder again from one release"
+        )
 
 
 @contextmanager
@@ -280,16 +296,6 @@ def _token_ids(folder: Path) -> dict[str, int]:
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ModelError(f"the tokenizer in '{folder}' is broken; get its files again from the release") from error
     return ids
-
-
-def _settings(given: Mapping[str, Any], config: UniBiomedConfig) -> ProcessorSettings:
-    tile = config.mllm_config.vision_config.image_size  # type: ignore[union-attr]
-    return ProcessorSettings(
-        grounding_size=config.image_size,
-        tile_size=tile[0] if isinstance(tile, list | tuple) else tile,
-        max_tiles=int(given.get("max_dynamic_patch") or ProcessorSettings.max_tiles),
-        tokens_per_tile=config.mllm_config.image_seq_length,  # type: ignore[union-attr]
-    )
 
 
 # ---------------------------------------------------------------- options

@@ -1,0 +1,1 @@
+"""Universal training: stages of a recipe, their losses, and checkpoints."""

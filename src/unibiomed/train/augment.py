@@ -65,7 +65,8 @@ def augment(
         if rng.random() < 0.5:
             image = image ** (2 ** (rng.gauss(0, 0.3) * strength))
         if rng.random() < 0.2:
-            image = image + torch.randn(image.shape, generator=torch.Generator().manual_seed(rng.getrandbits(31))) * 0.03
+            noise = torch.Generator().manual_seed(rng.getrandbits(31))
+            image = image + torch.randn(image.shape, generator=noise) * 0.03
         if rng.random() < 0.3 and record.modality in TURNABLE | {"fundus"}:
             image = image * torch.tensor([2 ** rng.gauss(0, 0.12) for _ in range(3)])[:, None, None]
         x = torch.cat([image.clamp(0, 1), x[3:]])

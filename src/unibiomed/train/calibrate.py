@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from tqdm import tqdm
 
@@ -45,7 +46,10 @@ def collect_scores(
     tokens = processor.settings.tokens_per_tile
     for record in tqdm(records, desc="calibrating", unit="image", disable=not progress):
         pixels, masks = store.load(record.key)
-        turns = [t for t in canonical_turns(record, {j: m > 127 for j, m in masks.items()}) if t.task == "segment"]
+        # the store leaves empty masks out; here they are what presence is measured against
+        empty = np.zeros(pixels.shape[:2], dtype=bool)
+        known = {j: masks[j] > 127 if j in masks else empty for j in range(len(record.regions))}
+        turns = [t for t in canonical_turns(record, known) if t.task == "segment"]
         asked = [(t.question, t.masks[0]) for t in turns]
         if foreign := foreign_targets(record.modality, record.site):
             asked.append((make_question("segment", target=rng.choice(foreign), modality=record.modality), None))
@@ -56,10 +60,10 @@ def collect_scores(
         index = torch.zeros(len(asked), dtype=torch.long)
         out = model(batch["input_ids"], batch["attention_mask"], batch["labels"], features=features, image_index=index)
         for i, (_, region) in enumerate(asked):
-            there = region is not None and region in masks
-            presence.append((float(out.masks.presence_logits[i]), there))
-            if there:
-                truth = torch.from_numpy(masks[region].copy()).float()[None] / 255
+            mask = None if region is None else masks.get(region)
+            presence.append((float(out.masks.presence_logits[i]), mask is not None))
+            if mask is not None:
+                truth = torch.from_numpy(mask.copy()).float()[None] / 255
                 score = out.masks.quality[i].max().clamp(1e-4, 1 - 1e-4)
                 quality.append((float(score.logit()), float(soft_iou(out.masks.best()[i : i + 1], truth))))
     return presence, quality
@@ -74,7 +78,7 @@ def calibrate_scores(
     *,
     progress: bool = True,
 ) -> None:
-    """Fit the model's ``presence_calibration`` and ``mask_calibration`` (Platt, 1999) and keep them in its configuration."""
+    """Fit ``presence_calibration`` and ``mask_calibration`` (Platt, 1999) and keep them in the model's configuration."""
     presence, quality = collect_scores(model, processor, store, records, seed, progress=progress)
     if presence:
         model.config.presence_calibration = list(fit_platt(*zip(*presence, strict=True)))

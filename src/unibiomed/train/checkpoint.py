@@ -5,14 +5,42 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
 from unibiomed.errors import DataError, OutputError
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Tell a full disk or a folder that may not be written in one line.
+
+    Raises
+    ------
+    OutputError
+        If what is done inside fails to write.
+    """
+    try:
+        yield
+    except OutputError:
+        raise
+    except (OSError, SafetensorError) as error:
+        # safetensors has its own error for a full disk
+        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        raise OutputError(f"'{path}' cannot be written ({reason}): make room or choose another --out") from error
+
+
+def _tensors(module: nn.Module) -> dict[str, torch.Tensor]:
+    # a tied tensor is there once, under its first name
+    kept = module.state_dict().keys()
+    return dict(module.named_parameters()) | {k: v for k, v in module.named_buffers() if k in kept}
 
 
 def save_checkpoint(
@@ -26,14 +54,12 @@ def save_checkpoint(
         If the disk is full or the folder cannot be written; the checkpoint before stays.
     """
     fresh, old = folder.with_name(folder.name + ".new"), folder.with_name(folder.name + ".old")
-    try:
+    with writing(folder):
         shutil.rmtree(fresh, ignore_errors=True)
         fresh.mkdir(parents=True)
         for name, module in modules.items():
-            # a tied tensor is stored once, under its first name; loading is not strict about the second
-            tensors = {k: v.contiguous() for k, v in module.named_parameters()}
-            tensors |= {k: v.contiguous() for k, v in module.named_buffers() if k in module.state_dict()}
-            save_file({k: v.detach().clone() for k, v in tensors.items()}, fresh / f"{name}.safetensors")
+            tensors = {k: v.detach().contiguous().clone() for k, v in _tensors(module).items()}
+            save_file(tensors, fresh / f"{name}.safetensors")
         if optimizer is not None:
             moments = {
                 f"{index}.{key}": value.contiguous() if isinstance(value, torch.Tensor) else torch.tensor(value)
@@ -42,13 +68,12 @@ def save_checkpoint(
             }
             save_file(moments, fresh / "optimizer.safetensors")
         (fresh / "state.json").write_text(json.dumps(state))
-        shutil.rmtree(old, ignore_errors=True)
         if folder.exists():
+            # only now: without `folder`, what lies in `old` is the one whole checkpoint
+            shutil.rmtree(old, ignore_errors=True)
             os.rename(folder, old)
         os.rename(fresh, folder)
         shutil.rmtree(old, ignore_errors=True)
-    except OSError as error:
-        raise OutputError(f"the checkpoint '{folder}' cannot be written: {error.strerror or error}") from error
 
 
 def find_checkpoint(folder: Path) -> Path | None:
@@ -65,23 +90,45 @@ def load_modules(folder: Path, modules: dict[str, nn.Module]) -> dict[str, Any]:
     Raises
     ------
     DataError
-        If the checkpoint belongs to another recipe.
+        If the checkpoint is broken, or belongs to another recipe.
     """
     for name, module in modules.items():
-        tensors = load_file(folder / f"{name}.safetensors")
-        own = dict(module.named_parameters()) | dict(module.named_buffers())
-        for key, tensor in tensors.items():
-            if key not in own or own[key].shape != tensor.shape:
-                raise DataError(f"checkpoint '{folder}' was made by another recipe ({name}.{key}): choose another --out")
-            with torch.no_grad():
+        tensors, own = _read(folder / f"{name}.safetensors"), _tensors(module)
+        for key in sorted(tensors.keys() | own.keys()):
+            if key not in own or key not in tensors or own[key].shape != tensors[key].shape:
+                raise DataError(
+                    f"checkpoint '{folder}' was made by another recipe ({name}.{key}): choose another --out"
+                )
+        with torch.no_grad():
+            for key, tensor in tensors.items():
                 own[key].copy_(tensor)
-    return json.loads((folder / "state.json").read_text())
+    try:
+        return json.loads((folder / "state.json").read_text())
+    except (OSError, ValueError) as error:
+        raise _broken(folder / "state.json") from error
 
 
 def load_optimizer(folder: Path, optimizer: torch.optim.Optimizer) -> None:
-    """Read the optimizer's moments back."""
+    """Read the optimizer's moments back.
+
+    Raises
+    ------
+    DataError
+        If the checkpoint is broken.
+    """
     moments: dict[int, dict[str, torch.Tensor]] = {}
-    for key, tensor in load_file(folder / "optimizer.safetensors").items():
+    for key, tensor in _read(folder / "optimizer.safetensors").items():
         index, name = key.split(".", 1)
         moments.setdefault(int(index), {})[name] = tensor
     optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def _read(path: Path) -> dict[str, torch.Tensor]:
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise _broken(path) from error
+
+
+def _broken(path: Path) -> DataError:
+    return DataError(f"checkpoint file '{path}' is missing or broken: delete its folder, or choose another --out")

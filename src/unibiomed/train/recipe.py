@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import math
+import re
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 
 from unibiomed.errors import DataError
+from unibiomed.tasks import TASKS
 
 STAGE_KINDS = ("encoder", "text", "joint")
+PARTS = ("backbone", "grounding", "language", "head")
+ENCODERS = ("efficientnet-lite0", "random")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -28,7 +35,7 @@ class ModelRecipe:
     vocab_size: int = 4096
     """Tokens of the byte-level BPE tokenizer, special ones included."""
     encoder: str = "efficientnet-lite0"
-    """What the vision encoder starts from: "efficientnet-lite0" (ImageNet weights of the package of that name) or "random"."""
+    """Start of the vision encoder: "efficientnet-lite0" (ImageNet weights, the package of that name) or "random"."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +45,7 @@ class StageRecipe:
     name: str
     """Name of the stage in logs and checkpoints."""
     kind: str
-    """"encoder" (masks from one learned prompt a target), "text" (the language alone) or "joint" (the paper's training)."""
+    """"encoder" (masks from one learned prompt a target), "text" (language alone) or "joint" (the paper's training)."""
     steps: int
     """Optimizer steps."""
     batch: int = 8
@@ -98,21 +105,63 @@ class Recipe:
     """Time between checkpoints."""
 
 
-def _build(cls: type, values: Any, where: str) -> Any:
+def _number(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)
+
+
+# Types as `from __future__ import annotations` leaves them: strings, looked up by name.
+_CHECKS: dict[str, Callable[[Any], bool]] = {
+    "int": lambda v: type(v) is int,
+    "float": _number,
+    "str": lambda v: isinstance(v, str),
+    "list[str] | None": lambda v: v is None or (isinstance(v, list) and all(isinstance(i, str) for i in v)),
+    "dict[str, float]": lambda v: isinstance(v, dict) and all(isinstance(k, str) and _number(v[k]) for k in v),
+}
+
+
+def _build(cls: type[T], values: Any, where: str) -> T:
     if not isinstance(values, dict):
         raise DataError(f"{where} must be a table of settings, not {type(values).__name__}")
-    known = {f.name: f for f in fields(cls)}
-    if unknown := sorted(set(values) - set(known)):
-        raise DataError(f"{where}: unknown setting '{unknown[0]}'; known ones are {', '.join(known)}")
+    known = {f.name: str(f.type) for f in fields(cls)}  # type: ignore[arg-type]
     for name, value in values.items():
-        kind = str(known[name].type).split("[")[0].split(" ")[0]
-        expected = {"int": int, "float": (int, float), "str": str, "dict": dict, "list": list}[kind]
-        if value is not None and (not isinstance(value, expected) or isinstance(value, bool)):
-            raise DataError(f"{where}: '{name}' should be {known[name].type}, not {value!r}")
+        if name not in known:
+            raise DataError(f"{where}: unknown setting '{name}'; known ones are {', '.join(known)}")
+        if not _CHECKS.get(known[name], lambda _: True)(value):
+            # YAML 1.1 reads 1e-3 as a text
+            hint = "; write 1.0e-3, not 1e-3" if re.search(r"\de-?\d", str(value)) else ""
+            raise DataError(f"{where}: '{name}' should be {known[name]}, not {str(value)[:60]!r}{hint}")
+        numbers = value.values() if isinstance(value, dict) else [value]
+        if name != "seed" and any(_number(number) and number < 0 for number in numbers):
+            raise DataError(f"{where}: '{name}' is negative")
     try:
         return cls(**values)
     except TypeError as error:
         raise DataError(f"{where}: {str(error).split('__init__() ')[-1]}") from None
+
+
+def _check_model(model: ModelRecipe, where: str) -> None:
+    for name, unit in (("image_size", 32), ("width", 16), ("hidden_size", 64), ("layers", 1), ("vocab_size", 1)):
+        value = getattr(model, name)
+        if value < 1 or value % unit:
+            raise DataError(f"{where}: '{name}' is {value}; give a positive multiple of {unit}")
+    if model.encoder not in ENCODERS:
+        raise DataError(f"{where}: unknown encoder '{model.encoder}'; use {' or '.join(ENCODERS)}")
+
+
+def _check_stage(stage: StageRecipe, file: str) -> None:
+    where = f"{file}: stage '{stage.name}'"
+    if stage.kind not in STAGE_KINDS:
+        raise DataError(f"{where} has kind '{stage.kind}', not {', '.join(STAGE_KINDS)}")
+    if stage.steps < 1 or stage.batch < 1 or stage.turns < 1:
+        raise DataError(f"{where} needs at least one step, a batch of one and one turn")
+    if not stage.learning_rates:
+        raise DataError(f"{where} trains nothing; give learning_rates for some of {', '.join(PARTS)}")
+    for setting, names, known in (
+        ("learning_rates", stage.learning_rates, PARTS),
+        ("tasks", stage.tasks, tuple(TASKS)),
+    ):
+        if unknown := sorted(set(names) - set(known)):
+            raise DataError(f"{where}: {setting} has unknown '{unknown[0]}'; known ones are {', '.join(known)}")
 
 
 def read_recipe(path: str | Path) -> Recipe:
@@ -121,30 +170,29 @@ def read_recipe(path: str | Path) -> Recipe:
     Raises
     ------
     DataError
-        If the file is missing, is not YAML, or holds a setting that is unknown or of the wrong type.
+        If the file is missing, is not YAML, or holds a setting that is unknown, of the wrong type or out of range.
     """
     path = Path(path)
     try:
-        values = yaml.safe_load(path.read_text())
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"recipe '{path}' cannot be read: {getattr(error, 'strerror', None) or 'not text'}") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise DataError(f"recipe '{path}' is not valid YAML: {str(error).splitlines()[0]}") from error
     if not isinstance(values, dict):
-        raise DataError(f"recipe '{path}' is empty: see recipes/nano.yaml for an example")
+        raise DataError(f"recipe '{path}' is not a table of settings: see recipes/nano.yaml for an example")
     values = dict(values)
-    values["model"] = _build(ModelRecipe, values.get("model") or {}, f"{path.name}: model")
-    values["data"] = _build(DataRecipe, values.get("data") or {}, f"{path.name}: data")
+    for name, kind in (("model", ModelRecipe), ("data", DataRecipe)):
+        section = values.get(name)
+        values[name] = _build(kind, {} if section is None else section, f"{path.name}: {name}")
+    _check_model(values["model"], f"{path.name}: model")
     stages = values.get("stages")
     if not isinstance(stages, list) or not stages:
         raise DataError(f"{path.name}: 'stages' must list at least one stage")
     values["stages"] = [_build(StageRecipe, stage, f"{path.name}: stage {i + 1}") for i, stage in enumerate(stages)]
-    for stage in values["stages"]:
-        if stage.kind not in STAGE_KINDS:
-            raise DataError(f"{path.name}: stage '{stage.name}' has kind '{stage.kind}', not {', '.join(STAGE_KINDS)}")
-        if stage.steps < 1 or stage.batch < 1:
-            raise DataError(f"{path.name}: stage '{stage.name}' needs at least one step and a batch of one")
-    unknown = sorted(set(values) - {f.name for f in fields(Recipe)})
-    if unknown:
-        raise DataError(f"{path.name}: unknown setting '{unknown[0]}'")
-    return Recipe(**values)
+    names = [stage.name for stage in values["stages"]]
+    for i, stage in enumerate(values["stages"]):
+        _check_stage(stage, path.name)
+        if stage.name in names[:i]:
+            raise DataError(f"{path.name}: two stages are named '{stage.name}'; give each its own name")
+    return _build(Recipe, values, path.name)

@@ -18,8 +18,9 @@ from torch import nn
 
 from unibiomed.data.conversation import make_turns, text_corpus
 from unibiomed.data.records import Record
+from unibiomed.errors import DataError
 from unibiomed.images.geometry import draw_box, mask_box
-from unibiomed.model.modeling import ImageFeatures, UniBiomedModel
+from unibiomed.model.modeling import ImageFeatures, MaskPrediction, UniBiomedModel
 from unibiomed.model.processing import END, IMAGENET_MEAN, IMAGENET_STD, UniBiomedProcessor
 
 from .augment import augment
@@ -29,6 +30,8 @@ from .store import ImageStore
 
 BOX_TASKS = ("classify", "describe")
 IGNORE = -100
+MAX_MISSES = 10_000
+"""Draws in a row without a usable record after which there is none: a stage must not search for ever."""
 
 
 class AuxiliaryHeads(nn.Module):
@@ -111,11 +114,13 @@ class Stage:
         """Weighted losses by name; their sum is what is minimised."""
         raise NotImplementedError
 
-    def _mask_losses(self, logits, quality, presence, truth: torch.Tensor) -> dict[str, torch.Tensor]:  # type: ignore[no-untyped-def]
+    def _mask_losses(self, masks: MaskPrediction, truth: torch.Tensor) -> dict[str, torch.Tensor]:
+        assert masks.quality is not None and masks.presence_logits is not None
+        logits, quality = masks.best(), masks.quality.amax(1)
         out = {"mask": segmentation_loss(logits, truth, points=self.recipe.points).mean()}
         if self.recipe.presence_weight or self.recipe.quality_weight:
             present = truth.flatten(1).amax(1) > 0.5
-            presence_loss, quality_loss = score_losses(presence, quality, present, soft_iou(logits, truth))
+            presence_loss, quality_loss = score_losses(masks.presence_logits, quality, present, soft_iou(logits, truth))
             out["presence"] = self.recipe.presence_weight * presence_loss
             out["quality"] = self.recipe.quality_weight * quality_loss
         return out
@@ -145,6 +150,9 @@ class EncoderStage(Stage):
     """The image side with one learned prompt a target."""
 
     def batch(self, rng: random.Random) -> dict[str, Any]:
+        """Images, and for each some targets with their truth, absent ones among them."""
+        if not any(record.regions for group in self.mixture.groups.values() for record in group):
+            raise DataError(f"stage '{self.recipe.name}' needs images with masks: there are none in the training split")
         batch: dict[str, Any] = defaultdict(list)
         for i in range(self.recipe.batch):
             record = self.mixture.draw(rng)
@@ -158,13 +166,14 @@ class EncoderStage(Stage):
             rng.shuffle(present)
             chosen: list[int | None] = list(present[: self.recipe.turns])
             if len(chosen) < self.recipe.turns or rng.random() < 0.2:
-                chosen = chosen[: self.recipe.turns - 1] + [rng.choice(absent) if absent and rng.random() < 0.7 else None]
+                own_absent = rng.choice(absent) if absent and rng.random() < 0.7 else None
+                chosen = [*chosen[: self.recipe.turns - 1], own_absent]
+            own = {region.target for region in record.regions}
+            foreign = [target for target in self.heads.targets if target not in own]
             for j in chosen:
-                if j is None:
-                    own = {region.target for region in record.regions}
-                    target = rng.choice([t for t in self.heads.targets if t not in own])
-                else:
-                    target = record.regions[j].target
+                if j is None and not foreign:
+                    j = rng.choice(absent or present)
+                target = rng.choice(foreign) if j is None else record.regions[j].target
                 batch["image_index"].append(i)
                 batch["target"].append(self.heads.targets[target])
                 empty = torch.zeros(self.store.size, self.store.size)
@@ -172,26 +181,25 @@ class EncoderStage(Stage):
         return _stack(batch)
 
     def losses(self, batch: dict[str, Any]) -> dict[str, torch.Tensor]:
+        """Masks, their scores, and the auxiliary heads."""
         features = self.model.encode_image(batch["images"], text=False)
         masks = self.model.decode_masks(features.maps, self.heads.prompts(batch["target"]), batch["image_index"])
-        best = masks.quality.argmax(1)
-        rows = torch.arange(len(best))
-        out = self._mask_losses(
-            masks.logits[rows, best], masks.quality[rows, best], masks.presence_logits, batch["truth"]
-        )
-        return out | self._auxiliary(features, batch)
+        return self._mask_losses(masks, batch["truth"]) | self._auxiliary(features, batch)
 
 
 class TextStage(Stage):
     """The language model alone, on the same questions and answers and on report texts."""
 
     def batch(self, rng: random.Random) -> dict[str, Any]:
+        """Questions with answers, and the target that each names for sure, -1 where none is."""
         sequences, prompts = [], []
         records = [record for group in self.mixture.groups.values() for record in group]
         for turn in text_corpus(records, rng, self.recipe.batch):
             question, answer = turn[0], turn[1]
             sequences.append(encode_turn(self.processor, question, answer, 0))
             prompts.append(self._target(question, answer))
+        if not sequences:
+            raise DataError(f"stage '{self.recipe.name}' needs texts: the training split answers no question")
         return pad(sequences) | {"target": torch.tensor(prompts)}
 
     def _target(self, question: str, answer: str) -> int:
@@ -203,6 +211,7 @@ class TextStage(Stage):
         return self.heads.targets[longest] if all(t in longest for t in named) and longest else -1
 
     def losses(self, batch: dict[str, Any]) -> dict[str, torch.Tensor]:
+        """Next tokens, and the distance of ``[SEG]`` prompts from the encoder stage's."""
         out = self.model(batch["input_ids"], batch["attention_mask"], batch["labels"], seg_prompts=False)
         losses = {"text": out.loss}
         if self.recipe.distill_weight and len(out.seg_rows):
@@ -219,8 +228,10 @@ class JointStage(Stage):
     """Questions and answers about images, with masks: the paper's training."""
 
     def batch(self, rng: random.Random) -> dict[str, Any]:
+        """Images, questions with answers about them, and the truth of each ``[SEG]`` in its order."""
         batch: dict[str, Any] = defaultdict(list)
         sequences = []
+        misses = 0
         empty = torch.zeros(self.store.size, self.store.size)
         tokens = self.processor.settings.tokens_per_tile
         while len(batch["images"]) < self.recipe.batch:
@@ -232,6 +243,9 @@ class JointStage(Stage):
             weights = {t: w for t, w in self._task_weights().items() if (t in BOX_TASKS) == boxed}
             turns = make_turns(record, solid, rng, tasks=weights, count=self.recipe.turns)
             if not turns:
+                misses += 1
+                if misses > MAX_MISSES:
+                    raise DataError(f"stage '{self.recipe.name}': no training image answers a question of its tasks")
                 continue
             # one image can show one box only
             turns = [t for t in turns if (t.box_region, t.box) == (turns[0].box_region, turns[0].box)]
@@ -255,6 +269,7 @@ class JointStage(Stage):
         return default | self.recipe.tasks
 
     def losses(self, batch: dict[str, Any]) -> dict[str, torch.Tensor]:
+        """Next tokens, masks, their scores, and the auxiliary heads."""
         features = self.model.encode_image(batch["images"])
         out = self.model(
             batch["input_ids"],
@@ -265,12 +280,8 @@ class JointStage(Stage):
         )
         losses = {"text": out.loss}
         if out.masks is not None:
-            best = out.masks.quality.argmax(1)
-            rows = torch.arange(len(best))
-            assert len(best) == len(batch["truth"]), "a [SEG] for each mask"
-            losses |= self._mask_losses(
-                out.masks.logits[rows, best], out.masks.quality[rows, best], out.masks.presence_logits, batch["truth"]
-            )
+            assert len(out.seg_rows) == len(batch["truth"]), "a [SEG] for each mask"
+            losses |= self._mask_losses(out.masks, batch["truth"])
         return losses | self._auxiliary(features, batch)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,8 +15,10 @@ from PIL import Image
 from tqdm import tqdm
 
 from unibiomed.data.records import Record
-from unibiomed.errors import DataError
+from unibiomed.errors import DataError, OutputError
 from unibiomed.images import read_image
+
+from .checkpoint import writing
 
 
 class ImageStore:
@@ -42,7 +45,8 @@ class ImageStore:
         stamp = hashlib.sha256(json.dumps([size, names]).encode()).hexdigest()[:16]
         self.folder = folder / f"images_{size}_{stamp}"
         if not (self.folder / "done").exists():
-            self._build(workers)
+            with writing(self.folder):
+                self._build(workers)
         self.pixels = np.load(self.folder / "pixels.npy", mmap_mode="r")
         self.masks = np.load(self.folder / "masks.npy", mmap_mode="r")
         self.areas = np.load(self.folder / "areas.npy")
@@ -50,6 +54,10 @@ class ImageStore:
     def _build(self, workers: int) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         side, count = self.size, len(self.records)
+        # a disk that fills up under a memory map kills the process without a word
+        needed = side * side * (3 * count + int(self.first_mask[-1]))
+        if needed > shutil.disk_usage(self.folder).free:
+            raise OutputError(f"'{self.folder}' needs {needed / 1e6:.0f} MB: make room or choose another --out")
         pixels = np.lib.format.open_memmap(self.folder / "pixels.npy", "w+", np.uint8, (count, side, side, 3))
         shape = (int(self.first_mask[-1]), side, side)
         masks = np.lib.format.open_memmap(self.folder / "masks.npy", "w+", np.uint8, shape)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 import math
 import random
 import time
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -16,14 +18,14 @@ from tqdm import tqdm
 from unibiomed.data import load_records
 from unibiomed.data.conversation import corpus_texts
 from unibiomed.data.records import Record
-from unibiomed.errors import DataError, OutputError
+from unibiomed.errors import DataError
 from unibiomed.model.backbone import fold_efficientnet_lite
 from unibiomed.model.configuration import nano_config
 from unibiomed.model.modeling import UniBiomedModel
-from unibiomed.model.processing import IMAGE_TOKEN, ProcessorSettings, UniBiomedProcessor
+from unibiomed.model.processing import IMAGE_TOKEN, SETTINGS_FILE, ProcessorSettings, UniBiomedProcessor
 
 from .calibrate import calibrate_scores
-from .checkpoint import find_checkpoint, load_modules, load_optimizer, save_checkpoint
+from .checkpoint import find_checkpoint, load_modules, load_optimizer, save_checkpoint, writing
 from .recipe import ModelRecipe, Recipe, StageRecipe
 from .stages import STAGES, AuxiliaryHeads, Mixture, Stage
 from .store import ImageStore
@@ -31,9 +33,13 @@ from .tokenizer import train_tokenizer
 
 
 def make_processor(recipe: ModelRecipe, records: list[Record], folder: Path) -> UniBiomedProcessor:
-    """The processor of a new small model; its tokenizer is made from the training texts, once."""
-    if (folder / "tokenizer.json").exists():
-        return UniBiomedProcessor.from_pretrained(folder)
+    """The processor of a new small model; its tokenizer is made from the training texts, once.
+
+    Raises
+    ------
+    DataError
+        If the processor in `folder` was made by another recipe.
+    """
     side = recipe.image_size // 32
     settings = ProcessorSettings(
         grounding_size=recipe.image_size,
@@ -42,9 +48,16 @@ def make_processor(recipe: ModelRecipe, records: list[Record], folder: Path) -> 
         tokens_per_tile=side * side,
         bfloat16_constants=False,
     )
+    # the settings are written last: with them, the tokenizer is whole
+    if (folder / SETTINGS_FILE).exists():
+        processor = UniBiomedProcessor.from_pretrained(folder)
+        if processor.settings != settings:
+            raise DataError(f"processor '{folder}' was made by another recipe: choose another --out")
+        return processor
     processor = UniBiomedProcessor(train_tokenizer(corpus_texts(records), recipe.vocab_size), settings)
-    folder.mkdir(parents=True, exist_ok=True)
-    processor.save_pretrained(folder)
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        processor.save_pretrained(folder)
     return processor
 
 
@@ -132,33 +145,38 @@ def step_random(recipe: Recipe, stage: StageRecipe, step: int) -> random.Random:
 
 
 class Log:
-    """Losses by step in a CSV file, and the running means of each loss."""
+    """Losses by step in a CSV file, and the running means of each loss.
 
-    def __init__(self, path: Path, start: tuple[str, int] | None) -> None:
+    Parameters
+    ----------
+    path : Path
+    done : dict of str to float
+        Steps of each stage that the checkpoint holds; what the file tells of others is dropped, they are run again.
+    """
+
+    HEADER = ("stage", "step", "seconds", "loss", "parts")
+
+    def __init__(self, path: Path, done: dict[str, float]) -> None:
         self.means: dict[str, float] = {}
         self.path = path
-        if start and path.exists():
-            # what came after the checkpoint is done again
-            stages: list[str] = []
-            kept = []
-            for line in path.read_text().splitlines(keepends=True):
-                stage, step = line.split(",")[:2]
-                if stage not in stages:
-                    stages.append(stage)
-                if stage == start[0] and step.isdigit() and int(step) >= start[1]:
-                    break
-                kept.append(line)
-            path.write_text("".join(kept))
-        else:
-            path.write_text("stage,step,seconds,loss,parts\n")
+        rows: list[list[str]] = []
+        if path.exists():
+            with path.open(newline="") as file:
+                # a kill may have cut the last row short
+                whole = [row for row in csv.reader(file) if len(row) == len(self.HEADER)]
+            rows = [row for row in whole if row[1].isdigit() and int(row[1]) < done.get(row[0], 0)]
+        self._write("w", [self.HEADER, *rows])
+
+    def _write(self, mode: str, rows: Iterable[Iterable[object]]) -> None:
+        with writing(self.path), self.path.open(mode, newline="") as file:
+            csv.writer(file, lineterminator="\n").writerows(rows)
 
     def add(self, stage: str, step: int, seconds: float, losses: dict[str, float]) -> None:
         """Keep one step."""
         for name, value in losses.items():
             self.means[name] = 0.98 * self.means.get(name, value) + 0.02 * value
         parts = " ".join(f"{name}={value:.4f}" for name, value in losses.items())
-        with self.path.open("a", newline="") as file:
-            csv.writer(file).writerow([stage, step, f"{seconds:.2f}", f"{sum(losses.values()):.5f}", parts])
+        self._write("a", [[stage, step, f"{seconds:.2f}", f"{sum(losses.values()):.5f}", parts]])
 
 
 def train(recipe: Recipe, data: Path, out: Path, *, progress: bool = True) -> Path:
@@ -182,12 +200,12 @@ def train(recipe: Recipe, data: Path, out: Path, *, progress: bool = True) -> Pa
     Raises
     ------
     DataError
-        If there is nothing to train on, a loss is not a number, or a checkpoint belongs to another recipe.
+        If there is nothing to train on, a loss is not a number, or a checkpoint is broken or of another recipe.
+    OutputError
+        If `out` cannot be written.
     """
-    try:
+    with writing(out):
         out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"the folder '{out}' cannot be made: {error.strerror}; choose another --out") from error
     everything = load_records(data, recipe.data.datasets)
     records = [r for r in everything if r.split == "train"]
     seen = [r for r in records if r.image is not None]
@@ -204,7 +222,9 @@ def train(recipe: Recipe, data: Path, out: Path, *, progress: bool = True) -> Pa
     found = find_checkpoint(folder)
     state = load_modules(found, modules) if found else {"stage": 0, "step": 0}
     first_stage = state["stage"]
-    log = Log(out / "log.csv", (recipe.stages[first_stage].name, state["step"]) if found and first_stage < len(recipe.stages) else None)
+    done = {stage.name: math.inf for stage in recipe.stages[:first_stage]}
+    done |= {stage.name: state["step"] for stage in recipe.stages[first_stage : first_stage + 1]}
+    log = Log(out / "log.csv", done)
     for number in range(first_stage, len(recipe.stages)):
         stage_recipe = recipe.stages[number]
         mixture = Mixture(records if stage_recipe.kind == "text" else seen, recipe.data)
@@ -236,7 +256,9 @@ def _run_stage(
     settings = stage.recipe
     saved = time.monotonic()
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    bar = tqdm(total=settings.steps, initial=start, desc=settings.name, unit="step", disable=not progress, smoothing=0.05)
+    bar = tqdm(
+        total=settings.steps, initial=start, desc=settings.name, unit="step", disable=not progress, smoothing=0.05
+    )
     # the next batch is made while this one is learned from
     with ThreadPoolExecutor(1) as pool, bar:
         waiting = pool.submit(stage.batch, step_random(recipe, settings, start))
@@ -247,17 +269,20 @@ def _run_stage(
                 waiting = pool.submit(stage.batch, step_random(recipe, settings, step + 1))
             for group in optimizer.param_groups:
                 group["lr"] = group["peak"] * rate_factor(step, settings.steps, settings.warmup, settings.final)
+            # the points of the mask losses come from torch's own numbers: a resumed run draws the same
+            torch.manual_seed(step_random(recipe, settings, step).getrandbits(63))
             losses = stage.losses(batch)
             total = torch.stack(list(losses.values())).sum()
-            if not bool(torch.isfinite(total)):
-                parts = ", ".join(f"{k} {float(v.detach()):.3g}" for k, v in losses.items())
-                raise DataError(
-                    f"the loss is not a number at step {step} of stage '{settings.name}' ({parts}): "
-                    f"lower its learning rates; the last good checkpoint is '{folder}'"
-                )
             optimizer.zero_grad(set_to_none=True)
             total.backward()
-            nn.utils.clip_grad_norm_(parameters, settings.clip)
+            norm = nn.utils.clip_grad_norm_(parameters, settings.clip)
+            # before the step: weights that are not numbers must not reach a checkpoint
+            if not bool(torch.isfinite(total) & torch.isfinite(norm)):
+                parts = ", ".join(f"{k} {float(v.detach()):.3g}" for k, v in losses.items())
+                raise DataError(
+                    f"the loss is not a number at step {step} of stage '{settings.name}' ({parts}, gradient "
+                    f"{float(norm):.3g}): lower its learning rates; the last good checkpoint is '{folder}'"
+                )
             optimizer.step()
             log.add(settings.name, step, time.monotonic() - began, {k: float(v.detach()) for k, v in losses.items()})
             bar.update()
@@ -270,8 +295,7 @@ def _run_stage(
 
 def export(model: UniBiomedModel, processor: UniBiomedProcessor, folder: Path) -> Path:
     """Write a model folder in half precision (half the size; read back as float32)."""
-    half = model.half()
-    half.save_pretrained(folder)
-    processor.save_pretrained(folder)
-    model.float()
+    with writing(folder):
+        copy.deepcopy(model).half().save_pretrained(folder)
+        processor.save_pretrained(folder)
     return folder
