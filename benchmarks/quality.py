@@ -2,7 +2,7 @@
 
 Strict: every image that is drawn counts, absent targets too. Prints Markdown and writes the raw numbers as JSON.
 
-    python benchmarks/quality.py --data FOLDER [--model M] [--limit 100] [--out quality.json]
+Usage: python benchmarks/quality.py --data FOLDER [--model M] [--limit 100] [--out quality.json]
 """
 
 from __future__ import annotations
@@ -47,7 +47,8 @@ def judge(model: Interpreter, record: Record, rng: random.Random) -> dict:
     size = (image.height, image.width)
     truth = {j: region.load(size) for j, region in enumerate(record.regions) if region.mask is not None}
     seen = model.encode(image)
-    row: dict = {"key": record.key, "dataset": record.dataset, "modality": record.modality, "segment": [], "classify": []}
+    row: dict = {"key": record.key, "dataset": record.dataset, "modality": record.modality}
+    row |= {"segment": [], "classify": []}
     known = [(region.target, truth.get(j, np.zeros(size, bool))) for j, region in enumerate(record.regions)]
     if foreign := foreign_targets(record.modality, record.site):
         known.append((rng.choice(foreign), None))
@@ -111,7 +112,8 @@ def report(rows: list[dict]) -> str:
     for row in rows:
         for item in row["segment"]:
             foreign.append(item) if item["foreign"] else by_target[item["target"]].append(item)
-    lines += ["| target | images with it | Dice | Dice, absent counted | without it | false masks |", "|---|---|---|---|---|---|"]
+    lines.append("| target | images with it | Dice | Dice, absent counted | without it | false masks |")
+    lines.append("|---|---|---|---|---|---|")
     means = []
     for target, items in sorted(by_target.items()):
         there = [i["dice"] for i in items if i["there"]]
@@ -122,7 +124,8 @@ def report(rows: list[dict]) -> str:
         lines.append(f"| {target} | {len(there)} | {mean(there):.3f} | {everything:.3f} | {len(absent)} | {false} |")
     known = [m for m in means if m == m]
     lines += ["", f"Mean over {len(known)} targets: **{mean(known):.3f}**. "]
-    lines[-1] += f"A mask for a target of another body part: {mean([i['found'] for i in foreign]):.1%} of {len(foreign)}."
+    false_rate = mean([i["found"] for i in foreign])
+    lines[-1] += f"A mask for a target of another body part: {false_rate:.1%} of {len(foreign)}."
     every = [i for items in by_target.values() for i in items] + foreign
     scores, there = [i["score"] for i in every], [i["there"] for i in every]
     present = [i for i in every if i["there"]]
@@ -141,16 +144,18 @@ def report(rows: list[dict]) -> str:
     lines += ["", "| diagnosis | images | named exactly |", "|---|---|---|"]
     lines += [f"| {label} | {len(hits)} | {mean(hits):.0%} |" for label, hits in sorted(labels.items())]
     hits = [h for group in labels.values() for h in group]
+    balanced = mean([mean(group) for group in labels.values()])
     normal = [item for item in recognised if item["wanted"] == [NO_FINDINGS]]
     lines += [
         "",
-        f"Accuracy **{mean(hits):.1%}** of {len(hits)}, mean over labels {mean([mean(h) for h in labels.values()]):.1%}; "
+        f"Accuracy **{mean(hits):.1%}** of {len(hits)}, mean over labels {balanced:.1%}; "
         f"always answering the commonest ('{commonest}') gives {number / len(hits):.1%}. "
         f"False findings on {len(normal)} normal images: {mean([i['said'] != [NO_FINDINGS] for i in normal]):.1%}. "
         f"Dice of the masks, normal images counted: {mean([i['dice'] for i in recognised]):.3f}.",
     ]
     boxes = [item for row in rows for item in row["classify"]]
-    lines.append(f"Region classification: **{mean([same(i['wanted'], i['said']) for i in boxes]):.1%}** of {len(boxes)} boxes.")
+    right = mean([same(i["wanted"], i["said"]) for i in boxes])
+    lines.append(f"Region classification: **{right:.1%}** of {len(boxes)} boxes.")
     asked = [item for row in rows for item in row.get("ask", [])]
     for kind in ("closed", "open"):
         items = [i for i in asked if i["kind"] == kind]

@@ -1,6 +1,6 @@
 """One image of each of the ten modalities from the held-out split, interpreted, on one sheet.
 
-    python benchmarks/sheet.py --data FOLDER [--model M] --out docs/images
+Usage: python benchmarks/sheet.py --data FOLDER [--model M] --out docs/images
 """
 
 from __future__ import annotations

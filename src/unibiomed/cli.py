@@ -1,37 +1,60 @@
-"""The command: one thin function a verb.
-
-Exit codes: 0 everything was done; 2 nothing could be done, one line on stderr says why; 3 some images of several failed,
-each named on stderr; 130 interrupted.
-"""
+"""The command: one thin function a verb; what it prints on stderr, and its exit codes, are in `EXIT_CODES`."""
 
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
+import re
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
 
 from . import __version__
 from .errors import UniBiomedError
 from .tasks import TASKS
 
+if TYPE_CHECKING:
+    from .interpret import Result
+
 NOTICE = "Not for clinical use without validation."
+EXIT_CODES = """exit codes:
+  0    everything was done
+  2    nothing was done; one line on stderr says what is wrong and what to do
+  3    of several images some failed, each named on stderr; the others were done
+  130  interrupted; what was finished is kept
+"""
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that complains in one line, as everything else here does."""
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong with the command line, and end."""
+        complain(f"{message}; see {self.prog} --help")
+        sys.exit(2)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
-    parser = make_parser()
-    options = parser.parse_args(arguments)
+    for stream in (sys.stdout, sys.stderr):
+        # a terminal that lacks a letter shows a substitute
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+    options = make_parser().parse_args(_glue_numbers(sys.argv[1:] if arguments is None else arguments))
     try:
-        return options.run(options)
+        code: int = options.run(options)
+        if sys.stdout is not None:
+            sys.stdout.flush()
+        return code
     except UniBiomedError as error:
-        print(f"unibiomed: {error}", file=sys.stderr)
+        complain(str(error))
         return 2
     except KeyboardInterrupt:
-        print("unibiomed: interrupted; what was finished is kept", file=sys.stderr)
+        complain("interrupted; what was finished is kept")
         return 130
     except BrokenPipeError:
         # whoever read our output has left (`| head`): not an error, but Python would complain once more at exit
@@ -39,21 +62,49 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
 
 
+def _glue_numbers(arguments: Sequence[str]) -> list[str]:
+    """``--window -600,1500`` as one word with ``=``: argparse would take what begins with ``-`` for an option."""
+    glued: list[str] = []
+    for argument in arguments:
+        if glued and glued[-1] in ("--window", "--box") and re.match(r"-[\d.]", argument):
+            glued[-1] += f"={argument}"
+        else:
+            glued.append(argument)
+    return glued
+
+
+def complain(message: str) -> None:
+    """Put `message` on stderr, on one line whatever file names are in it."""
+    line = "".join(c if c.isprintable() else " " for c in message)
+    print(f"unibiomed: {line}", file=sys.stderr)
+
+
 def make_parser() -> argparse.ArgumentParser:
     """The command line; see ``unibiomed --help``."""
-    parser = argparse.ArgumentParser(prog="unibiomed", description=f"Interpret biomedical images. {NOTICE}")
+    parser = Parser(
+        prog="unibiomed",
+        description=f"Interpret biomedical images. {NOTICE}",
+        epilog=EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--version", action="version", version=f"unibiomed {__version__}")
     verbs = parser.add_subparsers(metavar="VERB", required=True)
 
-    verb = verbs.add_parser("interpret", help="ask about images", description=f"Ask about images. {NOTICE}")
+    verb = verbs.add_parser(
+        "interpret",
+        help="ask about images",
+        description=f"Ask about images. {NOTICE}",
+        epilog=EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     verb.add_argument("images", nargs="+", metavar="IMAGE", help="PNG, JPEG, TIFF, BMP, DICOM or NIfTI")
     tasks = "; ".join(f"{task.name}: {task.summary}" for task in TASKS.values())
-    verb.add_argument("--task", help=f"{tasks} (default: by what else is given, else recognize)")
+    verb.add_argument("--task", help=f"{tasks} (default: the one that fits what else is given, or recognize)")
     verb.add_argument("--target", action="append", default=[], metavar="T", help="what to outline; may be repeated")
-    verb.add_argument("--box", metavar="X0,Y0,X1,Y1", help="a region in pixels; the second corner is not included")
+    verb.add_argument("--box", metavar="X0,Y0,X1,Y1", help="a region in pixels; X1 and Y1 are just outside of it")
     verb.add_argument("--ask", metavar="TEXT", help="a question in plain words")
-    verb.add_argument("--modality", help="name the modality when the file does not")
-    verb.add_argument("--slice", type=int, metavar="N", help="slice of a NIfTI volume or frame of a DICOM series, from 0")
+    verb.add_argument("--modality", metavar="NAME", help="such as CT or ultrasound, when the file does not say")
+    verb.add_argument("--slice", type=int, metavar="N", help="slice of a NIfTI volume, frame of a DICOM file, from 0")
     verb.add_argument("--window", metavar="W", help="lung, abdomen, bone, brain, mediastinum, or CENTRE,WIDTH")
     verb.add_argument("--out", type=Path, default=Path("unibiomed-results"), metavar="DIR", help="default: %(default)s")
     verb.add_argument("--json", action="store_true", help="print JSON (one object an image) instead of text")
@@ -90,22 +141,28 @@ def _model_options(verb: argparse.ArgumentParser) -> None:
 
 def run_interpret(options: argparse.Namespace) -> int:
     """``unibiomed interpret``."""
-    from .images import parse_box, parse_window
-    from .interpret import load
-    from .interpret.batch import check_output, interpret_batch
+    from .images import check_modality, parse_box, parse_window
     from .tasks import choose_task
 
+    # what is wrong with the command line is told before the model is loaded
     box = None if options.box is None else parse_box(options.box)
     if options.window is not None:
         parse_window(options.window)
+    if options.modality is not None:
+        check_modality(options.modality)
     choose_task(options.task, options.target, options.ask, box is not None)
+
+    from tqdm import tqdm
+
+    from .interpret import load
+    from .interpret.batch import check_output, interpret_batch
+
     check_output(options.out)
-    model = load(options.model, device=options.device, dtype=options.dtype)
     items = interpret_batch(
-        model,
+        load(options.model, device=options.device, dtype=options.dtype),
         options.images,
         options.out,
-        progress=len(options.images) > 1 and not options.json and sys.stderr.isatty(),
+        progress=len(options.images) > 1 and sys.stderr.isatty(),
         task=options.task,
         targets=options.target,
         box=box,
@@ -116,16 +173,28 @@ def run_interpret(options: argparse.Namespace) -> int:
     )
     failed = 0
     for item in items:
-        if item.result is None:
-            failed += 1
-            print(f"unibiomed: {item.error}", file=sys.stderr)
-        elif options.json:
-            print(json.dumps(item.result.to_dict() | {"files": {k: str(v) for k, v in (item.files or {}).items()}}))
-        else:
-            print(f"{item.path}\n{item.result.text}\n{item.result.table()}\n")
+        with tqdm.external_write_mode():  # takes the progress bar away while something else is printed
+            if item.result is None:
+                failed += 1
+                complain(item.problem)
+            elif options.json:
+                files = {name: str(path) for name, path in (item.files or {}).items()}
+                print(json.dumps(item.result.to_dict() | {"files": files}), flush=True)
+            else:
+                print(item.path)
+                _show(item.result)
     if not options.json and failed < len(options.images):
         print(f"Written to {options.out}. {NOTICE}")
     return 0 if not failed else 2 if failed == len(options.images) else 3
+
+
+def _show(result: Result) -> None:
+    print(result.text or "(no words)")
+    if result.findings:  # a table without rows would read like a diagnosis
+        print(result.table())
+    for note in result.notes:
+        print(f"Note: {note}.")
+    print(flush=True)
 
 
 def run_demo(options: argparse.Namespace) -> int:
@@ -136,9 +205,8 @@ def run_demo(options: argparse.Namespace) -> int:
 
     check_output(options.out)
     for result in demo(load(options.model, device=options.device, dtype=options.dtype), options.out):
-        print(f"{result.image}: {result.question}\n{result.text}  ({result.seconds:.2f} s)\n")
-        if result.findings:
-            print(f"{result.table()}\n")
+        print(f"{result.image}: {result.question} ({result.seconds:.1f} s)")
+        _show(result)
     print(f"Look at {options.out / 'retina_overlay.png'}. {NOTICE}")
     return 0
 

@@ -16,8 +16,10 @@ from safetensors.torch import load_file, save_file
 
 from unibiomed.errors import InputError, ModelError, OutputError
 from unibiomed.model import weights
+from unibiomed.model.configuration import nano_config
 from unibiomed.model.modeling import UniBiomedModel
 from unibiomed.model.official import HIERA, SAM2, convert_official, official_config, official_name_map
+from unibiomed.model.processing import ProcessorSettings, UniBiomedProcessor
 from unibiomed.model.weights import convert, is_official, load_model, load_official
 
 Shapes = dict[str, tuple[int, ...]]
@@ -402,6 +404,28 @@ def test_unusable_configurations_are_refused(
     one_line(error)
 
 
+@pytest.mark.parametrize(
+    ("part", "change"),
+    [
+        ("llm_config", {"num_attention_heads": 5}),
+        ("vision_config", {"num_attention_heads": 5}),
+        ("llm_config", {"hidden_act": "nonsense"}),
+        ("llm_config", {"hidden_size": 128}),
+        ("llm_config", {"num_hidden_layers": 3}),
+        ("llm_config", {"num_hidden_layers": 1}),
+        ("llm_config", {"intermediate_size": 10**9}),
+    ],
+)
+def test_a_configuration_that_does_not_fit_the_weights(
+    part: str, change: dict[str, Any], official_folder: Path, official_json: dict[str, Any]
+) -> None:
+    official_json[part] |= change
+    (official_folder / "config.json").write_text(json.dumps(official_json))
+    with pytest.raises(ModelError, match=r"config\.json") as error:
+        load_official(official_folder)
+    one_line(error)
+
+
 def test_a_small_vocabulary_without_token_ids_is_refused(official_json: dict[str, Any]) -> None:
     with pytest.raises(ModelError, match=r"267 tokens, none for .*\[SEG\]"):
         official_config(official_json)
@@ -550,6 +574,19 @@ def test_convert_leaves_nothing_half_written(official_folder: Path, tmp_path: Pa
 def test_convert_overwrites_nothing(official_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="exists"):
         convert(official_folder, tmp_path)
+
+
+def test_the_small_model_with_tied_embeddings(official_folder: Path, tmp_path: Path, token_ids: dict[str, int]) -> None:
+    ids = [token_ids[token] for token in ("<IMG_CONTEXT>", "[SEG]", "<|im_end|>")]
+    model = UniBiomedModel(nano_config(267, *ids, image_size=64, width=32, hidden_size=64, layers=1)).eval()
+    settings = ProcessorSettings(grounding_size=64, tile_size=0, tokens_per_tile=4, bfloat16_constants=False)
+    processor = UniBiomedProcessor(UniBiomedProcessor.from_pretrained(official_folder).tokenizer, settings)
+    model.save_pretrained(tmp_path / "nano")
+    processor.save_pretrained(tmp_path / "nano")
+    again, other = load_model(tmp_path / "nano")
+    assert same(again, model.state_dict())
+    assert again.mllm.lm_head.weight is again.mllm.model.language_model.embed_tokens.weight
+    assert other.settings == settings
 
 
 def test_device_and_dtype(own_folder: Path) -> None:

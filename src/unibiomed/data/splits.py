@@ -93,10 +93,8 @@ def assign_splits(dataset: str, groups: Mapping[str, str], official: Mapping[str
         return _official(dataset, groups, official)
     position = {group: split_position(dataset, group) for group in set(groups.values())}
     order = sorted(position, key=lambda group: (position[group], group))
-    if len(order) < FEW_GROUPS:
-        side = _by_rank(order)
-    else:
-        side = {group: _by_position(u) for group, u in position.items()}
+    few = len(order) < FEW_GROUPS
+    side = _by_rank(order) if few else {group: _by_position(u) for group, u in position.items()}
     return {image: side[group] for image, group in groups.items()}
 
 

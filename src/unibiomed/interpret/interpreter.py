@@ -18,7 +18,7 @@ from unibiomed.errors import InputError, ModelError
 from unibiomed.findings import MAX_DECODED_PIXELS, Box, Finding
 from unibiomed.images import MedicalImage, check_box, check_modality, draw_box, from_array, read_image
 from unibiomed.model.generation import MAX_NEW_TOKENS, Answer, generate
-from unibiomed.model.modeling import ImageFeatures, MaskPrediction, UniBiomedModel
+from unibiomed.model.modeling import ImageFeatures, UniBiomedModel
 from unibiomed.model.processing import UniBiomedProcessor
 from unibiomed.model.weights import load_model
 from unibiomed.tasks import (
@@ -174,14 +174,14 @@ class Interpreter:
         if modality is not None:
             modality = check_modality(modality)
         asked: list[str | None] = list(names) if task == "segment" and names else [None]
-        reading = {k: v for k, v in (("slice_index", slice_index), ("window", window)) if v is not None}
         encoded = image if isinstance(image, EncodedImage) else None
-        medical = _as_image(image.image if isinstance(image, EncodedImage) else image, **reading)
+        seen = image.image if isinstance(image, EncodedImage) else image
+        medical = _as_image(seen, slice_index=slice_index, window=window)
         checked = None if box is None else check_box(box, medical.height, medical.width)
         if encoded is None or checked is not None:
             encoded = self.encode(medical, box=checked)
         modality = modality or medical.modality
-        questions = [_readable(make_question(task, target=t, modality=modality, text=question)) for t in asked]
+        questions = [make_question(task, target=t, modality=modality, text=question) for t in asked]
         answers = self.answer(encoded, questions, max_new_tokens=max_new_tokens)
         self._check_numbers(all(math.isfinite(p) for a in answers for p in a.probabilities))
         findings, notes = self._findings(task, answers, asked, encoded, checked)
@@ -215,7 +215,8 @@ class Interpreter:
         InputError
             If a question is longer than the model can read.
         """
-        prompts = [self.processor.prompt_ids(q, encoded.tokens) for q in questions]
+        # a zero character marks the image's place while a prompt is made
+        prompts = [self.processor.prompt_ids(q.replace("\0", " "), encoded.tokens) for q in questions]
         longest = self.model.config.mllm_config.text_config.max_position_embeddings
         if max(map(len, prompts), default=0) + max_new_tokens > longest:
             raise InputError(
@@ -287,24 +288,22 @@ class Interpreter:
                 f"{len(prompts)} masks of {width}x{height} pixels are too much for one answer: shrink the image first, "
                 "or ask for fewer targets"
             )
-        # one call for as many as people ask for; a model that repeats itself must not fill the memory
-        parts = [self.model.decode_masks(encoded.features.maps, part) for part in prompts.split(MAX_QUESTIONS)]
-        best = torch.cat([part.best() for part in parts])
-        self._check_numbers(bool(torch.isfinite(best).all()))
         masks: list[np.ndarray] = []
         presence: list[float] = []
         quality: list[float] = []
-        for logits in best.split(1):  # one at a time: at the image's own size they are large
-            probabilities = self.processor.mask_logits(logits, (height, width)).sigmoid_()
-            masks.append((probabilities[0] > 0.5).cpu().numpy())
-            if not self.model.config.scores_trained:
-                there, good = derived_scores(probabilities)
-                presence, quality = presence + there, quality + good
-        if self.model.config.scores_trained:
-            joined = {
-                name: torch.cat([getattr(part, name) for part in parts]) for name in ("quality", "presence_logits")
-            }
-            presence, quality = trained_scores(MaskPrediction(**joined), self.model.config)
+        trained = self.model.config.scores_trained
+        # one call for as many as people ask for; a model that repeats itself must not fill the memory
+        for part in prompts.split(MAX_QUESTIONS):
+            predicted = self.model.decode_masks(encoded.features.maps, part)
+            best = predicted.best()
+            self._check_numbers(bool(torch.isfinite(best).all()))
+            if trained:
+                _extend(presence, quality, trained_scores(predicted, self.model.config))
+            for logits in best.split(1):  # one at a time: at the image's own size they are large
+                probabilities = self.processor.mask_logits(logits, (height, width)).sigmoid_()
+                masks.append((probabilities[0] > 0.5).cpu().numpy())
+                if not trained:
+                    _extend(presence, quality, derived_scores(probabilities))
         return masks, presence, quality
 
     def _check_numbers(self, finite: bool) -> None:
@@ -315,24 +314,21 @@ class Interpreter:
 
 
 def _as_image(image: ImageLike, **reading: Any) -> MedicalImage:
+    reading = {name: value for name, value in reading.items() if value is not None}
     if isinstance(image, MedicalImage):
         if reading:
             raise InputError("a window or slice can only be chosen while an image file is read")
         return image
     if isinstance(image, str | os.PathLike):
         return read_image(image, **reading)
-    if reading.pop("slice_index", None) is not None:
+    if "slice_index" in reading:
         raise InputError("an array has no slices to choose from: give the slice itself")
     return from_array(image, **reading)
 
 
-def _readable(text: str) -> str:
-    """`text` without zero characters, which no tokenizer takes; InputError when it is not Unicode at all."""
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        raise InputError("the question or target is not UTF-8 text: write it again") from None
-    return text.replace("\0", " ")
+def _extend(presence: list[float], quality: list[float], scores: tuple[list[float], list[float]]) -> None:
+    presence += scores[0]
+    quality += scores[1]
 
 
 def _answer_text(task: str, answers: list[Answer], findings: list[Finding]) -> str:

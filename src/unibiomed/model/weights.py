@@ -226,11 +226,11 @@ def _load_own(folder: Path, dtype: torch.dtype | None) -> UniBiomedModel:
 def _check_size(config: UniBiomedConfig, state: Checkpoint) -> None:
     """Refuse weights far too few for `config`, before memory is asked for: a wrong size there may be a hundred-fold."""
     with torch.device("meta"):
-        wanted = sum(tensor.numel() for tensor in UniBiomedModel(config).parameters())
+        wanted = sum(tensor.numel() for tensor in _construct(config).parameters())
     found = sum(math.prod(shape) for shape in state.shapes.values())
     if wanted > 2 * found:
         raise ModelError(
-            f"config.json describes a model of {wanted:,} numbers, of which most are missing (the files hold {found:,}); "
+            f"config.json describes a model of {wanted:,} numbers, most of them missing (the files hold {found:,}); "
             "get the whole model folder again from one release"
         )
 
@@ -263,14 +263,19 @@ def _empty_model(config: UniBiomedConfig, dtype: torch.dtype) -> UniBiomedModel:
     torch.set_default_dtype(dtype)
     try:
         with initialization.no_init_weights():
-            model = UniBiomedModel(config)
-    except (ValueError, TypeError, RuntimeError, ArithmeticError, KeyError, IndexError) as error:
-        reason = " ".join(str(error).split())[:150]
-        raise ModelError(f"no model can be built of config.json ({reason}); get it again from the release") from error
+            model = _construct(config)
     finally:
         torch.set_default_dtype(before)
     model.config.dtype = dtype
     return model
+
+
+def _construct(config: UniBiomedConfig) -> UniBiomedModel:
+    try:
+        return UniBiomedModel(config)
+    except (ValueError, TypeError, RuntimeError, ArithmeticError, LookupError, AttributeError, AssertionError) as error:
+        reason = " ".join(str(error).split())[:150] or type(error).__name__
+        raise ModelError(f"no model can be built of config.json ({reason}); get it again from the release") from error
 
 
 def _lora_alpha(config: Mapping[str, Any]) -> float | None:

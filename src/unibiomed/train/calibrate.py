@@ -78,7 +78,7 @@ def calibrate_scores(
     *,
     progress: bool = True,
 ) -> None:
-    """Fit ``presence_calibration`` and ``mask_calibration`` (Platt, 1999) and keep them in the model's configuration."""
+    """Fit ``presence_calibration`` and ``mask_calibration`` (Platt, 1999) into the model's configuration."""
     presence, quality = collect_scores(model, processor, store, records, seed, progress=progress)
     if presence:
         model.config.presence_calibration = list(fit_platt(*zip(*presence, strict=True)))

@@ -1,0 +1,225 @@
+"""The small vision modules against plain convolutions, padding and batch normalisation."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from transformers import AutoConfig, AutoModel
+
+from unibiomed.model.backbone import (
+    EfficientNetLiteConfig,
+    EfficientNetLiteModel,
+    SameConv2d,
+    SharedVisionConfig,
+    SharedVisionModel,
+    fold_efficientnet_lite,
+)
+
+EPSILON = 1e-3
+SMALL = {
+    "stem_channels": 4,
+    "stages": [[1, 3, 1, 1, 4], [2, 3, 2, 2, 6], [1, 5, 2, 2, 8], [1, 3, 2, 2, 8], [1, 5, 1, 2, 10], [1, 5, 2, 2, 12]],
+    "outputs": [1, 2, 4, 5],
+}
+
+
+# ---------------------------------------------------------------- padding
+
+
+def tensorflow_same(x: torch.Tensor, weight: torch.Tensor, stride: int, groups: int = 1) -> torch.Tensor:
+    """Convolution with TensorFlow's "SAME" padding, from its documentation: out = ceil(in / stride), more at the end."""
+    kernel = weight.shape[-1]
+
+    def pads(size: int) -> tuple[int, int]:
+        if size % stride == 0:
+            along = max(kernel - stride, 0)
+        else:
+            along = max(kernel - size % stride, 0)
+        return along // 2, along - along // 2
+
+    (top, bottom), (left, right) = pads(x.shape[-2]), pads(x.shape[-1])
+    padded = torch.zeros(*x.shape[:2], x.shape[2] + top + bottom, x.shape[3] + left + right)
+    padded[:, :, top : top + x.shape[2], left : left + x.shape[3]] = x
+    return F.conv2d(padded, weight, stride=stride, groups=groups)
+
+
+@pytest.mark.parametrize("kernel", [1, 3, 5])
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("size", [(8, 8), (7, 7), (9, 6), (1, 2), (5, 12)])
+def test_padding_is_tensorflows(kernel: int, stride: int, size: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    conv = SameConv2d(4, 4, kernel, stride, groups=2)
+    x = torch.randn(2, 4, *size)
+    out = conv(x)
+    assert out.shape[-2:] == (math.ceil(size[0] / stride), math.ceil(size[1] / stride))
+    expected = tensorflow_same(x, conv.weight, stride, 2) + conv.bias[:, None, None]  # type: ignore[index]
+    torch.testing.assert_close(out, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_padding_at_stride_two_is_uneven() -> None:
+    conv = SameConv2d(1, 1, 3, 2, bias=False)
+    torch.nn.init.zeros_(conv.weight)
+    conv.weight.data[0, 0, 0, 0] = 1  # picks the top left of each window, which starts on the image, not before it
+    x = torch.arange(16.0).view(1, 1, 4, 4)
+    assert conv(x).flatten().tolist() == [0, 2, 8, 10]
+
+
+# ---------------------------------------------------------------- batch normalisation, folded
+
+
+def source_state() -> dict[str, torch.Tensor]:
+    """Made-up weights under the names of the PyTorch port, with batch statistics far from neutral."""
+    generator = torch.Generator().manual_seed(0)
+    state: dict[str, torch.Tensor] = {}
+
+    def conv(name: str, out: int, into: int, kernel: int) -> None:
+        noise = torch.randn(out, into, kernel, kernel, generator=generator)
+        state[f"{name}.weight"] = noise * math.sqrt(2 / (into * kernel**2))
+
+    def norm(name: str, channels: int) -> None:
+        state[f"{name}.weight"] = 0.5 + torch.rand(channels, generator=generator)
+        state[f"{name}.bias"] = 0.5 * torch.randn(channels, generator=generator)
+        state[f"{name}.running_mean"] = 0.3 * torch.randn(channels, generator=generator)
+        # some nearly zero: there the epsilon matters
+        state[f"{name}.running_var"] = torch.rand(channels, generator=generator) ** 3 + 1e-3
+
+    conv("_conv_stem", 32, 3, 3)
+    norm("_bn0", 32)
+    number, channels = 0, 32
+    stages = EfficientNetLiteConfig().stages
+    assert stages is not None
+    for repeats, kernel, _stride, expansion, out in stages:
+        for _ in range(repeats):
+            block, width = f"_blocks.{number}.", channels * expansion
+            if expansion > 1:
+                conv(block + "_expand_conv", width, channels, 1)
+                norm(block + "_bn0", width)
+            conv(block + "_depthwise_conv", width, 1, kernel)
+            norm(block + "_bn1", width)
+            conv(block + "_project_conv", out, width, 1)
+            norm(block + "_bn2", out)
+            number, channels = number + 1, out
+    # the classifier, which is to be left out
+    conv("_conv_head", 1280, channels, 1)
+    norm("_bn1", 1280)
+    state["_fc.weight"], state["_fc.bias"] = torch.zeros(10, 1280), torch.zeros(10)
+    return state
+
+
+def unfolded(state: dict[str, torch.Tensor], x: torch.Tensor) -> list[torch.Tensor]:
+    """Output of each stage, convolutions and batch normalisation one after the other."""
+
+    def layer(x: torch.Tensor, conv: str, norm: str, stride: int = 1, groups: int = 1) -> torch.Tensor:
+        x = tensorflow_same(x, state[f"{conv}.weight"], stride, groups)
+        statistics = (state[f"{norm}.running_mean"], state[f"{norm}.running_var"])
+        return F.batch_norm(x, *statistics, state[f"{norm}.weight"], state[f"{norm}.bias"], eps=EPSILON)
+
+    x = F.relu6(layer(x, "_conv_stem", "_bn0", 2))
+    number, outputs = 0, []
+    for repeats, _kernel, stride, expansion, _out in EfficientNetLiteConfig().stages or []:
+        for i in range(repeats):
+            block, y = f"_blocks.{number}.", x
+            if expansion > 1:
+                y = F.relu6(layer(y, block + "_expand_conv", block + "_bn0"))
+            y = F.relu6(layer(y, block + "_depthwise_conv", block + "_bn1", stride if i == 0 else 1, groups=y.shape[1]))
+            y = layer(y, block + "_project_conv", block + "_bn2")
+            x = x + y if i > 0 else y
+            number += 1
+        outputs.append(x)
+    return outputs
+
+
+@torch.no_grad()
+def test_folded_equals_unfolded() -> None:
+    state = source_state()
+    model = EfficientNetLiteModel(EfficientNetLiteConfig()).eval()
+    model.load_state_dict(fold_efficientnet_lite(state))  # strict: every weight, and none of the classifier's
+    pixels = torch.randn(2, 3, 64, 96, generator=torch.Generator().manual_seed(1))
+    features = model(pixels).intermediate_hidden_states
+    stages = unfolded(state, pixels)
+    for feature, number in zip(features, (1, 2, 4, 6), strict=True):
+        expected = stages[number].permute(0, 2, 3, 1)
+        assert expected.std() > 0.1
+        torch.testing.assert_close(feature, expected, atol=1e-4 * float(expected.abs().max()), rtol=1e-3)
+
+
+@torch.no_grad()
+def test_folded_equals_the_port_it_is_made_for() -> None:
+    port = pytest.importorskip("efficientnet_lite_pytorch")
+    network = port.EfficientNet.from_name("efficientnet-lite0").eval()
+    state = source_state()
+    own = network.state_dict()
+    state = {name: state[name] if name in state and state[name].shape == own[name].shape else own[name] for name in own}
+    network.load_state_dict(state)
+    model = EfficientNetLiteModel(EfficientNetLiteConfig()).eval()
+    model.load_state_dict(fold_efficientnet_lite(state))
+    # the port's last block, before the classifier's convolution; its padding is made for squares of its own size
+    blocks: list[torch.Tensor] = []
+    hook = network._blocks[-1].register_forward_hook(lambda _m, _i, out: blocks.append(out))
+    pixels = torch.randn(1, 3, 224, 224, generator=torch.Generator().manual_seed(1))
+    network.extract_features(pixels)
+    hook.remove()
+    expected = blocks[0].permute(0, 2, 3, 1)
+    torch.testing.assert_close(
+        model(pixels).last_hidden_state, expected, atol=1e-4 * float(expected.abs().max()), rtol=1e-3
+    )
+
+
+def test_epsilon_matters() -> None:
+    state = source_state()
+    a, b = fold_efficientnet_lite(state), fold_efficientnet_lite(state, eps=1e-5)
+    assert not torch.allclose(a["stem.weight"], b["stem.weight"], rtol=1e-3)
+
+
+# ---------------------------------------------------------------- modules
+
+
+@pytest.mark.parametrize("size", [(64, 64), (96, 32), (65, 31)])
+def test_features_at_four_strides(size: tuple[int, int]) -> None:
+    model = EfficientNetLiteModel(EfficientNetLiteConfig(**SMALL))
+    out = model(torch.randn(2, 3, *size))
+    shapes = [tuple(f.shape) for f in out.intermediate_hidden_states]
+    assert shapes == [
+        (2, math.ceil(size[0] / s), math.ceil(size[1] / s), c) for s, c in ((4, 6), (8, 8), (16, 10), (32, 12))
+    ]
+    assert out.last_hidden_state is out.intermediate_hidden_states[-1]
+
+
+@torch.no_grad()
+def test_backbone_saved_and_loaded(tmp_path: object) -> None:
+    model = EfficientNetLiteModel(EfficientNetLiteConfig(**SMALL)).eval()
+    model.save_pretrained(tmp_path)
+    again = AutoModel.from_pretrained(tmp_path, local_files_only=True)
+    assert isinstance(again, EfficientNetLiteModel)
+    assert again.config.stages == SMALL["stages"]
+    pixels = torch.randn(1, 3, 32, 32)
+    assert torch.equal(model(pixels).last_hidden_state, again(pixels).last_hidden_state)
+
+
+def test_configurations_are_found_by_name() -> None:
+    assert isinstance(AutoConfig.for_model("unibiomed_efficientnet_lite"), EfficientNetLiteConfig)
+    assert isinstance(AutoConfig.for_model("unibiomed_shared_vision"), SharedVisionConfig)
+
+
+def test_default_lists_are_not_shared() -> None:
+    EfficientNetLiteConfig().stages[0][0] = 99  # type: ignore[index]
+    assert EfficientNetLiteConfig().stages[0][0] == 1  # type: ignore[index]
+
+
+def test_shared_vision_keeps_every_place() -> None:
+    model = SharedVisionModel(SharedVisionConfig(hidden_size=3))
+    features = torch.randn(2, 3, 2, 4)
+    tokens = model(features).last_hidden_state
+    assert tokens.shape == (2, 9, 3)
+    assert not tokens[:, 0].any()
+    for y in range(2):
+        for x in range(4):
+            assert torch.equal(tokens[:, 1 + 4 * y + x], features[:, :, y, x])
+    assert not any(p.requires_grad for p in model.parameters())
+
+
+def test_shared_vision_takes_the_model_s_precision() -> None:
+    assert SharedVisionModel(SharedVisionConfig()).bfloat16().dtype == torch.bfloat16

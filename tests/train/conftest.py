@@ -1,0 +1,184 @@
+"""A tiny data root, a tiny model with everything that trains it, and one whole training run to compare others with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from unibiomed.data import Record, load_records
+from unibiomed.model.modeling import UniBiomedModel
+from unibiomed.model.processing import UniBiomedProcessor
+from unibiomed.train.recipe import DataRecipe, ModelRecipe, Recipe, StageRecipe
+from unibiomed.train.stages import STAGES, AuxiliaryHeads, Mixture, Stage
+from unibiomed.train.store import ImageStore
+from unibiomed.train.trainer import make_model, make_optimizer, make_processor, train
+
+torch.set_num_threads(1)
+
+TINY = ModelRecipe(image_size=64, width=32, hidden_size=64, layers=1, vocab_size=300, encoder="random")
+RATES = {"backbone": 1e-3, "grounding": 1e-3, "language": 1e-3, "head": 1e-3}
+WEIGHTS = {"dense_weight": 1.0, "presence_weight": 0.3, "quality_weight": 0.3, "label_weight": 0.2}
+
+ABDOMEN = """
+name = "abdomen"
+licence = "CC0"
+adapter = "images"
+modality = "CT"
+site = "abdomen"
+split = { pattern = '^(train|val|test)' }
+
+[[targets]]
+name = "liver"
+masks = ["masks/{stem}_liver.png"]
+
+[[targets]]
+name = "spleen"
+masks = ["masks/{stem}_spleen.png"]
+"""
+COLON = """
+name = "colon"
+licence = "CC0"
+adapter = "images"
+modality = "endoscopy"
+site = "colon"
+abnormal_known = true
+split = { pattern = '^(train|val|test)' }
+label = { value = "Polyp", needs_finding = true }
+
+[[targets]]
+name = "polyp"
+abnormal = true
+"""
+REPORTS = """
+name = "reports"
+licence = "CC0"
+adapter = "reports"
+modality = "X-ray"
+site = "chest"
+text = ["findings"]
+
+[[tables]]
+file = "reports.csv"
+key = "uid"
+"""
+
+
+def save_image(path: Path, pixels: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+
+
+def blob(height: int, width: int, row: float, column: float, radius: float) -> np.ndarray:
+    """Disc mask, 255 inside."""
+    y, x = np.mgrid[:height, :width]
+    return (((y - row) ** 2 + (x - column) ** 2 < radius**2) * 255).astype(np.uint8)
+
+
+def make_data(root: Path) -> Path:
+    """Two image sets and some reports: grey noise with brighter discs; spleens are absent, some polyps are empty masks."""
+    rng = np.random.default_rng(0)
+    for name, entry in (("abdomen", ABDOMEN), ("colon", COLON), ("reports", REPORTS)):
+        (root / name).mkdir(parents=True)
+        (root / name / "dataset.toml").write_text(entry)
+    for number in range(9):
+        split = "train" if number < 6 else "val" if number < 8 else "test"
+        for name, suffix, (height, width) in (("abdomen", "_liver", (48, 64)), ("colon", "", (72, 60))):
+            empty = name == "colon" and number in (1, 3, 7)
+            radius = 0 if empty else 10 + number
+            mask = blob(height, width, rng.uniform(20, 30), rng.uniform(20, 40), radius)
+            grey = rng.integers(20, 90, (height, width)) + mask // 3
+            save_image(
+                root / name / "images" / f"{split}{number}.png", np.repeat(grey[..., None], 3, 2).astype(np.uint8)
+            )
+            save_image(root / name / "masks" / f"{split}{number}{suffix}.png", mask)
+    lines = [f"{number},Heart size is normal. Lung {number} is clear." for number in range(6)]
+    (root / "reports" / "reports.csv").write_text("\n".join(["uid,findings", *lines]) + "\n")
+    return root
+
+
+def stage_recipe(kind: str, **more: object) -> StageRecipe:
+    """A stage of two small steps."""
+    values: dict[str, object] = {
+        "name": kind,
+        "kind": kind,
+        "steps": 2,
+        "batch": 2,
+        "turns": 2,
+        "learning_rates": RATES,
+    }
+    values |= {"distill_weight": 1.0} if kind == "text" else WEIGHTS
+    return StageRecipe(**(values | more))  # type: ignore[arg-type]
+
+
+def tiny_recipe(**more: object) -> Recipe:
+    """Three stages of three steps, a checkpoint after every step."""
+    stages = [
+        stage_recipe("encoder", steps=3, learning_rates={k: RATES[k] for k in ("backbone", "grounding", "head")}),
+        stage_recipe("text", steps=3, batch=4, learning_rates={k: RATES[k] for k in ("language", "head")}),
+        # points: the mask losses draw random numbers of their own
+        stage_recipe("joint", steps=3, points=32),
+    ]
+    values: dict[str, object] = {"model": TINY, "data": DataRecipe(), "stages": stages, "checkpoint_minutes": 0.0}
+    return Recipe(**(values | more))  # type: ignore[arg-type]
+
+
+@dataclass
+class Kit:
+    """What a stage is made of."""
+
+    records: list[Record]
+    processor: UniBiomedProcessor
+    model: UniBiomedModel
+    heads: AuxiliaryHeads
+    store: ImageStore
+
+    def stage(
+        self, kind: str, *, records: list[Record] | None = None, data: DataRecipe | None = None, **more: object
+    ) -> Stage:
+        """A stage on all records, or on some."""
+        recipe = stage_recipe(kind, **more)
+        self.model.train().zero_grad(set_to_none=True)
+        self.heads.zero_grad(set_to_none=True)
+        make_optimizer(recipe, self.model, self.heads)
+        chosen = self.records if records is None else records
+        if kind != "text":
+            chosen = [record for record in chosen if record.image is not None]
+        mixture = Mixture(chosen, data or DataRecipe())
+        return STAGES[kind](recipe, self.model, self.heads, self.processor, self.store, mixture)
+
+
+@pytest.fixture(scope="session")
+def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Made-up data, read only."""
+    return make_data(tmp_path_factory.mktemp("data") / "root")
+
+
+@pytest.fixture(scope="session")
+def records(data_root: Path) -> list[Record]:
+    """Of all splits."""
+    return load_records(data_root)
+
+
+@pytest.fixture(scope="session")
+def kit(records: list[Record], tmp_path_factory: pytest.TempPathFactory) -> Kit:
+    """Shared by tests that leave the weights alone."""
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("kit")
+    chosen = [record for record in records if record.split == "train"]
+    processor = make_processor(TINY, chosen, folder / "processor")
+    model = make_model(TINY, processor)
+    heads = AuxiliaryHeads.for_records(chosen, TINY.width)
+    return Kit(chosen, processor, model, heads, ImageStore(chosen, TINY.image_size, folder / "cache"))
+
+
+@pytest.fixture(scope="session")
+def whole_run(data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of an unbroken run of `tiny_recipe`."""
+    out = tmp_path_factory.mktemp("whole") / "run"
+    assert train(tiny_recipe(), data_root, out, progress=False) == out / "model"
+    return out

@@ -1,0 +1,149 @@
+"""Recipes are read whole or refused with one line that names what is wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from unibiomed.errors import DataError
+from unibiomed.train.recipe import STAGE_KINDS, read_recipe
+
+NANO = Path(__file__).resolve().parents[2] / "recipes" / "nano.yaml"
+GOOD = """
+seed: 7
+checkpoint_minutes: 2
+model: {image_size: 64, width: 32, hidden_size: 64, layers: 1, vocab_size: 300, encoder: random}
+data: {power: 0.5, datasets: [one], weights: {one: 2}}
+stages:
+  - {name: first, kind: encoder, steps: 3, learning_rates: {backbone: 1.0e-3, head: 1}}
+  - {name: last, kind: joint, steps: 3, tasks: {segment: 1, ask: 0.5}, learning_rates: {grounding: 1.0e-3}}
+"""
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "recipe.yaml"
+    path.write_text(text)
+    return path
+
+
+def refused(folder: Path, text: str) -> str:
+    with pytest.raises(DataError) as caught:
+        read_recipe(write(folder, text))
+    message = str(caught.value)
+    assert "\n" not in message
+    assert "recipe.yaml" in message
+    return message
+
+
+def test_the_nano_recipe() -> None:
+    recipe = read_recipe(NANO)
+    assert [stage.kind for stage in recipe.stages] == list(STAGE_KINDS)
+    assert recipe.seed == 42
+    assert recipe.model.encoder == "efficientnet-lite0"
+    assert all(0 < rate < 0.1 for stage in recipe.stages for rate in stage.learning_rates.values())
+    assert "language" not in recipe.stages[0].learning_rates
+    assert set(recipe.stages[2].learning_rates) == {"backbone", "grounding", "language", "head"}
+
+
+def test_values_and_defaults(tmp_path: Path) -> None:
+    recipe = read_recipe(write(tmp_path, GOOD))
+    assert (recipe.seed, recipe.checkpoint_minutes, recipe.model.width) == (7, 2, 32)
+    assert recipe.data.datasets == ["one"] and recipe.data.weights == {"one": 2}
+    first, last = recipe.stages
+    assert (first.batch, first.clip, first.weight_decay, first.warmup, first.points) == (8, 1.0, 0.05, 0.05, 0)
+    assert last.tasks == {"segment": 1, "ask": 0.5}
+    bare = "model:\ndata:\nstages: [{name: a, kind: text, steps: 1, learning_rates: {head: 1}}]"
+    short = read_recipe(write(tmp_path, bare))
+    assert short.seed == 42 and short.data.datasets is None and short.model.image_size == 256
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        # unknown settings, at every level
+        ("seed: 7", "sead: 7", "'sead'"),
+        ("width: 32", "widht: 32", "model: unknown setting 'widht'"),
+        ("power: 0.5", "powr: 0.5", "data: unknown setting 'powr'"),
+        ("kind: joint, steps", "kind: joint, stepz", "stage 2: unknown setting 'stepz'"),
+        ("backbone: 1.0e-3", "backbon: 1.0e-3", "'backbon'"),
+        ("ask: 0.5", "aks: 0.5", "'aks'"),
+        # wrong types
+        ("seed: 7", "seed: seven", "'seed' should be int"),
+        ("seed: 7", "seed: true", "'seed' should be int"),
+        ("checkpoint_minutes: 2", "checkpoint_minutes: often", "'checkpoint_minutes'"),
+        ("image_size: 64", "image_size: 64.0", "'image_size' should be int"),
+        ("layers: 1", "layers: null", "'layers'"),
+        ("datasets: [one]", "datasets: one", "'datasets'"),
+        ("weights: {one: 2}", "weights: {one: two}", "'weights'"),
+        ("steps: 3, learning_rates", "steps: null, learning_rates", "'steps'"),
+        ("backbone: 1.0e-3", "backbone: 1e-3", "write 1.0e-3"),
+        ("backbone: 1.0e-3", "backbone: .nan", "'learning_rates'"),
+        ("{backbone: 1.0e-3, head: 1}", "0.1", "'learning_rates'"),
+        ("data: {power", "data: [] #{power", "data must be a table"),
+        ("  - {name: first", "  - first\n  - {name: first", "stage 1 must be a table"),
+        # out of range
+        ("kind: encoder", "kind: decoder", "'decoder'"),
+        ("kind: encoder", "kind: [encoder]", "'kind' should be str"),
+        ("name: last", "name: first", "two stages are named 'first'"),
+        ("steps: 3, tasks", "steps: 0, tasks", "at least one step"),
+        ("steps: 3, tasks", "steps: 3, batch: 0, tasks", "batch of one"),
+        ("steps: 3, tasks", "steps: 3, turns: 0, tasks", "one turn"),
+        ("steps: 3, tasks", "steps: 3, clip: -1, tasks", "'clip' is negative"),
+        ("ask: 0.5", "ask: -0.5", "'tasks' is negative"),
+        ("learning_rates: {grounding: 1.0e-3}", "learning_rates: {}", "trains nothing"),
+        ("image_size: 64", "image_size: 100", "multiple of 32"),
+        ("width: 32", "width: 24", "multiple of 16"),
+        ("hidden_size: 64", "hidden_size: 0", "multiple of 64"),
+        ("encoder: random", "encoder: magic", "unknown encoder 'magic'"),
+        # missing
+        ("name: first, ", "", "'name'"),
+        ("stages:", "stages: []\nother:", "at least one stage"),
+        ("stages:", "stages: 3\nother:", "at least one stage"),
+    ],
+)
+def test_broken_recipes_are_refused(tmp_path: Path, old: str, new: str, words: str) -> None:
+    assert GOOD.count(old) == 1
+    assert words in refused(tmp_path, GOOD.replace(old, new))
+
+
+def test_files_that_are_no_recipe(tmp_path: Path) -> None:
+    assert "not valid YAML" in refused(tmp_path, "stages: [")
+    assert "not valid YAML" in refused(tmp_path, "[" * 400)
+    assert "not valid YAML" in refused(tmp_path, "seed: 2020-99-99")
+    for text in ("", "# nothing", "- a list", "words"):
+        assert "nano.yaml" in refused(tmp_path, text)
+    (tmp_path / "recipe.yaml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(DataError, match=r"recipe\.yaml.*cannot be read: not text"):
+        read_recipe(tmp_path / "recipe.yaml")
+    with pytest.raises(DataError, match=r"none\.yaml.*No such file"):
+        read_recipe(tmp_path / "none.yaml")
+    with pytest.raises(DataError, match="cannot be read"):
+        read_recipe(tmp_path)
+
+
+LEAVES = st.none() | st.booleans() | st.integers(-9, 99) | st.floats() | st.sampled_from(["", "a", "1e-3"])
+VALUES = st.recursive(LEAVES, lambda v: st.lists(v, max_size=3) | st.dictionaries(st.sampled_from("ab"), v, max_size=2))
+
+
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    where=st.sampled_from(["model", "data", "stages", "seed", "checkpoint_minutes"]),
+    inner=st.sampled_from(["", "layers", "datasets", "power", "steps", "kind", "learning_rates", "tasks", "augment"]),
+    value=VALUES,
+)
+def test_any_value_is_read_or_refused_in_one_line(tmp_path: Path, where: str, inner: str, value: object) -> None:
+    values = yaml.safe_load(GOOD)
+    if not inner or where in ("seed", "checkpoint_minutes"):
+        values[where] = value
+    elif where == "stages":
+        values[where][0][inner] = value
+    else:
+        values[where][inner] = value
+    try:
+        read_recipe(write(tmp_path, yaml.safe_dump(values)))
+    except DataError as error:
+        assert "\n" not in str(error)

@@ -1,0 +1,341 @@
+"""What each stage reads, and which parts its losses teach."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import random
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from unibiomed.errors import DataError
+from unibiomed.model.processing import END, IMAGE_TOKEN, IMAGENET_MEAN, IMAGENET_STD
+from unibiomed.train.recipe import DataRecipe
+from unibiomed.train.stages import IGNORE, AuxiliaryHeads, Mixture, Stage, encode_turn, normalise_batch, pad
+from unibiomed.train.trainer import part_of
+
+from .conftest import RATES, TINY, Kit
+
+KINDS = ("encoder", "text", "joint")
+
+
+def same(one: Any, other: Any) -> bool:
+    if isinstance(one, torch.Tensor):
+        return torch.equal(one, other)
+    return one == other
+
+
+def pixels_of(images: torch.Tensor) -> torch.Tensor:
+    """Images of a batch in 0 to 255 again."""
+    mean, std = torch.tensor(IMAGENET_MEAN).view(3, 1, 1), torch.tensor(IMAGENET_STD).view(3, 1, 1)
+    return ((images * std + mean) * 255).round()
+
+
+def green(images: torch.Tensor) -> torch.Tensor:
+    return (pixels_of(images) == torch.tensor([0.0, 255, 0]).view(3, 1, 1)).all(1)
+
+
+def learn(stage: Stage, seed: int = 0) -> dict[str, float]:
+    losses = stage.losses(stage.batch(random.Random(seed)))
+    torch.stack(list(losses.values())).sum().backward()
+    return {name: float(value.detach()) for name, value in losses.items()}
+
+
+def moved(kit: Kit) -> set[str]:
+    """Parts, and single heads, that have a gradient that is not zero."""
+    found = set()
+    for prefix, module in (("", kit.model), ("aux.", kit.heads)):
+        for name, parameter in module.named_parameters():
+            if parameter.grad is not None and bool(parameter.grad.any()):
+                found.add(f"{prefix}{name.split('.')[0]}" if prefix else part_of(name))
+    return found
+
+
+def answers(kit: Kit, batch: dict[str, Any]) -> list[str]:
+    return [kit.processor.decode(row[row != IGNORE].tolist()) for row in batch["labels"]]
+
+
+# ---------------------------------------------------------------- what is read
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_batch_depends_on_its_own_chance_alone(kit: Kit, kind: str) -> None:
+    stage = kit.stage(kind, batch=3)
+    first = stage.batch(random.Random(5))
+    torch.manual_seed(99)
+    stage.batch(random.Random(6))
+    again = stage.batch(random.Random(5))
+    assert first.keys() == again.keys()
+    assert all(same(first[name], again[name]) for name in first)
+    other = stage.batch(random.Random(6))
+    assert not all(same(first[name], other[name]) for name in first)
+
+
+@pytest.mark.parametrize("augment", [0.0, 1.0])
+def test_a_truth_for_every_seg(kit: Kit, augment: float) -> None:
+    stage = kit.stage("joint", batch=4, turns=3, augment=augment)
+    seg = kit.model.config.seg_token_id
+    counts = set()
+    for seed in range(12):
+        batch = stage.batch(random.Random(seed))
+        asked = int((batch["labels"] == seg).sum())
+        assert asked == (len(batch["truth"]) if batch["truth"].shape[-1] > 1 else 0)
+        assert not bool(((batch["input_ids"] == seg) & (batch["labels"] == IGNORE)).any())
+        assert len(batch["image_index"]) == len(batch["input_ids"])
+        assert batch["image_index"].tolist() == sorted(batch["image_index"].tolist())
+        assert set(batch["image_index"].tolist()) == set(range(4))
+        assert len(batch["label"]) == len(batch["images"]) == 4
+        counts.add(asked)
+    assert len(counts) > 2
+
+
+def test_truths_stand_in_the_order_of_the_seg(kit: Kit) -> None:
+    """Without augmentation, the truth of each ``[SEG]`` is the mask of the target that its question names."""
+    stage = kit.stage("joint", batch=4, augment=0.0, tasks={"segment": 1.0, **dict.fromkeys(OTHERS, 0.0)})
+    liver = {key: kit.store.load(key)[1] for key in kit.store.row if key.startswith("abdomen")}
+    seen = set()
+    for seed in range(8):
+        batch = stage.batch(random.Random(seed))
+        prompts = [kit.processor.decode(row.tolist()) for row in batch["input_ids"]]
+        assert len(prompts) == len(batch["truth"])  # one target a question here
+        for prompt, truth, image in zip(prompts, batch["truth"], batch["image_index"], strict=True):
+            picture = pixels_of(batch["images"][image])
+            key = next(k for k in kit.store.row if torch.equal(picture, as_image(kit, k)))
+            question = prompt.split("<|assistant|>")[0]
+            if "liver" in question and key in liver:
+                assert torch.equal((truth * 255).round().byte(), torch.from_numpy(liver[key][0].copy()))
+                seen.add("liver")
+            elif "spleen" in question:
+                assert not truth.any()
+                seen.add("spleen")
+    assert seen == {"liver", "spleen"}
+
+
+OTHERS = ("recognize", "report", "ask", "classify", "describe")
+
+
+def as_image(kit: Kit, key: str) -> torch.Tensor:
+    return torch.from_numpy(kit.store.load(key)[0].copy()).permute(2, 0, 1).float()
+
+
+def test_only_the_answer_and_its_end_are_learned(kit: Kit) -> None:
+    question, answer = "Segment the liver.", "It is [SEG]. Liver"
+    ids, labels = encode_turn(kit.processor, question, answer, 4)
+    assert len(ids) == len(labels)
+    learned = [(i, label) for i, label in zip(ids, labels, strict=True) if label != IGNORE]
+    assert all(i == label for i, label in learned)
+    assert kit.processor.decode([label for _, label in learned]) == answer + END
+    start = len(ids) - len(learned)
+    assert set(labels[:start]) == {IGNORE}
+    prompt = kit.processor.decode(ids[:start])
+    assert prompt.startswith("<|user|>\n<img>" + IMAGE_TOKEN * 4 + "</img>") and prompt.endswith("<|assistant|>\n")
+    for kind in ("text", "joint"):
+        batch = kit.stage(kind, batch=4).batch(random.Random(1))
+        for row, row_labels, mask in zip(batch["input_ids"], batch["labels"], batch["attention_mask"], strict=True):
+            first = int((row_labels != IGNORE).nonzero()[0])
+            assert torch.equal(row[first : int(mask.sum())], row_labels[first : int(mask.sum())])
+            assert kit.processor.decode(row[:first].tolist()).endswith("<|assistant|>\n")
+            assert int((row == kit.model.config.mllm_config.image_token_id).sum()) == (4 if kind == "joint" else 0)
+        assert all(text.endswith(END) for text in answers(kit, batch))
+
+
+def test_pad() -> None:
+    batch = pad([([5, 6, 7], [IGNORE, 6, 7]), ([8], [8])])
+    assert batch["input_ids"].tolist() == [[5, 6, 7], [8, 0, 0]]
+    assert batch["labels"].tolist() == [[IGNORE, 6, 7], [8, IGNORE, IGNORE]]
+    assert batch["attention_mask"].tolist() == [[1, 1, 1], [1, 0, 0]]
+
+
+def test_normalise_batch() -> None:
+    images = [torch.tensor(IMAGENET_MEAN).view(3, 1, 1).expand(3, 2, 2), torch.ones(3, 2, 2)]
+    out = normalise_batch(images)
+    assert out.shape == (2, 3, 2, 2) and not out[0].any()
+    assert out[1, :, 0, 0].tolist() == pytest.approx(
+        [(1 - m) / s for m, s in zip(IMAGENET_MEAN, IMAGENET_STD, strict=True)]
+    )
+
+
+@pytest.mark.parametrize("task", ["classify", "describe"])
+def test_boxed_turns_draw_a_green_outline(kit: Kit, task: str) -> None:
+    stage = kit.stage("joint", batch=3, augment=0.0, tasks={"classify": 0.0, "describe": 0.0, task: 1.0})
+    boxed = 0
+    for seed in range(4):
+        batch = stage.batch(random.Random(seed))
+        for outline in green(batch["images"]):
+            if not outline.any():
+                continue  # nothing there to put a box around
+            rows, columns = outline.any(1).nonzero()[:, 0], outline.any(0).nonzero()[:, 0]
+            y0, y1, x0, x1 = int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1
+            expected = torch.zeros_like(outline)
+            expected[y0:y1, x0:x1] = True
+            expected[y0 + 2 : y1 - 2, x0 + 2 : x1 - 2] = False
+            assert torch.equal(outline, expected)
+            boxed += 1
+    assert boxed >= 6
+
+
+def test_other_tasks_draw_nothing(kit: Kit) -> None:
+    stage = kit.stage("joint", batch=4, augment=0.0, tasks={"classify": 0.0, "describe": 0.0})
+    assert not any(green(stage.batch(random.Random(seed))["images"]).any() for seed in range(6))
+
+
+def test_encoder_targets_fit_their_truths(kit: Kit) -> None:
+    stage = kit.stage("encoder", batch=3, augment=0.0)
+    names = list(kit.heads.targets)
+    there = {name: 0 for name in names}
+    absent = {name: 0 for name in names}
+    for seed in range(15):
+        batch = stage.batch(random.Random(seed))
+        assert len(batch["truth"]) == len(batch["target"]) == len(batch["image_index"])
+        assert all(1 <= int((batch["image_index"] == image).sum()) <= 2 for image in range(3))
+        for target, truth in zip(batch["target"].tolist(), batch["truth"], strict=True):
+            (there if truth.max() > 0.5 else absent)[names[target]] += 1
+        dense = zip(batch["dense_image"].tolist(), batch["dense_target"].tolist(), batch["dense_truth"], strict=True)
+        for image, target, truth in dense:
+            rows = (batch["image_index"] == image) & (batch["target"] == target)
+            assert all(torch.equal(truth, other) for other in batch["truth"][rows])
+    assert there["liver"] and there["polyp"] and not there["spleen"]
+    assert absent["liver"] and absent["polyp"] and absent["spleen"]
+
+
+def test_a_data_set_with_one_target(kit: Kit) -> None:
+    """No other target can be asked for in vain: the image's own is asked again."""
+    colon = [record for record in kit.records if record.dataset == "colon"]
+    stage = kit.stage("encoder", records=colon, batch=2)
+    stage.heads = AuxiliaryHeads.for_records(colon, TINY.width)
+    for seed in range(10):
+        batch = stage.batch(random.Random(seed))
+        assert set(batch["target"].tolist()) == {0}
+        assert set(batch["image_index"].tolist()) == {0, 1}
+
+
+def test_text_knows_the_target_only_where_it_is_sure(kit: Kit) -> None:
+    stage = kit.stage("text", batch=8)
+    liver = kit.heads.targets["liver"]
+    assert stage._target("Segment the liver.", "It is [SEG].") == liver  # type: ignore[attr-defined]
+    for question, answer in (
+        ("Segment the liver.", "No."),
+        ("Segment the liver and the spleen.", "It is [SEG]."),
+        ("Segment the liver.", "<p> liver </p> [SEG]"),
+        ("Segment the liver.", "[SEG] [SEG]"),
+        ("Any abnormality?", "It is [SEG]. Polyp"),
+    ):
+        assert stage._target(question, answer) == -1  # type: ignore[attr-defined]
+    batch = stage.batch(random.Random(0))
+    assert len(batch["target"]) == len(batch["input_ids"]) == 8
+
+
+def test_mixture_draws_by_size_and_weight(kit: Kit) -> None:
+    shown = [record for record in kit.records if record.image is not None]
+    some = [r for r in shown if r.dataset == "abdomen"] + [r for r in shown if r.dataset == "colon"][:2]
+    mixture = Mixture(some, DataRecipe(power=0.5, weights={"colon": 2.0}))
+    assert mixture.names == ["abdomen", "colon"]
+    assert mixture.weights == pytest.approx([math.sqrt(6), 2 * math.sqrt(2)])
+    rng = random.Random(0)
+    drawn = [mixture.draw(rng).dataset for _ in range(2000)]
+    expected = math.sqrt(6) / (math.sqrt(6) + 2 * math.sqrt(2))
+    assert drawn.count("abdomen") / 2000 == pytest.approx(expected, abs=0.04)
+    only = Mixture(some, DataRecipe(weights={"colon": 0.0}))
+    assert {only.draw(rng).dataset for _ in range(50)} == {"abdomen"}
+
+
+def test_stages_that_find_nothing_say_so(kit: Kit, monkeypatch: pytest.MonkeyPatch) -> None:
+    bare = [replace(r, regions=(), label=None, attributes={}) for r in kit.records if r.image is not None]
+    with pytest.raises(DataError, match="'encoder' needs images with masks"):
+        kit.stage("encoder", records=bare).batch(random.Random(0))
+    monkeypatch.setattr("unibiomed.train.stages.MAX_MISSES", 20)
+    nothing = dict.fromkeys((*OTHERS, "segment"), 0.0)
+    with pytest.raises(DataError, match="'joint': no training image answers"):
+        kit.stage("joint", tasks=nothing).batch(random.Random(0))
+    monkeypatch.setattr("unibiomed.train.stages.text_corpus", lambda *_: iter(()))
+    with pytest.raises(DataError, match="'text' needs texts"):
+        kit.stage("text").batch(random.Random(0))
+
+
+# ---------------------------------------------------------------- what is learned
+
+
+def rates(*parts: str) -> dict[str, float]:
+    return {part: RATES[part] for part in parts}
+
+
+def test_encoder_stage_learns(kit: Kit) -> None:
+    losses = learn(kit.stage("encoder", batch=4, learning_rates=rates("backbone", "grounding", "head")))
+    assert set(losses) == {"mask", "presence", "quality", "dense", "label"}
+    assert all(math.isfinite(value) and value > 0 for value in losses.values())
+    assert moved(kit) == {"backbone", "grounding", "aux.prompts", "aux.dense", "aux.label"}
+
+
+def test_text_stage_learns(kit: Kit) -> None:
+    losses = learn(kit.stage("text", batch=16, learning_rates=rates("language", "head")))
+    assert set(losses) == {"text", "distill"}
+    assert losses["text"] == pytest.approx(math.log(300), rel=0.2)  # untrained: every token alike
+    assert moved(kit) == {"language", "head"}  # the grounding head; the encoder's prompts are what it is drawn to
+
+
+def test_joint_stage_learns(kit: Kit) -> None:
+    losses = learn(kit.stage("joint", batch=4))
+    assert set(losses) == {"text", "mask", "presence", "quality", "dense", "label"}
+    assert all(math.isfinite(value) and value > 0 for value in losses.values())
+    assert moved(kit) == {"backbone", "grounding", "language", "head", "aux.dense", "aux.label"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "parts"),
+    [
+        *itertools.product(["joint"], [*itertools.combinations(sorted(RATES), 2), ("language",)]),
+        ("text", ("language",)),
+    ],
+)
+def test_frozen_parts_have_no_gradient(kit: Kit, kind: str, parts: tuple[str, ...]) -> None:
+    stage = kit.stage(kind, batch=2, learning_rates=rates(*parts))
+    learn(stage)
+    assert {"head" if name.startswith("aux.") else name for name in moved(kit)} == set(parts)
+    for name, parameter in kit.model.named_parameters():
+        assert parameter.requires_grad == (part_of(name) in parts and not name.endswith("dtype_anchor")), name
+        assert parameter.requires_grad or parameter.grad is None, name
+
+
+@torch.no_grad()
+def test_weights_of_losses(kit: Kit) -> None:
+    """Each weight scales its own loss; at 0 the loss is not computed."""
+    batch = kit.stage("joint", batch=4).batch(random.Random(3))
+    single = kit.stage("joint").losses(batch)
+    double = kit.stage("joint", dense_weight=2.0, presence_weight=0.6, quality_weight=0.6, label_weight=0.4).losses(
+        batch
+    )
+    for name in ("dense", "presence", "quality", "label"):
+        assert float(double[name]) == pytest.approx(2 * float(single[name]), rel=1e-4), name
+    assert float(double["mask"]) == pytest.approx(float(single["mask"]), rel=1e-4)
+    plain = kit.stage("joint", dense_weight=0.0, presence_weight=0.0, quality_weight=0.0, label_weight=0.0).losses(
+        batch
+    )
+    assert set(plain) == {"text", "mask"}
+
+
+def test_batches_without_masks(kit: Kit) -> None:
+    stage = kit.stage("joint", tasks={"ask": 1.0, **dict.fromkeys(["segment", "recognize", "report"], 0.0)})
+    stage.recipe.tasks.update(classify=0.0, describe=0.0)
+    losses = learn(stage)
+    assert "mask" not in losses and math.isfinite(losses["text"])
+
+
+def test_heads_are_named_by_the_records(kit: Kit) -> None:
+    assert list(kit.heads.targets) == ["liver", "polyp", "spleen"]
+    assert list(kit.heads.labels) == ["No findings", "Polyp"]
+    assert isinstance(kit.heads.dense, nn.Conv2d) and kit.heads.dense.out_channels == 3
+    labels = set()
+    for seed in range(10):
+        batch = kit.stage("encoder", batch=4, augment=0.0).batch(random.Random(seed))
+        for image, label in enumerate(batch["label"].tolist()):
+            truths = batch["dense_truth"][(batch["dense_image"] == image) & (batch["dense_target"] == 1)]
+            if len(truths):  # a colon: its label is "Polyp" only where one is there
+                assert label == (1 if truths.max() > 0.5 else 0)
+            else:
+                assert label == -1
+            labels.add(label)
+    assert labels == {-1, 0, 1}
