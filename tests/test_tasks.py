@@ -1,4 +1,4 @@
-"""What is asked and how the answer is read, from the paper's forms of answers to anything a model or a user may write."""
+"""What is asked and how the answer is read: the paper's forms of answers, and whatever a model or a user may write."""
 
 from __future__ import annotations
 

@@ -55,8 +55,8 @@ class Script:
         Presence logits of the masks, in turn; the first one again for those that are left.
     logits : callable
         Makes the (side, side) mask logits of the k-th ``[SEG]``; a box in the upper left by default.
-    questions : list of str
-        All that was asked.
+    questions, decoded : list
+        All that was asked, and how many masks each call of the decoder made.
     """
 
     def __init__(self) -> None:
@@ -64,6 +64,7 @@ class Script:
         self.presence = [8.0]
         self.logits: Callable[[int], torch.Tensor] = upper_left
         self.questions: list[str] = []
+        self.decoded: list[int] = []
         self.probability = 0.9
         self.finished = True
 
@@ -78,6 +79,7 @@ class Script:
 
         def decode_masks(self: UniBiomedModel, maps: object, prompts: torch.Tensor) -> MaskPrediction:
             n = len(prompts)
+            script.decoded.append(n)
             presence = [script.presence[k] if k < len(script.presence) else script.presence[0] for k in range(n)]
             return MaskPrediction(
                 logits=torch.stack([script.logits(k) for k in range(n)])[:, None],

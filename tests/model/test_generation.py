@@ -1,4 +1,4 @@
-"""Answers: the same alone and in company, the same as a plain loop without a cache, and each [SEG] with its own state."""
+"""Answers: the same alone, in company and in a plain loop without a cache; each [SEG] with a state of its own."""
 
 from __future__ import annotations
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import asdict
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -105,7 +105,7 @@ def test_grids_of_one_size_never_tie() -> None:
     # the published order within one number of tiles is that of a Python set; here it may not matter
     grids = [(i, j) for i in range(1, 13) for j in range(1, 12 // i + 1)]
     ratios = sorted({Fraction(i, j) for i, j in grids})
-    for aspect in [*ratios, *((a + b) / 2 for a, b in zip(ratios, ratios[1:], strict=False))]:
+    for aspect in [*ratios, *((a + b) / 2 for a, b in pairwise(ratios))]:
         distances = [abs(aspect - Fraction(i, j)) for i, j in grids]
         sizes = [i * j for (i, j), d in zip(grids, distances, strict=True) if d == min(distances)]
         assert len(sizes) == len(set(sizes))
@@ -149,11 +149,10 @@ def test_one_tile_has_no_thumbnail() -> None:
 def test_sam2_pixels_use_constants_in_bfloat16_as_published() -> None:
     image = picture(90, 60)
     square = image.resize((64, 64), Image.Resampling.BICUBIC)
-    # 8 bits of precision: 0.485 lies between 124/256 and 125/256 of its power of two, and so on
-    rounded = [np.array([math.ldexp(round(v * 2**s), -s) for v, s in zip(c, e, strict=True)]) for c, e in
-               ((MEAN, (9, 9, 9)), (STD, (10, 10, 10)))]  # fmt: skip
+    # bfloat16 keeps 8 significant bits: steps of 1/512 in [0.25, 0.5), of 1/1024 in [0.125, 0.25)
+    mean, std = np.round(MEAN * 512) / 512, np.round(STD * 1024) / 1024
     published = SMALL.grounding_pixels(image)
-    np.testing.assert_allclose(published, normalised(square, *rounded), atol=1e-5)
+    np.testing.assert_allclose(published, normalised(square, mean, std), atol=1e-5)
     exact = UniBiomedProcessor(TOKENIZER, ProcessorSettings(64, 56, 12, 4, False)).grounding_pixels(image)
     np.testing.assert_allclose(exact, normalised(square, MEAN, STD), atol=1e-5)
     assert 1e-3 < float((published - exact).abs().max()) < 1e-2

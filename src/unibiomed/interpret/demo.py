@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from importlib.resources import files
+import os
+from importlib.resources import as_file, files
+from importlib.resources.abc import Traversable
 from pathlib import Path
 
 from unibiomed.errors import OutputError
@@ -14,27 +16,34 @@ from .result import Result
 TARGETS = ("optic disc", "optic cup", "retinal vessel")
 
 
-def demo_file() -> bytes:
-    """A fundus photograph that scikit-image ships (CC0; M. Häggström, Medical gallery 2014), as the bytes of a JPEG."""
-    return (files("skimage") / "data" / "retina.jpg").read_bytes()
+def demo_file() -> Traversable:
+    """A fundus photograph that scikit-image ships (CC0; M. Häggström, Medical gallery 2014), a JPEG."""
+    return files("skimage") / "data" / "retina.jpg"
 
 
 def run_demo(model: Interpreter, out: Path) -> list[Result]:
-    """Ask for three targets and for the modality; write the photograph and the results into `out`.
+    """Ask for three targets and for the modality; write the results and the photograph into `out`.
 
     Raises
     ------
     OutputError
         If `out` cannot be written.
     """
-    path = out / "retina.jpg"
-    try:
-        path.write_bytes(demo_file())
-    except OSError as error:
-        raise OutputError(f"cannot write '{path}': {error.strerror}; choose another folder with --out") from error
-    image = read_image(path)
+    with as_file(demo_file()) as file:
+        image = read_image(file)
     seen = model.encode(MedicalImage(image.pixels, modality="fundus", source=image.source, details=image.details))
     segmented = model.interpret(seen, "segment", targets=TARGETS)
     segmented.save(out, "retina")
+    _copy(demo_file().read_bytes(), out / "retina.jpg")
     asked = model.interpret(seen, "ask", question="Which imaging modality is this?")
     return [segmented, asked]
+
+
+def _copy(content: bytes, path: Path) -> None:
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        part.write_bytes(content)
+        part.replace(path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise OutputError(f"cannot write '{path}': {error.strerror}; choose another folder with --out") from error

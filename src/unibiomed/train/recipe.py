@@ -74,6 +74,8 @@ class StageRecipe:
     """Weight of the auxiliary image label head."""
     distill_weight: float = 0.0
     """Weight that pulls the prompt of `[SEG]` towards the encoder stage's prompt of that target."""
+    prompted: int = 0
+    """Joint stage: masks an image that are also asked for by the encoder stage's learned prompts."""
     tasks: dict[str, float] = field(default_factory=dict)
     """Share of each task among the questions; empty for the default mixture."""
     augment: float = 1.0

@@ -257,6 +257,12 @@ class JointStage(Stage):
             number = len(batch["images"])
             batch["images"].append(image)
             self._dense_targets(record, masks, number, batch)
+            if not boxed:
+                asked = rng.sample(range(len(record.regions)), min(self.recipe.prompted, len(record.regions)))
+                for k in asked:
+                    batch["prompt_image"].append(number)
+                    batch["prompt_target"].append(self.heads.targets[record.regions[k].target])
+                    batch["prompt_truth"].append(masks.get(k, empty))
             for turn in turns:
                 batch["image_index"].append(number)
                 sequences.append(encode_turn(self.processor, turn.question, turn.answer, tokens))
@@ -282,6 +288,11 @@ class JointStage(Stage):
         if out.masks is not None:
             assert len(out.seg_rows) == len(batch["truth"]), "a [SEG] for each mask"
             losses |= self._mask_losses(out.masks, batch["truth"])
+        if len(batch["prompt_truth"]):
+            prompts = self.heads.prompts(batch["prompt_target"])
+            masks = self.model.decode_masks(features.maps, prompts, batch["prompt_image"])
+            parts = self._mask_losses(masks, batch["prompt_truth"])
+            losses["prompted"] = torch.stack(list(parts.values())).sum()
         return losses | self._auxiliary(features, batch)
 
 
@@ -309,9 +320,9 @@ def pad(sequences: list[tuple[list[int], list[int]]]) -> dict[str, torch.Tensor]
 def _stack(batch: dict[str, Any]) -> dict[str, Any]:
     out = dict(batch)
     out["images"] = normalise_batch(batch["images"])
-    for name in ("truth", "dense_truth"):
+    for name in ("truth", "dense_truth", "prompt_truth"):
         out[name] = torch.stack(batch[name]) if batch.get(name) else torch.zeros(0, 1, 1)
-    for name in ("image_index", "target", "dense_image", "dense_target", "label"):
+    for name in ("image_index", "target", "dense_image", "dense_target", "prompt_image", "prompt_target", "label"):
         if name in batch:
             out[name] = torch.tensor(batch[name])
     return out

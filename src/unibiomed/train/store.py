@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -85,7 +84,6 @@ class ImageStore:
         masks.flush()
         np.save(self.folder / "areas.npy", areas)
         (self.folder / "done").touch()
-        os.sync()
 
     def __len__(self) -> int:
         return len(self.records)
