@@ -8,6 +8,7 @@ from PIL import Image
 
 from unibiomed.errors import OutputError
 from unibiomed.findings import Interpretation
+from unibiomed.interpret import demo
 from unibiomed.interpret.demo import TARGETS, demo_file, run_demo
 
 
@@ -37,7 +38,9 @@ def test_the_demo_asks_and_writes(interpreter, script, tmp_path):
     assert script.questions[0] == "Please segment the optic disc in the fundus image."
 
 
-def test_a_folder_that_cannot_be_written(interpreter, script, tmp_path):
+def test_a_folder_that_cannot_be_written(interpreter, script, picture, monkeypatch, tmp_path):
+    Image.fromarray(picture).save(tmp_path / "small.jpg")
+    monkeypatch.setattr(demo, "demo_file", lambda: tmp_path / "small.jpg")
     script.says = lambda question: "It is [SEG]."
     (tmp_path / "file").write_text("here first")
     with pytest.raises(OutputError):

@@ -80,7 +80,7 @@ def blob(height: int, width: int, row: float, column: float, radius: float) -> n
 
 
 def make_data(root: Path) -> Path:
-    """Two image sets and some reports: grey noise with brighter discs; spleens are absent, some polyps are empty masks."""
+    """Two image sets and some reports: grey noise with brighter discs; no spleens, and some polyp masks are empty."""
     rng = np.random.default_rng(0)
     for name, entry in (("abdomen", ABDOMEN), ("colon", COLON), ("reports", REPORTS)):
         (root / name).mkdir(parents=True)
@@ -116,12 +116,12 @@ def stage_recipe(kind: str, **more: object) -> StageRecipe:
 
 
 def tiny_recipe(**more: object) -> Recipe:
-    """Three stages of three steps, a checkpoint after every step."""
+    """Three short stages, a checkpoint after every step."""
     stages = [
         stage_recipe("encoder", steps=3, learning_rates={k: RATES[k] for k in ("backbone", "grounding", "head")}),
-        stage_recipe("text", steps=3, batch=4, learning_rates={k: RATES[k] for k in ("language", "head")}),
+        stage_recipe("text", batch=4, learning_rates={k: RATES[k] for k in ("language", "head")}),
         # points: the mask losses draw random numbers of their own
-        stage_recipe("joint", steps=3, points=32),
+        stage_recipe("joint", points=32, prompted=1),
     ]
     values: dict[str, object] = {"model": TINY, "data": DataRecipe(), "stages": stages, "checkpoint_minutes": 0.0}
     return Recipe(**(values | more))  # type: ignore[arg-type]

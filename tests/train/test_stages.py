@@ -339,3 +339,15 @@ def test_heads_are_named_by_the_records(kit: Kit) -> None:
                 assert label == -1
             labels.add(label)
     assert labels == {-1, 0, 1}
+
+
+def test_an_empty_mask_teaches_no_findings(kit: Kit) -> None:
+    """The store leaves empty masks out; the questions must still know that the target is absent, not unknown."""
+    normal = [r for r in kit.records if r.dataset == "colon" and r.key in kit.store.row and not kit.store.present(r.key)]
+    assert normal
+    stage = kit.stage("joint", records=normal, tasks={"recognize": 1.0, **dict.fromkeys(("segment", "report"), 0.0)})
+    batch = stage.batch(random.Random(0))
+    answers = [
+        kit.processor.decode(row[row != IGNORE].tolist()) for row in batch["labels"] if bool((row != IGNORE).any())
+    ]
+    assert "No findings<|end|>" in answers

@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -237,7 +238,9 @@ class JointStage(Stage):
         while len(batch["images"]) < self.recipe.batch:
             record = self.mixture.draw(rng)
             image, masks = augment(record, *self.store.load(record.key), rng, strength=self.recipe.augment)
-            solid = {j: (mask > 0.5).numpy() for j, mask in masks.items()}
+            # the store leaves empty masks out, but "No findings" is said only of what is known to be empty
+            nothing = np.zeros((self.store.size, self.store.size), dtype=bool)
+            solid = {j: (masks[j] > 0.5).numpy() if j in masks else nothing for j in range(len(record.regions))}
             boxable = [j for j, mask in solid.items() if mask.any()]
             boxed = bool(boxable) and rng.random() < sum(self.recipe.tasks.get(t, 0.15) for t in BOX_TASKS)
             weights = {t: w for t, w in self._task_weights().items() if (t in BOX_TASKS) == boxed}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import csv
+import json
 import math
 import random
 import time
@@ -15,7 +16,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from unibiomed.data import load_records
+from unibiomed.data import load_catalog, load_records
 from unibiomed.data.conversation import corpus_texts
 from unibiomed.data.records import Record
 from unibiomed.errors import DataError
@@ -239,7 +240,9 @@ def train(recipe: Recipe, data: Path, out: Path, *, progress: bool = True) -> Pa
     if held_out:
         val_store = ImageStore(held_out, recipe.model.image_size, out / "cache")
         calibrate_scores(model, processor, val_store, held_out, recipe.seed, progress=progress)
-    return export(model, processor, out / "model")
+    folder = export(model, processor, out / "model")
+    write_card(folder, model, {e.name: e.licence for e in load_catalog(data) if e.name in {r.dataset for r in records}})
+    return folder
 
 
 def _run_stage(
@@ -291,6 +294,27 @@ def _run_stage(
             if time.monotonic() - saved > 60 * recipe.checkpoint_minutes:
                 save_checkpoint(folder, modules, optimizer, {"stage": number, "step": step + 1})
                 saved = time.monotonic()
+
+
+def write_card(folder: Path, model: nn.Module, licences: dict[str, str]) -> None:
+    """Write ``card.json``: what a model folder is, for ``unibiomed info`` and for whoever finds it.
+
+    Parameters
+    ----------
+    folder : Path
+        The model folder.
+    model : torch.nn.Module
+    licences : dict of str to str
+        Data sets the model was trained on, with their licences as stated.
+    """
+    card = {
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "licence": "research use only: the strictest terms of the data sets apply",
+        "use": "not for clinical use without validation",
+        "trained_on": licences,
+    }
+    with writing(folder):
+        (folder / "card.json").write_text(json.dumps(card, indent=2) + "\n")
 
 
 def export(model: UniBiomedModel, processor: UniBiomedProcessor, folder: Path) -> Path:
