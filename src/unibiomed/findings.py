@@ -19,6 +19,9 @@ from unibiomed.errors import InputError
 
 Box = tuple[int, int, int, int]
 
+NO_FINDINGS = "No findings"
+"""Label of the one finding, with an all-zero mask, of an image that shows nothing abnormal."""
+
 SCHEMA = 1
 MAX_MASK_PIXELS = 2**27
 MAX_DECODED_PIXELS = 2**30

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from .errors import InputError
+from .findings import NO_FINDINGS
 
 SEG = "[SEG]"
 PHRASE_START, PHRASE_END = "<p>", "</p>"
-NO_FINDINGS = "No findings"
 _MARKS = re.compile(r"<\|[^<>|\s]*\|>|</?(?:img|p|vp)>|<image>|<IMG_CONTEXT>")
 
 

@@ -343,7 +343,8 @@ def test_heads_are_named_by_the_records(kit: Kit) -> None:
 
 def test_an_empty_mask_teaches_no_findings(kit: Kit) -> None:
     """The store leaves empty masks out; the questions must still know that the target is absent, not unknown."""
-    normal = [r for r in kit.records if r.dataset == "colon" and r.key in kit.store.row and not kit.store.present(r.key)]
+    colon = [record for record in kit.records if record.dataset == "colon" and record.key in kit.store.row]
+    normal = [record for record in colon if not kit.store.present(record.key)]
     assert normal
     stage = kit.stage("joint", records=normal, tasks={"recognize": 1.0, **dict.fromkeys(("segment", "report"), 0.0)})
     batch = stage.batch(random.Random(0))

@@ -16,12 +16,10 @@ import numpy as np
 from PIL import Image
 
 from unibiomed.errors import DataError
+from unibiomed.findings import NO_FINDINGS
 from unibiomed.images.modality import MODALITIES
 
 __all__ = ["NO_FINDINGS", "SPLITS", "QuestionAnswer", "Record", "Region", "summarise"]
-
-NO_FINDINGS = "No findings"
-"""The label of an image that is known to show nothing abnormal."""
 
 SPLITS = ("train", "val", "test")
 MAX_MASK_PIXELS = 100_000_000

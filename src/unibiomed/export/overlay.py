@@ -7,7 +7,7 @@ from PIL import Image, ImageDraw
 
 from unibiomed.errors import InputError
 from unibiomed.export.lettering import Color, Lettering
-from unibiomed.export.wording import DISCLAIMER, NOT_FOUND, UNKNOWN, percent, plain, square_mm
+from unibiomed.export.wording import DISCLAIMER, UNKNOWN, absence, percent, plain, square_mm
 from unibiomed.findings import Finding, Interpretation
 
 # Okabe and Ito, "Color Universal Design" (2008), without black; the order keeps neighbours in a list far apart.
@@ -189,7 +189,7 @@ class _Sheet:
     def _row(self, finding: Finding) -> list[str]:
         label = plain(finding.label, 400) or UNKNOWN
         if not finding.present:
-            return [label, percent(finding.score), NOT_FOUND, ""]
+            return [label, percent(finding.score), absence(finding), ""]
         area = percent(finding.area_fraction) if finding.mask is not None else UNKNOWN
         return [label, percent(finding.score), area, square_mm(finding.area_mm2) if self.metric else ""]
 

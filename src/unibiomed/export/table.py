@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 
-from unibiomed.export.wording import NOT_FOUND, UNKNOWN, percent, plain, square_mm
+from unibiomed.export.wording import UNKNOWN, absence, percent, plain, square_mm
 from unibiomed.findings import Finding, Interpretation
 
 LONGEST_LABEL = 40
@@ -47,7 +47,7 @@ def _row(number: int, finding: Finding) -> list[str]:
         percent(finding.mask_score),
         percent(finding.area_fraction) if covered else UNKNOWN,
         square_mm(finding.area_mm2).removesuffix(" mm²"),
-        place if finding.present else NOT_FOUND,
+        place if finding.present else absence(finding),
     ]
 
 

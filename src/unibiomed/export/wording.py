@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import unicodedata
 
+from unibiomed.findings import NO_FINDINGS, Finding
+
 DISCLAIMER = "Not for clinical use without validation"
 NOT_FOUND = "not found"
 UNKNOWN = "-"
@@ -48,3 +50,8 @@ def square_mm(value: float | None) -> str:
     if value >= 100:
         return f"{value:,.0f} mm²"
     return f"{value:.1f} mm²" if value >= 1 or value == 0 else f"{value:.2g} mm²"
+
+
+def absence(finding: Finding) -> str:
+    """What stands in the place of a finding that is not present: "not found", unless its label says as much."""
+    return UNKNOWN if finding.label == NO_FINDINGS else NOT_FOUND

@@ -312,6 +312,7 @@ class UniBiomedModel(PreTrainedModel):
         if len(out.seg_rows):
             out.seg_states = self.grounding_head(hidden[is_seg])
             if features is not None and seg_prompts:
+                assert bool((image_index[out.seg_rows] >= 0).all()), "a [SEG] in a row without an image"
                 out.masks = self.decode_masks(features.maps, out.seg_states, image_index[out.seg_rows])
         return out
 

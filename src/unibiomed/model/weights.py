@@ -310,7 +310,7 @@ def _check_device(device: str | torch.device | None) -> torch.device | None:
     if device is None:
         return None
     try:
-        torch.empty(1, device=device)
+        torch.zeros(1, device=device).item()  # "meta" makes tensors, but none that hold numbers
         return torch.device(device)
     except (RuntimeError, AssertionError, TypeError, ValueError, NotImplementedError) as error:
         raise InputError(f"device {str(device)!r} cannot be used here; use 'cpu'") from error
