@@ -126,6 +126,15 @@ class Stage:
             out["quality"] = self.recipe.quality_weight * quality_loss
         return out
 
+    def _distill(self, states: torch.Tensor, targets: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Distance of the prompts at ``[SEG]`` from the learned prompts of their targets, -1 where none is known."""
+        known = targets >= 0
+        if not self.recipe.distill_weight or not bool(known.any()):
+            return {}
+        wanted = self.heads.prompts(targets[known]).detach()
+        error = (states[known] - wanted).square().mean() / wanted.square().mean()
+        return {"distill": self.recipe.distill_weight * error}
+
     def _auxiliary(self, features: ImageFeatures, batch: dict[str, Any]) -> dict[str, torch.Tensor]:
         out = {}
         if self.recipe.dense_weight and len(batch["dense_truth"]):
@@ -215,13 +224,8 @@ class TextStage(Stage):
         """Next tokens, and the distance of ``[SEG]`` prompts from the encoder stage's."""
         out = self.model(batch["input_ids"], batch["attention_mask"], batch["labels"], seg_prompts=False)
         losses = {"text": out.loss}
-        if self.recipe.distill_weight and len(out.seg_rows):
-            target = batch["target"][out.seg_rows]
-            known = target >= 0
-            if bool(known.any()):
-                wanted = self.heads.prompts(target[known]).detach()
-                error = (out.seg_states[known] - wanted).square().mean() / wanted.square().mean()
-                losses["distill"] = self.recipe.distill_weight * error
+        if len(out.seg_rows):
+            losses |= self._distill(out.seg_states, batch["target"][out.seg_rows])
         return losses
 
 
@@ -231,7 +235,7 @@ class JointStage(Stage):
     def batch(self, rng: random.Random) -> dict[str, Any]:
         """Images, questions with answers about them, and the truth of each ``[SEG]`` in its order."""
         batch: dict[str, Any] = defaultdict(list)
-        sequences = []
+        rows = []
         misses = 0
         empty = torch.zeros(self.store.size, self.store.size)
         tokens = self.processor.settings.tokens_per_tile
@@ -266,12 +270,11 @@ class JointStage(Stage):
                     batch["prompt_image"].append(number)
                     batch["prompt_target"].append(self.heads.targets[record.regions[k].target])
                     batch["prompt_truth"].append(masks.get(k, empty))
-            for turn in turns:
-                batch["image_index"].append(number)
-                sequences.append(encode_turn(self.processor, turn.question, turn.answer, tokens))
-                for j in turn.masks:
-                    batch["truth"].append(empty if j is None else masks.get(j, empty))
-        return _stack(batch) | pad(sequences)
+            rows.append([encode_turn(self.processor, turn.question, turn.answer, tokens) for turn in turns])
+            for j in (j for turn in turns for j in turn.masks):
+                batch["truth"].append(empty if j is None else masks.get(j, empty))
+                batch["seg_target"].append(-1 if j is None else self.heads.targets[record.regions[j].target])
+        return _stack(batch) | pack(rows)
 
     def _task_weights(self) -> dict[str, float]:
         default = {"segment": 0.4, "recognize": 0.2, "report": 0.1, "ask": 0.15, "classify": 0.15, "describe": 0.1}
@@ -284,13 +287,14 @@ class JointStage(Stage):
             batch["input_ids"],
             batch["attention_mask"],
             batch["labels"],
+            batch["position_ids"],
             features=features,
-            image_index=batch["image_index"],
         )
         losses = {"text": out.loss}
         if out.masks is not None:
             assert len(out.seg_rows) == len(batch["truth"]), "a [SEG] for each mask"
             losses |= self._mask_losses(out.masks, batch["truth"])
+            losses |= self._distill(out.seg_states, batch["seg_target"])
         if len(batch["prompt_truth"]):
             prompts = self.heads.prompts(batch["prompt_target"])
             masks = self.model.decode_masks(features.maps, prompts, batch["prompt_image"])
@@ -320,12 +324,58 @@ def pad(sequences: list[tuple[list[int], list[int]]]) -> dict[str, torch.Tensor]
     return {"input_ids": ids, "labels": labels, "attention_mask": mask}
 
 
+def pack(rows: list[list[tuple[list[int], list[int]]]]) -> dict[str, torch.Tensor]:
+    """Several turns about one image in one row, each as if it stood alone.
+
+    The turns share the beginning of their prompts, the image included, which stands once. A turn sees that beginning and
+    itself, not its neighbours, and its positions go on from the beginning: the loss is that of separate rows.
+
+    Parameters
+    ----------
+    rows : list of list of (ids, labels)
+        The turns of each image, from :func:`encode_turn`.
+
+    Returns
+    -------
+    dict of torch.Tensor
+        ``input_ids``, ``labels``, ``position_ids``, each (rows, longest), and a boolean ``attention_mask`` of shape
+        (rows, 1, longest, longest), True where a query (third) may look at a key (last).
+    """
+    packed = []
+    for turns in rows:
+        first = turns[0][0]
+        shared = 0
+        while all(shared < len(ids) - 1 and ids[shared] == first[shared] for ids, _ in turns) and len(turns) > 1:
+            shared += 1
+        ids, labels = list(first[:shared]), [IGNORE] * shared
+        positions, owner = list(range(shared)), [0] * shared
+        for number, (turn_ids, turn_labels) in enumerate(turns, 1):
+            ids += turn_ids[shared:]
+            labels += turn_labels[shared:]
+            positions += range(shared, len(turn_ids))
+            owner += [number] * (len(turn_ids) - shared)
+        packed.append((ids, labels, positions, owner))
+    longest = max(len(ids) for ids, *_ in packed)
+    ids, labels, positions, owner = (
+        torch.tensor([row[k] + [fill] * (longest - len(row[k])) for row in packed])
+        for k, fill in enumerate((0, IGNORE, 0, -1))
+    )
+    same = owner[:, :, None] == owner[:, None, :]
+    causal = torch.ones(longest, longest, dtype=torch.bool).tril()
+    return {
+        "input_ids": ids,
+        "labels": labels,
+        "position_ids": positions,
+        "attention_mask": ((same | (owner == 0)[:, None, :]) & causal)[:, None],
+    }
+
+
 def _stack(batch: dict[str, Any]) -> dict[str, Any]:
     out = dict(batch)
     out["images"] = normalise_batch(batch["images"])
     for name in ("truth", "dense_truth", "prompt_truth"):
         out[name] = torch.stack(batch[name]) if batch.get(name) else torch.zeros(0, 1, 1)
-    for name in ("image_index", "target", "dense_image", "dense_target", "prompt_image", "prompt_target", "label"):
+    for name in ("image_index", "target", "seg_target", "dense_image", "dense_target", "prompt_image", "prompt_target", "label"):
         if name in batch:
             out[name] = torch.tensor(batch[name])
     return out
