@@ -99,6 +99,11 @@ def same(a: str, b: str) -> bool:
     return a.strip(" .").lower() == b.strip(" .").lower()
 
 
+def shown(value: float) -> str:
+    """Three decimals, a dash for nothing."""
+    return f"{value:.3f}" if value == value else "–"
+
+
 def mean(values: list) -> float:
     """Mean, NaN of nothing."""
     return float(np.mean(values)) if values else float("nan")
@@ -121,16 +126,18 @@ def report(rows: list[dict]) -> str:
         means.append(mean(there))
         false = f"{mean(absent):.0%}" if absent else "–"
         everything = mean([i["dice"] for i in items])
-        lines.append(f"| {target} | {len(there)} | {mean(there):.3f} | {everything:.3f} | {len(absent)} | {false} |")
+        lines.append(
+            f"| {target} | {len(there)} | {shown(mean(there))} | {shown(everything)} | {len(absent)} | {false} |"
+        )
     known = [m for m in means if m == m]
     lines += ["", f"Mean over {len(known)} targets: **{mean(known):.3f}**. "]
     false_rate = mean([i["found"] for i in foreign])
     lines[-1] += f"A mask for a target of another body part: {false_rate:.1%} of {len(foreign)}."
     every = [i for items in by_target.values() for i in items] + foreign
-    scores, there = [i["score"] for i in every], [i["there"] for i in every]
+    presence, there = [i["score"] for i in every], [i["there"] for i in every]
     present = [i for i in every if i["there"]]
     lines.append(
-        f"Presence score: AUROC {auroc(scores, there):.3f}, calibration error {calibration_error(scores, there):.3f}; "
+        f"Presence score: AUROC {auroc(presence, there):.3f}, calibration error {calibration_error(presence, there):.3f}; "
         f"mask score against IoU: calibration error "
         f"{calibration_error([i['mask_score'] for i in present], [i['iou'] for i in present]):.3f}."
     )

@@ -121,7 +121,7 @@ def tiny_recipe(**more: object) -> Recipe:
         stage_recipe("encoder", steps=3, learning_rates={k: RATES[k] for k in ("backbone", "grounding", "head")}),
         stage_recipe("text", batch=4, learning_rates={k: RATES[k] for k in ("language", "head")}),
         # points: the mask losses draw random numbers of their own
-        stage_recipe("joint", points=32, prompted=1),
+        stage_recipe("joint", points=32, prompted=1, named=1),
     ]
     values: dict[str, object] = {"model": TINY, "data": DataRecipe(), "stages": stages, "checkpoint_minutes": 0.0}
     return Recipe(**(values | more))  # type: ignore[arg-type]

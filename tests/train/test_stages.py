@@ -15,7 +15,7 @@ from torch import nn
 from unibiomed.errors import DataError
 from unibiomed.model.processing import END, IMAGE_TOKEN, IMAGENET_MEAN, IMAGENET_STD
 from unibiomed.train.recipe import DataRecipe
-from unibiomed.train.stages import IGNORE, AuxiliaryHeads, Mixture, Stage, encode_turn, normalise_batch, pad
+from unibiomed.train.stages import IGNORE, AuxiliaryHeads, Mixture, Stage, encode_turn, normalise_batch, pack, pad
 from unibiomed.train.trainer import part_of
 
 from .conftest import RATES, TINY, Kit
@@ -85,25 +85,23 @@ def test_a_truth_for_every_seg(kit: Kit, augment: float) -> None:
         asked = int((batch["labels"] == seg).sum())
         assert asked == (len(batch["truth"]) if batch["truth"].shape[-1] > 1 else 0)
         assert not bool(((batch["input_ids"] == seg) & (batch["labels"] == IGNORE)).any())
-        assert len(batch["image_index"]) == len(batch["input_ids"])
-        assert batch["image_index"].tolist() == sorted(batch["image_index"].tolist())
-        assert set(batch["image_index"].tolist()) == set(range(4))
-        assert len(batch["label"]) == len(batch["images"]) == 4
+        assert asked == len(batch.get("seg_target", ()))
+        assert len(batch["input_ids"]) == len(batch["label"]) == len(batch["images"]) == 4
         counts.add(asked)
     assert len(counts) > 2
 
 
 def test_truths_stand_in_the_order_of_the_seg(kit: Kit) -> None:
     """Without augmentation, the truth of each ``[SEG]`` is the mask of the target that its question names."""
-    stage = kit.stage("joint", batch=4, augment=0.0, tasks={"segment": 1.0, **dict.fromkeys(OTHERS, 0.0)})
+    stage = kit.stage("joint", batch=4, turns=1, augment=0.0, tasks={"segment": 1.0, **dict.fromkeys(OTHERS, 0.0)})
     liver = {key: kit.store.load(key)[1] for key in kit.store.row if key.startswith("abdomen")}
     seen = set()
     for seed in range(8):
         batch = stage.batch(random.Random(seed))
         prompts = [kit.processor.decode(row.tolist()) for row in batch["input_ids"]]
         assert len(prompts) == len(batch["truth"])  # one target a question here
-        for prompt, truth, image in zip(prompts, batch["truth"], batch["image_index"], strict=True):
-            picture = pixels_of(batch["images"][image])
+        for prompt, truth, image in zip(prompts, batch["truth"], batch["images"], strict=True):
+            picture = pixels_of(image)
             key = next(k for k in kit.store.row if torch.equal(picture, as_image(kit, k)))
             question = prompt.split("<|assistant|>")[0]
             if "liver" in question and key in liver:
@@ -134,10 +132,11 @@ def test_only_the_answer_and_its_end_are_learned(kit: Kit) -> None:
     prompt = kit.processor.decode(ids[:start])
     assert prompt.startswith("<|user|>\n<img>" + IMAGE_TOKEN * 4 + "</img>") and prompt.endswith("<|assistant|>\n")
     for kind in ("text", "joint"):
-        batch = kit.stage(kind, batch=4).batch(random.Random(1))
-        for row, row_labels, mask in zip(batch["input_ids"], batch["labels"], batch["attention_mask"], strict=True):
-            first = int((row_labels != IGNORE).nonzero()[0])
-            assert torch.equal(row[first : int(mask.sum())], row_labels[first : int(mask.sum())])
+        batch = kit.stage(kind, batch=4, turns=1).batch(random.Random(1))
+        for row, row_labels in zip(batch["input_ids"], batch["labels"], strict=True):
+            learned_at = (row_labels != IGNORE).nonzero()
+            first, last = int(learned_at[0]), int(learned_at[-1]) + 1
+            assert torch.equal(row[first:last], row_labels[first:last])
             assert kit.processor.decode(row[:first].tolist()).endswith("<|assistant|>\n")
             assert int((row == kit.model.config.mllm_config.image_token_id).sum()) == (4 if kind == "joint" else 0)
         assert all(text.endswith(END) for text in answers(kit, batch))
@@ -351,4 +350,25 @@ def test_an_empty_mask_teaches_no_findings(kit: Kit) -> None:
     answers = [
         kit.processor.decode(row[row != IGNORE].tolist()) for row in batch["labels"] if bool((row != IGNORE).any())
     ]
-    assert "No findings<|end|>" in answers
+    assert any("No findings<|end|>" in answer for answer in answers)
+
+
+@pytest.mark.parametrize("questions", [1, 3])
+def test_packed_turns_are_learned_as_if_alone(kit: Kit, questions: int) -> None:
+    words = ["Please segment the liver.", "Is it large?", "Can you identify any abnormality within this image?"]
+    answers = ["It is [SEG].", "yes", "It is [SEG]. Polyp"]
+    tokens = kit.processor.settings.tokens_per_tile
+    turns = [encode_turn(kit.processor, q, a, tokens) for q, a in zip(words, answers, strict=True)][:questions]
+    model = kit.model.eval()
+    size = kit.store.size
+    features = model.encode_image(torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0)))
+    packed, alone = pack([turns, turns[:1]]), pad([*turns, turns[0]])
+    image = torch.tensor([0] * questions + [1])
+    with torch.no_grad():
+        names = ("input_ids", "attention_mask", "labels", "position_ids")
+        one = model(*(packed[name] for name in names), features=features)
+        many = model(alone["input_ids"], alone["attention_mask"], alone["labels"], features=features, image_index=image)
+    torch.testing.assert_close(one.loss, many.loss)
+    torch.testing.assert_close(one.seg_states, many.seg_states, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(one.masks.logits, many.masks.logits, atol=1e-4, rtol=1e-3)
+    assert packed["input_ids"].shape[1] < alone["input_ids"].numel() or questions == 1

@@ -18,11 +18,13 @@ import torch.nn.functional as F
 from torch import nn
 
 from unibiomed.data.conversation import make_turns, text_corpus
+from unibiomed.data.phrasing import pick_name, task_question
 from unibiomed.data.records import Record
 from unibiomed.errors import DataError
 from unibiomed.images.geometry import draw_box, mask_box
 from unibiomed.model.modeling import ImageFeatures, MaskPrediction, UniBiomedModel
 from unibiomed.model.processing import END, IMAGENET_MEAN, IMAGENET_STD, UniBiomedProcessor
+from unibiomed.tasks import SEG
 
 from .augment import augment
 from .losses import score_losses, segmentation_loss, soft_iou
@@ -270,10 +272,19 @@ class JointStage(Stage):
                     batch["prompt_image"].append(number)
                     batch["prompt_target"].append(self.heads.targets[record.regions[k].target])
                     batch["prompt_truth"].append(masks.get(k, empty))
-            rows.append([encode_turn(self.processor, turn.question, turn.answer, tokens) for turn in turns])
+            row = [encode_turn(self.processor, turn.question, turn.answer, tokens) for turn in turns]
             for j in (j for turn in turns for j in turn.masks):
                 batch["truth"].append(empty if j is None else masks.get(j, empty))
                 batch["seg_target"].append(-1 if j is None else self.heads.targets[record.regions[j].target])
+                batch["seg_judged"].append(True)
+            for target in rng.choices(list(self.heads.targets), k=self.recipe.named):
+                # words that few images hold are learned late: what [SEG] should prompt is known from the name alone
+                name = pick_name(target, rng)
+                asked_for = task_question("segment", rng, modality=record.modality, site=record.site, target=name)
+                row.append(encode_turn(self.processor, asked_for, f"It is {SEG}.", tokens))
+                batch["seg_target"].append(self.heads.targets[target])
+                batch["seg_judged"].append(False)
+            rows.append(row)
         return _stack(batch) | pack(rows)
 
     def _task_weights(self) -> dict[str, float]:
@@ -289,12 +300,18 @@ class JointStage(Stage):
             batch["labels"],
             batch["position_ids"],
             features=features,
+            seg_prompts=False,
         )
         losses = {"text": out.loss}
-        if out.masks is not None:
-            assert len(out.seg_rows) == len(batch["truth"]), "a [SEG] for each mask"
-            losses |= self._mask_losses(out.masks, batch["truth"])
+        if len(out.seg_rows):
+            judged = batch["seg_judged"]
+            assert len(out.seg_rows) == len(judged) and int(judged.sum()) == len(batch["truth"]), (
+                "a mask for each [SEG]"
+            )
             losses |= self._distill(out.seg_states, batch["seg_target"])
+            if bool(judged.any()):
+                masks = self.model.decode_masks(features.maps, out.seg_states[judged], out.seg_rows[judged])
+                losses |= self._mask_losses(masks, batch["truth"])
         if len(batch["prompt_truth"]):
             prompts = self.heads.prompts(batch["prompt_target"])
             masks = self.model.decode_masks(features.maps, prompts, batch["prompt_image"])
@@ -327,8 +344,8 @@ def pad(sequences: list[tuple[list[int], list[int]]]) -> dict[str, torch.Tensor]
 def pack(rows: list[list[tuple[list[int], list[int]]]]) -> dict[str, torch.Tensor]:
     """Several turns about one image in one row, each as if it stood alone.
 
-    The turns share the beginning of their prompts, the image included, which stands once. A turn sees that beginning and
-    itself, not its neighbours, and its positions go on from the beginning: the loss is that of separate rows.
+    The turns share the beginning of their prompts, the image included, which stands once. A turn sees that beginning
+    and itself, not its neighbours, and its positions go on from the beginning: the loss is that of separate rows.
 
     Parameters
     ----------
@@ -375,7 +392,17 @@ def _stack(batch: dict[str, Any]) -> dict[str, Any]:
     out["images"] = normalise_batch(batch["images"])
     for name in ("truth", "dense_truth", "prompt_truth"):
         out[name] = torch.stack(batch[name]) if batch.get(name) else torch.zeros(0, 1, 1)
-    for name in ("image_index", "target", "seg_target", "dense_image", "dense_target", "prompt_image", "prompt_target", "label"):
+    for name in (
+        "image_index",
+        "target",
+        "seg_target",
+        "seg_judged",
+        "dense_image",
+        "dense_target",
+        "prompt_image",
+        "prompt_target",
+        "label",
+    ):
         if name in batch:
             out[name] = torch.tensor(batch[name])
     return out
