@@ -76,6 +76,8 @@ class StageRecipe:
     """Weight that pulls the prompt of `[SEG]` towards the encoder stage's prompt of that target."""
     prompted: int = 0
     """Joint stage: masks an image that are also asked for by the encoder stage's learned prompts."""
+    absent: float = 0.2
+    """Encoder stage: how often one of an image's targets is one that is not there."""
     named: int = 0
     """Joint stage: further questions an image that name any target, drawn evenly; only their prompts are taught."""
     tasks: dict[str, float] = field(default_factory=dict)

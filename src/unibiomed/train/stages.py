@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from unibiomed.data.conversation import make_turns, text_corpus
-from unibiomed.data.phrasing import pick_name, task_question
+from unibiomed.data.phrasing import foreign_targets, pick_name, task_question
 from unibiomed.data.records import Record
 from unibiomed.errors import DataError
 from unibiomed.images.geometry import draw_box, mask_box
@@ -177,11 +177,11 @@ class EncoderStage(Stage):
             absent = [j for j in range(len(record.regions)) if j not in present]
             rng.shuffle(present)
             chosen: list[int | None] = list(present[: self.recipe.turns])
-            if len(chosen) < self.recipe.turns or rng.random() < 0.2:
+            if len(chosen) < self.recipe.turns or rng.random() < self.recipe.absent:
                 own_absent = rng.choice(absent) if absent and rng.random() < 0.7 else None
                 chosen = [*chosen[: self.recipe.turns - 1], own_absent]
-            own = {region.target for region in record.regions}
-            foreign = [target for target in self.heads.targets if target not in own]
+            # not merely "not annotated": a fundus photograph of the vessels shows an optic disc all the same
+            foreign = [t for t in foreign_targets(record.modality, record.site) if t in self.heads.targets]
             for j in chosen:
                 if j is None and not foreign:
                     j = rng.choice(absent or present)
