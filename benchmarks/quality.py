@@ -137,7 +137,8 @@ def report(rows: list[dict]) -> str:
     presence, there = [i["score"] for i in every], [i["there"] for i in every]
     present = [i for i in every if i["there"]]
     lines.append(
-        f"Presence score: AUROC {auroc(presence, there):.3f}, calibration error {calibration_error(presence, there):.3f}; "
+        f"Presence score: AUROC {auroc(presence, there):.3f}, "
+        f"calibration error {calibration_error(presence, there):.3f}; "
         f"mask score against IoU: calibration error "
         f"{calibration_error([i['mask_score'] for i in present], [i['iou'] for i in present]):.3f}."
     )

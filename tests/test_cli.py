@@ -490,7 +490,7 @@ def test_the_demo(command, here, script, loaded, monkeypatch):
     script.says = lambda question: "fundus" if "modality" in question else "It is [SEG]."
     run = command("demo", "--out", "shown")
     assert (run.code, run.err) == (0, "")
-    assert "optic disc: found" in run.out and "\nfundus\n" in run.out and NOTICE in run.out
+    assert "retinal vessel: found" in run.out and "\nfundus\n" in run.out and NOTICE in run.out
     assert (here / "shown" / "retina_overlay.png").is_file()
     refused(command("demo", "--out", "eye.png"), "choose another folder", below(here), here)
 

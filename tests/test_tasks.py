@@ -276,3 +276,9 @@ def test_reading_never_fails(raw: str) -> None:
     assert isinstance(is_no_findings(raw), bool)
     assert is_plain(read_class(raw))
     assert not is_no_findings(raw) or not read_phrases(raw)
+
+
+def test_no_findings_is_spelled_alike() -> None:
+    from unibiomed import findings, tasks
+
+    assert tasks.NO_FINDINGS == findings.NO_FINDINGS

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from .errors import InputError
-from .findings import NO_FINDINGS
 
 SEG = "[SEG]"
+NO_FINDINGS = "No findings"  # findings.NO_FINDINGS, spelled out: the command line is parsed without loading numpy
 PHRASE_START, PHRASE_END = "<p>", "</p>"
 _MARKS = re.compile(r"<\|[^<>|\s]*\|>|</?(?:img|p|vp)>|<image>|<IMG_CONTEXT>")
 

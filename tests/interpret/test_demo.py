@@ -26,16 +26,14 @@ def test_the_demo_asks_and_writes(interpreter, script, tmp_path):
     assert asked.text == "fundus"
     assert sorted(p.name for p in out.iterdir()) == [
         "retina.jpg",
-        "retina_1_optic-disc.png",
-        "retina_2_optic-cup.png",
-        "retina_3_retinal-vessel.png",
+        "retina_1_retinal-vessel.png",
         "retina_findings.json",
         "retina_overlay.png",
     ]
     assert (out / "retina.jpg").read_bytes() == demo_file().read_bytes()
     again = Interpretation.from_dict(json.loads((out / "retina_findings.json").read_text()))
     assert again.findings == segmented.findings and again.image == "retina.jpg"
-    assert script.questions[0] == "Please segment the optic disc in the fundus image."
+    assert script.questions[0] == "Please segment the retinal vessel in the fundus image."
 
 
 def test_a_folder_that_cannot_be_written(interpreter, script, picture, monkeypatch, tmp_path):

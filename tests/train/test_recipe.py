@@ -41,12 +41,13 @@ def refused(folder: Path, text: str) -> str:
 
 def test_the_nano_recipe() -> None:
     recipe = read_recipe(NANO)
-    assert [stage.kind for stage in recipe.stages] == list(STAGE_KINDS)
+    assert [stage.kind for stage in recipe.stages] == [*STAGE_KINDS, "joint", "encoder"]
     assert recipe.seed == 42
     assert recipe.model.encoder == "efficientnet-lite0"
     assert all(0 < rate < 0.1 for stage in recipe.stages for rate in stage.learning_rates.values())
     assert "language" not in recipe.stages[0].learning_rates
     assert set(recipe.stages[2].learning_rates) == {"backbone", "grounding", "language", "head"}
+    assert set(recipe.stages[3].learning_rates) == {"language", "head"}, "the image side is frozen"
 
 
 def test_values_and_defaults(tmp_path: Path) -> None:

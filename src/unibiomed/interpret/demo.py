@@ -13,7 +13,7 @@ from unibiomed.images import MedicalImage, read_image
 from .interpreter import Interpreter
 from .result import Result
 
-TARGETS = ("optic disc", "optic cup", "retinal vessel")
+TARGETS = ("retinal vessel",)
 
 
 def demo_file() -> Traversable:
@@ -22,7 +22,7 @@ def demo_file() -> Traversable:
 
 
 def run_demo(model: Interpreter, out: Path) -> list[Result]:
-    """Ask for three targets and for the modality; write the results and the photograph into `out`.
+    """Ask for the vessels and for the modality; write the results and the photograph into `out`.
 
     Raises
     ------
