@@ -60,6 +60,13 @@ def test_segment_gives_each_target_its_mask_on_the_images_own_pixels(interpreter
     assert len(result.tokens) == len(result.token_probabilities) > 4
 
 
+def test_one_target_is_one_finding_however_often_the_answer_points_at_it(interpreter, script, picture):
+    script.says = ["It is [SEG]. It is [SEG].", "It is [SEG]."]
+    result = interpreter.interpret(picture, targets=["optic disc", "optic cup"])
+    assert [f.label for f in result.findings] == ["optic disc", "optic cup"]
+    assert all(iou(f.mask, quarter(HEIGHT, WIDTH)) > 0.9 for f in result.findings)
+
+
 def test_one_target_may_be_a_plain_string(interpreter, script, picture):
     script.says = ["It is [SEG]."]
     assert interpreter.interpret(picture, targets="liver tumor").findings[0].label == "liver tumor"

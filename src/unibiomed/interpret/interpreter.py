@@ -265,6 +265,8 @@ class Interpreter:
                 )
                 number += 1
             if phrases:
+                if target is not None and len(phrases) > 1:
+                    findings[-len(phrases) :] = [_joined(findings[-len(phrases) :], image.spacing)]
                 continue
             if target is not None:
                 findings.append(Finding.from_mask(target, np.zeros(size, bool), spacing=image.spacing))
@@ -311,6 +313,19 @@ class Interpreter:
             kind = str(self.model.dtype).removeprefix("torch.")
             cure = "get the model again" if kind == "float32" else "use float32"
             raise ModelError(f"the values of the model '{self.name}' are not numbers in {kind}: {cure}")
+
+
+def _joined(parts: list[Finding], spacing: tuple[float, float] | None) -> Finding:
+    """One finding for one target that the answer points at several times: all of its pixels, the surest scores."""
+    masks = [part.mask for part in parts if part.mask is not None]
+    return Finding.from_mask(
+        parts[0].label,
+        np.any(masks, axis=0),
+        phrase="; ".join(dict.fromkeys(part.phrase for part in parts)),
+        score=max(part.score or 0.0 for part in parts),
+        mask_score=max(part.mask_score or 0.0 for part in parts),
+        spacing=spacing,
+    )
 
 
 def _as_image(image: ImageLike, **reading: Any) -> MedicalImage:

@@ -358,7 +358,7 @@ def pack(rows: list[list[tuple[list[int], list[int]]]]) -> dict[str, torch.Tenso
         ``input_ids``, ``labels``, ``position_ids``, each (rows, longest), and a boolean ``attention_mask`` of shape
         (rows, 1, longest, longest), True where a query (third) may look at a key (last).
     """
-    packed = []
+    packed: list[tuple[list[int], ...]] = []
     for turns in rows:
         first = turns[0][0]
         shared = 0
@@ -373,17 +373,17 @@ def pack(rows: list[list[tuple[list[int], list[int]]]]) -> dict[str, torch.Tenso
             owner += [number] * (len(turn_ids) - shared)
         packed.append((ids, labels, positions, owner))
     longest = max(len(ids) for ids, *_ in packed)
-    ids, labels, positions, owner = (
+    input_ids, all_labels, position_ids, owners = (
         torch.tensor([row[k] + [fill] * (longest - len(row[k])) for row in packed])
         for k, fill in enumerate((0, IGNORE, 0, -1))
     )
-    same = owner[:, :, None] == owner[:, None, :]
+    same = owners[:, :, None] == owners[:, None, :]
     causal = torch.ones(longest, longest, dtype=torch.bool).tril()
     return {
-        "input_ids": ids,
-        "labels": labels,
-        "position_ids": positions,
-        "attention_mask": ((same | (owner == 0)[:, None, :]) & causal)[:, None],
+        "input_ids": input_ids,
+        "labels": all_labels,
+        "position_ids": position_ids,
+        "attention_mask": ((same | (owners == 0)[:, None, :]) & causal)[:, None],
     }
 
 
