@@ -21,7 +21,7 @@ from unibiomed.train.trainer import make_model, make_optimizer, make_processor, 
 torch.set_num_threads(1)
 
 TINY = ModelRecipe(image_size=64, width=32, hidden_size=64, layers=1, vocab_size=300, encoder="random")
-RATES = {"backbone": 1e-3, "grounding": 1e-3, "language": 1e-3, "head": 1e-3}
+RATES = {"backbone": 1e-3, "grounding": 1e-3, "scores": 1e-3, "language": 1e-3, "head": 1e-3}
 WEIGHTS = {"dense_weight": 1.0, "presence_weight": 0.3, "quality_weight": 0.3, "label_weight": 0.2}
 
 ABDOMEN = """
@@ -118,7 +118,9 @@ def stage_recipe(kind: str, **more: object) -> StageRecipe:
 def tiny_recipe(**more: object) -> Recipe:
     """Three short stages, a checkpoint after every step."""
     stages = [
-        stage_recipe("encoder", steps=3, learning_rates={k: RATES[k] for k in ("backbone", "grounding", "head")}),
+        stage_recipe(
+            "encoder", steps=3, learning_rates={k: RATES[k] for k in ("backbone", "grounding", "scores", "head")}
+        ),
         stage_recipe("text", batch=4, learning_rates={k: RATES[k] for k in ("language", "head")}),
         # points: the mask losses draw random numbers of their own
         stage_recipe("joint", points=32, prompted=1, named=1),

@@ -46,7 +46,7 @@ def test_the_nano_recipe() -> None:
     assert recipe.model.encoder == "efficientnet-lite0"
     assert all(0 < rate < 0.1 for stage in recipe.stages for rate in stage.learning_rates.values())
     assert "language" not in recipe.stages[0].learning_rates
-    assert set(recipe.stages[2].learning_rates) == {"backbone", "grounding", "language", "head"}
+    assert set(recipe.stages[2].learning_rates) == {"backbone", "grounding", "scores", "language", "head"}
     assert set(recipe.stages[3].learning_rates) == {"language", "head"}, "the image side is frozen"
 
 

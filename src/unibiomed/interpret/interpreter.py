@@ -66,18 +66,24 @@ class Interpreter:
     processor : UniBiomedProcessor
     name : str
         Shown in results.
-    presence_threshold : float
+    presence_threshold : float, optional
         With trained scores, a target whose presence score is lower is reported absent and its mask emptied; with 0
         none is.
     """
 
     def __init__(
-        self, model: UniBiomedModel, processor: UniBiomedProcessor, name: str, *, presence_threshold: float = 0.5
+        self,
+        model: UniBiomedModel,
+        processor: UniBiomedProcessor,
+        name: str,
+        *,
+        presence_threshold: float | None = None,
     ) -> None:
         self.model = model.eval()
         self.processor = processor
         self.name = name
-        self.presence_threshold = presence_threshold
+        own = model.config.presence_threshold
+        self.presence_threshold = own if presence_threshold is None else presence_threshold
 
     # ---------------------------------------------------------------- looking
 

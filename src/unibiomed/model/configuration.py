@@ -40,6 +40,8 @@ class UniBiomedConfig(PreTrainedConfig):
     presence_calibration, mask_calibration : list of 2 float
         Scale and offset on the presence logit, and on the logit of the mask score (Platt, 1999), fitted on held-out
         data.
+    presence_threshold : float
+        With trained scores, a target whose presence score is lower is reported absent; in [0, 1].
     """
 
     model_type = "unibiomed"
@@ -55,6 +57,7 @@ class UniBiomedConfig(PreTrainedConfig):
     scores_trained: bool = False
     presence_calibration: list[float] | None = None
     mask_calibration: list[float] | None = None
+    presence_threshold: float = 0.5
 
     def __post_init__(self, **kwargs: Any) -> None:
         self.presence_calibration = self.presence_calibration or [1.0, 0.0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Sequence
 
@@ -20,6 +21,9 @@ from unibiomed.tasks import SEG, make_question
 from .losses import soft_iou
 from .stages import encode_turn, normalise_batch, pad
 from .store import ImageStore
+
+MISSED = 0.05
+"""Share of the targets that are there which the presence threshold may miss on the validation split."""
 
 
 @torch.inference_mode()
@@ -81,6 +85,11 @@ def calibrate_scores(
     """Fit ``presence_calibration`` and ``mask_calibration`` (Platt, 1999) into the model's configuration."""
     presence, quality = collect_scores(model, processor, store, records, seed, progress=progress)
     if presence:
-        model.config.presence_calibration = list(fit_platt(*zip(*presence, strict=True)))
+        scale, offset = fit_platt(*zip(*presence, strict=True))
+        model.config.presence_calibration = [scale, offset]
+        there = [1 / (1 + math.exp(-scale * logit - offset)) for logit, present in presence if present]
+        if there:
+            # a missed finding is worse than a false one, which its score still tells: miss one in twenty at most
+            model.config.presence_threshold = min(0.5, float(np.quantile(there, MISSED)))
     if quality:
         model.config.mask_calibration = list(fit_platt(*zip(*quality, strict=True)))

@@ -102,6 +102,8 @@ def part_of(name: str) -> str:
     """Which learning rate a parameter of the model takes."""
     if ".backbone." in name:
         return "backbone"
+    if ".pred_obj_score_head." in name or ".iou_prediction_head." in name:
+        return "scores"
     if name.startswith("grounding."):
         return "grounding"
     return "language" if name.startswith("mllm.") else "head"
