@@ -53,7 +53,7 @@ class StageRecipe:
     turns: int = 2
     """Questions (or targets) an image."""
     learning_rates: dict[str, float] = field(default_factory=dict)
-    """Peak learning rate of each part: backbone, grounding, scores, language, head; a part that is not named is frozen."""
+    """Peak learning rate of each part: backbone, grounding, scores, language, head; one that is not named is frozen."""
     warmup: float = 0.05
     """Share of the steps in which the rate rises; then a cosine to `final`."""
     final: float = 0.0
