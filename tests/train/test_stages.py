@@ -281,7 +281,7 @@ def test_joint_stage_learns(kit: Kit) -> None:
     losses = learn(kit.stage("joint", batch=4))
     assert set(losses) == {"text", "mask", "presence", "quality", "dense", "label"}
     assert all(math.isfinite(value) and value > 0 for value in losses.values())
-    assert moved(kit) == {"backbone", "grounding", "language", "head", "aux.dense", "aux.label"}
+    assert moved(kit) == {"backbone", "grounding", "scores", "language", "head", "aux.dense", "aux.label"}
 
 
 @pytest.mark.parametrize(
