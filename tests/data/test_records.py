@@ -120,7 +120,7 @@ def test_broken_masks_are_refused_by_name(tmp_path: Path, monkeypatch: pytest.Mo
     with pytest.raises(DataError, match="one channel"):
         Region("liver", path).load()
     save(path, np.ones((4, 4), dtype=np.uint8))
-    monkeypatch.setattr("unibiomed.data.records.MAX_MASK_PIXELS", 15)
+    monkeypatch.setattr("unibiomed.data.pixels.MAX_MASK_PIXELS", 15)
     with pytest.raises(DataError, match="too large"):
         Region("liver", path).load()
 

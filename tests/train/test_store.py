@@ -6,14 +6,15 @@ import shutil
 from collections import namedtuple
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from unibiomed.data import records as records_module
 from unibiomed.data.records import Record, Region
 from unibiomed.errors import DataError, OutputError
-from unibiomed.train import store as store_module
 from unibiomed.train.store import ImageStore
 
 
@@ -92,7 +93,7 @@ def test_the_second_time_nothing_is_decoded(two: list[Record], tmp_path: Path, m
     def refuse(*_: object) -> None:
         raise AssertionError("an image was decoded again")
 
-    monkeypatch.setattr(store_module, "read_image", refuse)
+    monkeypatch.setattr(records_module, "load_picture", refuse)
     again = ImageStore(two, 16, tmp_path / "cache")
     pixels, masks = again.load("set/wide")
     np.testing.assert_array_equal(pixels, before[0])
@@ -106,17 +107,17 @@ def test_the_second_time_nothing_is_decoded(two: list[Record], tmp_path: Path, m
 def test_a_broken_off_first_time_is_done_again(
     two: list[Record], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = store_module.read_image
+    real = records_module.load_picture
 
-    def stop(path: Path) -> object:
+    def stop(path: Path, *details: Any) -> object:
         if path.name == "tall.png":
             raise KeyboardInterrupt
-        return real(path)
+        return real(path, *details)
 
-    monkeypatch.setattr(store_module, "read_image", stop)
+    monkeypatch.setattr(records_module, "load_picture", stop)
     with pytest.raises(KeyboardInterrupt):
         ImageStore(two, 16, tmp_path / "cache")
-    monkeypatch.setattr(store_module, "read_image", real)
+    monkeypatch.setattr(records_module, "load_picture", real)
     pixels, _ = ImageStore(two, 16, tmp_path / "cache").load("set/wide")
     assert pixels[8, 14].tolist() == [200, 100, 50]
 

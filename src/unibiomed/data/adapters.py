@@ -67,7 +67,7 @@ def _images(entry: DatasetEntry) -> list[Record]:
         groups = {stem: group for stem, group in groups.items() if stem not in mixed}
     groups = join_groups(groups, linked)
     official = {stem: str(_find(entry, entry.split, stem, rows.get(stem, empty))) for stem in groups}
-    splits = assign_splits(entry.name, groups, official if entry.split else None)
+    splits = assign_splits(entry.name, groups, official if entry.split else None, external=entry.external)
     masks = _Folders(entry.folder)
     return [
         Record(
@@ -82,6 +82,8 @@ def _images(entry: DatasetEntry) -> list[Record]:
             label=labels[stem],
             label_needs_finding=bool(entry.label and entry.label.needs_finding),
             abnormal_known=entry.abnormal_known,
+            licence=entry.licence,
+            external=entry.external,
             attributes=_attributes(entry, rows.get(stem, empty)),
             spacing=_spacing(entry, stem, rows.get(stem, empty)),
         )
@@ -103,7 +105,7 @@ def _questions(entry: DatasetEntry) -> list[Record]:
             if not ASKS_WHAT_IMAGE.match(_tidy(str(row["question"]))):
                 words[stem].append(str(row["question"]))
             if all(str(row.get(column)) in kept for column, kept in table.keep.items()):
-                asked[stem, table.split or "train"].append(row)
+                asked[stem, "test" if entry.external else table.split or "train"].append(row)
     records = []
     for (stem, split), rows in sorted(asked.items(), key=lambda item: item[0]):
         told = _modality_in_words(entry, words[stem])
@@ -117,6 +119,8 @@ def _questions(entry: DatasetEntry) -> list[Record]:
                 site=_find(entry, entry.site, stem, rows[0]) or "",
                 group=stem,
                 split=split,
+                licence=entry.licence,
+                external=entry.external,
                 attributes={"modality source": "words of the questions" if told else "usual for the organ"},
                 questions=tuple(_question(row) for row in rows),
             )
@@ -147,7 +151,7 @@ def _reports(entry: DatasetEntry) -> list[Record]:
             text = " ".join(f"{name.capitalize()}: {words}" for name, words in parts if words)
             if text:
                 reports[_stem(row[table.key])] = (row, text)
-    splits = assign_splits(entry.name, {stem: stem for stem in reports})
+    splits = assign_splits(entry.name, {stem: stem for stem in reports}, external=entry.external)
     return [
         Record(
             key=f"{entry.name}/{stem}",
@@ -159,6 +163,8 @@ def _reports(entry: DatasetEntry) -> list[Record]:
             split=splits[stem],
             label=_find(entry, entry.label, stem, row),
             abnormal_known=entry.abnormal_known,
+            licence=entry.licence,
+            external=entry.external,
             attributes=_attributes(entry, row),
             text=text,
         )

@@ -248,7 +248,7 @@ def _made_up_masks(record: Record, rng: random.Random) -> dict[int, np.ndarray]:
     empty = record.label == NO_FINDINGS or (record.label_needs_finding and rng.random() < 0.25)
     for index, region in enumerate(record.regions):
         mask = np.zeros((side, side), dtype=bool)
-        parts = 0 if region.mask is None or (region.abnormal and empty) else rng.choice((1, 1, 1, 2, 5))
+        parts = 0 if region.absent or (region.abnormal and empty) else rng.choice((1, 1, 1, 2, 5))
         for _ in range(parts):
             a, b = rng.uniform(2, 20) / parts**0.5, rng.uniform(2, 20) / parts**0.5
             mask |= ((x - rng.uniform(4, 60)) / a) ** 2 + ((y - rng.uniform(4, 60)) / b) ** 2 < 1

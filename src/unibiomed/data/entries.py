@@ -7,6 +7,7 @@ Keys of the file (only ``name``, ``modality``, ``site``, ``adapter`` and ``licen
     adapter = "images"                 # images | questions | reports
     modality = "MRI"                   # or a rule: { column = "modality", map = { MR_T1 = "MRI" } }
     site = "brain"                     # or a rule, as above
+    external = true                    # kept for testing alone, as the paper's external sets
     abnormal_known = true              # is it known of every image whether it shows something abnormal?
     near_duplicates = "near_duplicates.txt"
     drop_mixed_labels = true           # leave out near-identical images with different labels
@@ -155,6 +156,7 @@ class DatasetEntry:
     note: str = ""
     images: str = "images"
     abnormal_known: bool = False
+    external: bool = False
     near_duplicates: str | None = None
     drop_mixed_labels: bool = False
     group: Rule | None = None

@@ -1,30 +1,30 @@
 """One image (or one report) with everything its data set says about it: the unit that training and evaluation read.
 
 A record says what was *looked for*, not only what was found: a target that the data set annotates but that is missing
-from this image stays in the record as a region without a mask, so that its absence is knowledge and not a gap. This is
-what the paper's image-mask-text triplets are made from.
+from this image stays in the record as a region without a mask, so that its absence is knowledge and not a gap.
+`Record.triplets` gives the paper's image-region-text triplets.
 """
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from PIL import Image
 
-from unibiomed.errors import DataError
-from unibiomed.findings import NO_FINDINGS
+from unibiomed.data.pixels import load_mask, load_picture
+from unibiomed.errors import DataError, InputError
+from unibiomed.findings import NO_FINDINGS, rle_decode
 from unibiomed.images.modality import MODALITIES
 
-__all__ = ["NO_FINDINGS", "SPLITS", "QuestionAnswer", "Record", "Region", "summarise"]
+__all__ = ["NO_FINDINGS", "SPLITS", "QuestionAnswer", "Record", "Region", "Triplet", "summarise"]
+
+Box = tuple[int, int, int, int]
 
 SPLITS = ("train", "val", "test")
-MAX_MASK_PIXELS = 100_000_000
-_MASK_FORMATS = ("PNG", "BMP", "TIFF")
-_MASK_MODES = ("1", "L", "P", "I", "I;16", "I;16B")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,9 +35,10 @@ class Region:
     ----------
     target : str
         What it is, in plain field words, such as ``"liver"``.
-    mask : Path or None
-        Single-channel mask file on the image's pixel grid; None where the target is known to be absent.
-        A file may turn out empty, which says the same.
+    mask : Path, dict or None
+        Single-channel mask file on the image's pixel grid, or a label volume of which `slice_index` is meant, or a COCO
+        RLE. None where the target is known to be absent, or where only its box is known. A mask may turn out empty,
+        which says the target is absent.
     values : tuple of int or None
         Mask values that belong to the target; None for every non-zero value.
     abnormal : bool
@@ -46,23 +47,43 @@ class Region:
         What else is known of this region.
     further_masks : tuple of Path
         More mask files of the same target; the region is the union of all.
+    slice_index : int or None
+        Slice of the label volumes, counted as `unibiomed.images.read_volume` counts; None for flat mask files.
+    box : tuple of int or None
+        ``(x0, y0, x1, y1)`` in pixels of the image, the last two exclusive: where the target lies if its outline is not
+        known. Only without a mask.
     """
 
     target: str
-    mask: Path | None
+    mask: Path | dict[str, Any] | None
     values: tuple[int, ...] | None = None
     abnormal: bool = False
     attributes: dict[str, str] = field(default_factory=dict)
     further_masks: tuple[Path, ...] = ()
+    slice_index: int | None = None
+    box: Box | None = None
 
     def __post_init__(self) -> None:
-        where = self.mask.name if self.mask else "a region without a mask file"
+        where = self.mask.name if isinstance(self.mask, Path) else "a region without a mask file"
         if not self.target.strip():
             raise DataError(f"{where}: a region has no target; name what the mask shows")
         if self.values is not None and (not self.values or any(value < 1 for value in self.values)):
             raise DataError(f"{where}: mask values of '{self.target}' are {self.values}; give positive whole numbers")
         if self.mask is None and self.further_masks:
             raise DataError(f"{where}: '{self.target}' has further masks but no first one; put one of them first")
+        if self.box is not None:
+            x0, y0, x1, y1 = self.box
+            if self.mask is not None:
+                raise DataError(f"{where}: '{self.target}' has a mask and a box; leave the box out, the mask tells it")
+            if not (0 <= x0 < x1 and 0 <= y0 < y1):
+                raise DataError(f"{where}: box {self.box} of '{self.target}' has no area; give x0, y0, x1, y1")
+        if isinstance(self.mask, dict) and (self.values is not None or self.further_masks):
+            raise DataError(f"{where}: the RLE mask of '{self.target}' takes neither values nor further masks")
+
+    @property
+    def absent(self) -> bool:
+        """Whether it is known, without reading a mask, that the target is not there."""
+        return self.mask is None and self.box is None
 
     def load(self, height_width: tuple[int, int] | None = None) -> np.ndarray:
         """Read the mask.
@@ -83,36 +104,27 @@ class Region:
             A file is missing, broken, too large, has colours, or does not fit the image; or the region has no file and
             no size was given.
         """
-        if self.mask is None:
-            if height_width is None:
-                raise DataError(f"'{self.target}' has no mask file; give the height and width of the image")
-            return np.zeros(height_width, dtype=bool)
-        mask = self._read(self.mask, height_width)
-        for path in self.further_masks:
-            mask = mask | self._read(path, (mask.shape[0], mask.shape[1]))
-        return mask
-
-    def _read(self, path: Path, height_width: tuple[int, int] | None) -> np.ndarray:
-        try:
-            with Image.open(path, formats=_MASK_FORMATS) as image:
-                width, height = image.size
-                if width * height > MAX_MASK_PIXELS:
-                    raise DataError(f"{path.name}: mask of {width} x {height} pixels is too large; scale it down")
-                if image.mode not in _MASK_MODES:
-                    raise DataError(
-                        f"{path.name}: mask has mode {image.mode}; save it with one channel of class numbers"
-                    )
-                if height_width is not None and (height, width) != tuple(height_width):
-                    expected = f"{height_width[1]} x {height_width[0]}"
-                    raise DataError(
-                        f"{path.name}: mask is {width} x {height} pixels, its image {expected}; make them equal"
-                    )
-                numbers = np.asarray(image)
-        except FileNotFoundError as error:
-            raise DataError(f"{path.name}: mask file is missing from {path.parent}; restore it") from error
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            raise DataError(f"{path.name}: cannot be read as a mask; save it again as PNG") from error
-        return numbers > 0 if self.values is None else np.isin(numbers, self.values)
+        if isinstance(self.mask, Path):
+            mask = load_mask(self.mask, height_width, self.values, self.slice_index)
+            for path in self.further_masks:
+                mask = mask | load_mask(path, (mask.shape[0], mask.shape[1]), self.values, self.slice_index)
+            return mask
+        if isinstance(self.mask, dict):
+            try:
+                mask = rle_decode(self.mask)
+            except (InputError, ValueError) as error:
+                raise DataError(f"the RLE mask of '{self.target}' is broken ({error}); make it again") from error
+            if height_width is not None and mask.shape != tuple(height_width):
+                raise DataError(
+                    f"the RLE mask of '{self.target}' is {mask.shape[1]} x {mask.shape[0]} pixels, its image "
+                    f"{height_width[1]} x {height_width[0]}; make them equal"
+                )
+            return mask
+        if self.box is not None:
+            raise DataError(f"only the box of '{self.target}' is known; it has no mask to load")
+        if height_width is None:
+            raise DataError(f"'{self.target}' has no mask file; give the height and width of the image")
+        return np.zeros(height_width, dtype=bool)
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,8 +161,8 @@ class Record:
     ----------
     key : str
         ``dataset/stem``, unique among all records.
-    image : Path or None
-        Image file; None for a record that is text only.
+    image : Path, bytes or None
+        Image file, or the file itself (PNG or JPEG, from a shard); None for a record that is text only.
     dataset : str
         Folder name of the data set.
     modality : str
@@ -178,10 +190,18 @@ class Record:
         Report text; None where there is none.
     spacing : tuple of float or None
         ``(row, column)`` size of a pixel in mm.
+    slice_index : int or None
+        Slice of a volume that `image` is, counted as `unibiomed.images.read_volume` counts.
+    window : str or None
+        Intensity window of a volume's slices, a name or ``"centre,width"``; None for the modality's own.
+    licence : str
+        Terms of the data set, as stated.
+    external : bool
+        Kept for testing alone: such a record is never in another split.
     """
 
     key: str
-    image: Path | None
+    image: Path | bytes | None
     dataset: str
     modality: str
     site: str
@@ -195,15 +215,21 @@ class Record:
     text: str | None = None
     spacing: tuple[float, float] | None = None
     label_needs_finding: bool = False
+    slice_index: int | None = None
+    window: str | None = None
+    licence: str = ""
+    external: bool = False
 
     def __post_init__(self) -> None:
-        where = self.image.name if self.image else self.key
+        where = self.image.name if isinstance(self.image, Path) else self.key
         if not self.key.startswith(f"{self.dataset}/") or self.key == f"{self.dataset}/":
             raise DataError(f"{where}: key '{self.key}' is not 'data set/name' of '{self.dataset}'; mend the key")
         if self.modality not in MODALITIES:
             raise DataError(f"{where}: modality '{self.modality}' is unknown; use one of {', '.join(MODALITIES)}")
         if self.split not in SPLITS:
             raise DataError(f"{where}: split '{self.split}' is unknown; use one of {', '.join(SPLITS)}")
+        if self.external and self.split != "test":
+            raise DataError(f"{where}: '{self.dataset}' is external, but its split is '{self.split}'; only test it")
         for name in ("site", "group"):
             if not getattr(self, name).strip():
                 raise DataError(f"{where}: {name} is empty; the catalogue has to give one")
@@ -218,6 +244,34 @@ class Record:
             raise DataError(f"{where}: target '{twice[0]}' occurs twice; join its masks in one region")
         if self.spacing is not None and not all(0 < size < 1000 for size in self.spacing):
             raise DataError(f"{where}: pixel spacing {self.spacing} is not in (0, 1000) mm; mend it or leave it out")
+
+    def load_image(self) -> np.ndarray:
+        """Read the image: ``(height, width, 3)`` uint8, as the model sees it.
+
+        Raises
+        ------
+        DataError
+            The file is missing or broken, or the record is text only.
+        """
+        if self.image is None:
+            raise DataError(f"{self.key}: text only, there is no image to load")
+        return load_picture(self.image, self.key, self.modality, self.slice_index, self.window)
+
+    def triplets(self) -> Iterator[Triplet]:
+        """The paper's image-region-text triplets of this record; no mask is opened.
+
+        One for each region that may be there (its text is the target), one for the image's label, one for each
+        question with its answer, and one for the report.
+        """
+        for region in self.regions:
+            if not region.absent:
+                yield Triplet(self, region, region.target)
+        if self.label is not None:
+            yield Triplet(self, None, self.label)
+        for item in self.questions:
+            yield Triplet(self, None, f"{item.question} {item.answer}")
+        if self.text is not None:
+            yield Triplet(self, None, self.text)
 
     def diagnosis(self, finding_present: bool) -> str | None:
         """What a reader of this image should answer when asked for the diagnosis.
@@ -235,6 +289,29 @@ class Record:
         if finding_present or not self.label_needs_finding:
             return self.label
         return NO_FINDINGS if self.abnormal_known else None
+
+
+@dataclass(frozen=True, slots=True)
+class Triplet:
+    """Image, region and text: the unit that the paper counts (section 2.1).
+
+    Parameters
+    ----------
+    record : Record
+        The image, with its modality, data set, subject, split, spacing and licence.
+    region : Region or None
+        Mask or box; None where the text is about the whole image.
+    text : str
+        Target, label, question with its answer, or report.
+    """
+
+    record: Record
+    region: Region | None
+    text: str
+
+    def __post_init__(self) -> None:
+        if not self.text.strip():
+            raise DataError(f"{self.record.key}: a triplet has no text; name what the region shows")
 
 
 def summarise(records: Iterable[Record]) -> str:

@@ -35,7 +35,7 @@ class Scene:
     def __init__(self, record: Record, masks: Mapping[int, np.ndarray]) -> None:
         self.record = record
         self.masks = {index: mask for index, mask in masks.items() if 0 <= index < len(record.regions)}
-        self.known = tuple(i for i, region in enumerate(record.regions) if i in self.masks or region.mask is None)
+        self.known = tuple(i for i, region in enumerate(record.regions) if i in self.masks or region.absent)
         self.present = tuple(i for i in self.known if i in self.masks and self.masks[i].any())
         self.absent = tuple(i for i in self.known if i not in self.present)
         self._facts: dict[int, RegionFacts] = {}

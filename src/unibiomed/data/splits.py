@@ -64,7 +64,9 @@ def join_groups(groups: Mapping[str, str], linked: Iterable[Iterable[str]]) -> d
     return {image: root(group) for image, group in groups.items()}
 
 
-def assign_splits(dataset: str, groups: Mapping[str, str], official: Mapping[str, str] | None = None) -> dict[str, str]:
+def assign_splits(
+    dataset: str, groups: Mapping[str, str], official: Mapping[str, str] | None = None, *, external: bool = False
+) -> dict[str, str]:
     """Give every image its split.
 
     Parameters
@@ -76,6 +78,8 @@ def assign_splits(dataset: str, groups: Mapping[str, str], official: Mapping[str
     official : mapping of str to str, optional
         The split that the data set's authors gave to each image. A group with any test image is for testing, else one
         with any validation image for validation.
+    external : bool
+        The data set is kept for testing alone.
 
     Returns
     -------
@@ -89,6 +93,8 @@ def assign_splits(dataset: str, groups: Mapping[str, str], official: Mapping[str
     DataError
         `official` leaves out an image.
     """
+    if external:
+        return dict.fromkeys(groups, "test")
     if official:
         return _official(dataset, groups, official)
     position = {group: split_position(dataset, group) for group in set(groups.values())}

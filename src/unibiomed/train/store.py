@@ -13,11 +13,16 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from unibiomed.data.records import Record
+from unibiomed.data.records import Record, Region
 from unibiomed.errors import DataError, OutputError
-from unibiomed.images import read_image
 
 from .checkpoint import writing
+
+
+def _mask_name(region: Region) -> str:
+    """What stands for a region's mask in the stamp of the store."""
+    name = region.mask.name if isinstance(region.mask, Path) else str(region.mask)
+    return name if region.slice_index is None else f"{name}:{region.slice_index}"
 
 
 class ImageStore:
@@ -40,7 +45,7 @@ class ImageStore:
         self.size = size
         self.row = {record.key: i for i, record in enumerate(self.records)}
         self.first_mask = np.cumsum([0, *[len(record.regions) for record in self.records]])
-        names = [(r.key, [(g.target, str(g.mask and g.mask.name), g.values) for g in r.regions]) for r in self.records]
+        names = [(r.key, [(g.target, _mask_name(g), g.values) for g in r.regions]) for r in self.records]
         stamp = hashlib.sha256(json.dumps([size, names]).encode()).hexdigest()[:16]
         self.folder = folder / f"images_{size}_{stamp}"
         if not (self.folder / "done").exists():
@@ -64,11 +69,10 @@ class ImageStore:
 
         def read(i: int) -> None:
             record = self.records[i]
-            assert record.image is not None
-            image = Image.fromarray(read_image(record.image).pixels)
+            image = Image.fromarray(record.load_image())
             pixels[i] = np.asarray(image.resize((side, side), Image.Resampling.BICUBIC))
             for j, region in enumerate(record.regions, self.first_mask[i]):
-                if region.mask is None:
+                if region.mask is None:  # absent, or only its box is known
                     continue
                 mask = region.load((image.height, image.width))
                 areas[j] = mask.sum()
