@@ -157,7 +157,7 @@ def test_one_image_of_each_target_fits_its_mask(records: list[Record]) -> None:
         for region in record.regions:
             if region.mask is not None:
                 wanted[record.dataset, region.target].append(record)
-    assert len(wanted) == 35
+    assert len(wanted) == 33
     for (dataset, target), members in wanted.items():
         for record in members[::3]:
             assert record.image is not None
@@ -176,7 +176,7 @@ def test_absence_is_known_or_left_out(records: list[Record]) -> None:
     drawn = Counter(region.target for record in chest for region in record.regions if region.mask is not None)
     assert (drawn["consolidation"], known["consolidation"]) == (32, 100)
     assert (drawn["left lung"], known["left lung"]) == (99, 99)
-    assert (drawn["pleural effusion"], known["pleural effusion"]) == (2, 2)
+    assert "pleural effusion" not in known  # two images: too few to learn or to judge
     lines = [
         region for record in chest for region in record.regions if region.target == "tubes and lines" and region.mask
     ]

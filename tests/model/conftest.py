@@ -195,7 +195,9 @@ def tiny_config(form: str, candidates: int, size: int, ids: dict[str, int], voca
         grounding.mask_decoder_config.num_multimask_outputs = candidates
         if candidates > 1:  # one variant has an encoder of another shape too
             grounding.vision_config.backbone_config.stages = THIN_STAGES
-            grounding.vision_config.backbone_channel_list = [32, 24, 16, 8]
+            grounding.vision_config.backbone_config.fusion = [8, 12, 20]
+            grounding.vision_config.backbone_channel_list = [32, 20, 12, 8]
+            grounding.vision_config.fpn_top_down_levels = [2, 3]
         return config
     side = size // 16
     return UniBiomedConfig(

@@ -191,6 +191,23 @@ def test_features_at_four_strides(size: tuple[int, int]) -> None:
 
 
 @torch.no_grad()
+def test_with_fusion_fine_levels_see_the_whole_image() -> None:
+    torch.manual_seed(0)
+    plain = EfficientNetLiteModel(EfficientNetLiteConfig(**SMALL))
+    fused = EfficientNetLiteModel(EfficientNetLiteConfig(**SMALL, fusion=[5, 7, 9]))
+    for parameter in (*plain.parameters(), *fused.parameters()):
+        torch.nn.init.normal_(parameter, std=0.3)
+    image = torch.rand(1, 3, 128, 128)
+    other = image.clone()
+    other[..., 28:, 28:] = 1 - other[..., 28:, 28:]
+    changed = []
+    for model in (plain, fused):
+        first, second = (model(pixel_values=x).intermediate_hidden_states for x in (image, other))
+        changed.append(float((first[0] - second[0])[:, 0, 0].abs().max()))
+    assert [level.shape[1:] for level in first] == [(32, 32, 5), (16, 16, 7), (8, 8, 9), (4, 4, 12)]
+    assert changed[0] == 0 and changed[1] > 0
+
+
 def test_backbone_saved_and_loaded(tmp_path: object) -> None:
     model = EfficientNetLiteModel(EfficientNetLiteConfig(**SMALL)).eval()
     model.save_pretrained(tmp_path)

@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
+from unibiomed.model.configuration import UniBiomedConfig
 from unibiomed.model.modeling import MaskPrediction, UniBiomedModel
 
 QUESTIONS = ("Where is the liver?", "What is it, please?", "Is there a mass")
@@ -330,3 +331,20 @@ def test_half_precision_stays_close(tiny: Any) -> None:
     exact = tiny.model.decode_masks(tiny.look(2).maps, prompts_like(tiny, 2), torch.arange(2))
     both = torch.stack([masks.logits.float().flatten(), exact.logits.flatten()])
     assert torch.corrcoef(both)[0, 1] > 0.95
+
+
+@pytest.mark.parametrize("tiny", ["nano", "nano-three-masks"], indirect=True)
+def test_another_image_size_takes_the_same_weights(tiny: Any) -> None:
+    model = copy.deepcopy(tiny.model)
+    size = model.config.image_size
+    for side in (size + 32, size):
+        model.set_image_size(side)
+        features = model.encode_image(torch.rand(2, 3, side, side))
+        masks = model.decode_masks(features.maps, torch.rand(3, 32), torch.tensor([0, 1, 1]))
+        assert masks.logits.shape[-2:] == (side // 4, side // 4)
+        assert features.tokens[0].shape[0] == (side // 32) ** 2 == model.config.mllm_config.image_seq_length
+        again = UniBiomedModel(UniBiomedConfig.from_dict(model.config.to_dict()))
+        again.load_state_dict(model.state_dict())
+        assert again.grounding.prompt_encoder.image_embedding_size == (side // 16, side // 16)
+    with pytest.raises(AssertionError, match="multiple of 32"):
+        model.set_image_size(100)

@@ -28,6 +28,10 @@ class EfficientNetLiteConfig(PreTrainedConfig):
         One row a stage; the default is EfficientNet-Lite0.
     outputs : list of int
         Stages whose output SAM2's neck reads, from the highest resolution (stride 4) to the lowest (stride 32).
+    fusion : list of int, optional
+        Channels of a top-down path, one for each output but the last, as in U-Net: every output then knows what the
+        coarser ones know. None leaves it out. SAM2's neck adds levels without a nonlinearity, which is enough for a
+        large encoder that keeps what it knows in its fine levels, not for a small one.
     """
 
     model_type = "unibiomed_efficientnet_lite"
@@ -36,6 +40,7 @@ class EfficientNetLiteConfig(PreTrainedConfig):
     stem_channels: int = 32
     stages: list[list[int]] | None = None
     outputs: list[int] | None = None
+    fusion: list[int] | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
         if self.stages is None:
@@ -86,6 +91,21 @@ class InvertedResidual(nn.Module):
         return x + y if self.shortcut else y
 
 
+class Fusion(nn.Module):
+    """Join one level of the encoder with the coarser level below it."""
+
+    def __init__(self, in_channels: int, coarse_channels: int, channels: int) -> None:
+        super().__init__()
+        self.lateral = SameConv2d(in_channels, channels, 1)
+        self.coarse = SameConv2d(coarse_channels, channels, 1, bias=False)
+        self.mix = SameConv2d(channels, channels, 3)
+
+    def forward(self, x: torch.Tensor, coarse: torch.Tensor) -> torch.Tensor:
+        """(batch, in_channels, height, width) and its half-size coarser level to (batch, channels, height, width)."""
+        y = F.relu(self.lateral(x) + F.interpolate(self.coarse(coarse), size=x.shape[-2:], mode="nearest"))
+        return y + F.relu(self.mix(y))
+
+
 class EfficientNetLiteModel(PreTrainedModel):
     """EfficientNet-Lite with its batch normalisation folded into the convolutions.
 
@@ -111,6 +131,12 @@ class EfficientNetLiteModel(PreTrainedModel):
                 blocks.append(InvertedResidual(channels, out_channels, kernel, stride if i == 0 else 1, expansion))
                 channels = out_channels
             self.stages.append(blocks)
+        self.fusion = nn.ModuleList()
+        if config.fusion:
+            assert len(config.fusion) == len(config.outputs) - 1, "one fusion for each output but the last"
+            levels = [config.stages[i][-1] for i in config.outputs]
+            for level, width, coarse in zip(levels[:-1], config.fusion, [*config.fusion[1:], levels[-1]], strict=True):
+                self.fusion.append(Fusion(level, coarse, width))
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
@@ -131,8 +157,11 @@ class EfficientNetLiteModel(PreTrainedModel):
             for block in stage:  # type: ignore[attr-defined]
                 x = block(x)
             if i in self.config.outputs:
-                features.append(x.permute(0, 2, 3, 1))
-        return Sam2HieraDetModelOutput(last_hidden_state=features[-1], intermediate_hidden_states=tuple(features))
+                features.append(x)
+        for i in reversed(range(len(self.fusion))):
+            features[i] = self.fusion[i](features[i], features[i + 1])
+        levels = tuple(x.permute(0, 2, 3, 1) for x in features)
+        return Sam2HieraDetModelOutput(last_hidden_state=levels[-1], intermediate_hidden_states=levels)
 
 
 class SharedVisionConfig(PreTrainedConfig):

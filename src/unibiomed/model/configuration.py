@@ -89,6 +89,7 @@ def nano_config(
     width: int = 256,
     hidden_size: int = 256,
     layers: int = 6,
+    fusion: bool = False,
 ) -> UniBiomedConfig:
     """Configuration of the small default model: one EfficientNet-Lite0 for both halves, a Qwen2 of a few million.
 
@@ -102,8 +103,16 @@ def nano_config(
         Channels of SAM2's neck and mask decoder.
     hidden_size, layers : int
         Of the language model.
+    fusion : bool
+        Give the encoder a top-down path of its own, see
+        :class:`~unibiomed.model.backbone.EfficientNetLiteConfig`, in place of most of the neck's.
     """
     side = image_size // 16
+    encoder: dict[str, Any] = {"model_type": "unibiomed_efficientnet_lite"}
+    channels = [320, 112, 40, 24]
+    if fusion:
+        encoder["fusion"] = [48, 64, 128]
+        channels = [320, 128, 64, 48]
     return UniBiomedConfig(
         mllm_config={
             "vision_config": {"model_type": "unibiomed_shared_vision", "hidden_size": width},
@@ -122,7 +131,7 @@ def nano_config(
                 "use_sliding_window": False,
             },
             "image_token_id": image_token_id,
-            "image_seq_length": (side // 2) ** 2,
+            "image_seq_length": (image_size // 32) ** 2,
             "downsample_ratio": 0.5,
             "tie_word_embeddings": True,
         },
@@ -130,11 +139,11 @@ def nano_config(
             "model_type": "sam2",
             "vision_config": {
                 "model_type": "sam2_vision_model",
-                "backbone_config": {"model_type": "unibiomed_efficientnet_lite"},
-                "backbone_channel_list": [320, 112, 40, 24],
+                "backbone_config": encoder,
+                "backbone_channel_list": channels,
                 "backbone_feature_sizes": [[4 * side, 4 * side], [2 * side, 2 * side], [side, side]],
                 "fpn_hidden_size": width,
-                "fpn_top_down_levels": [0, 1, 2, 3],
+                "fpn_top_down_levels": [2, 3] if fusion else [0, 1, 2, 3],
             },
             "prompt_encoder_config": {"hidden_size": width, "image_size": image_size, "patch_size": 16},
             "mask_decoder_config": {

@@ -128,6 +128,28 @@ class UniBiomedModel(PreTrainedModel):
         """The language model's last layer, hidden states to vocabulary."""
         return self.mllm.get_output_embeddings()
 
+    def set_image_size(self, size: int) -> None:
+        """Let SAM2 read squares of another side, as a later training stage may: no weight depends on it.
+
+        Parameters
+        ----------
+        size : int
+            Side in pixels, a multiple of 32. With ``shared_vision`` the language model gets (size / 32)² tokens.
+        """
+        grounding = self.config.grounding_config
+        prompts, vision = grounding.prompt_encoder_config, grounding.vision_config
+        patch = prompts.patch_size
+        assert size % 32 == 0, f"an image side of {size} is no multiple of 32"
+        prompts.image_size = size
+        side = size // patch
+        vision.backbone_feature_sizes = [[4 * side, 4 * side], [2 * side, 2 * side], [side, side]]
+        encoder = self.grounding.prompt_encoder
+        encoder.image_embedding_size = (side, side)
+        encoder.mask_input_size = (4 * side, 4 * side)
+        encoder.input_image_size = size
+        if self.config.shared_vision:
+            self.config.mllm_config.image_seq_length = (size // 32) ** 2
+
     # ---------------------------------------------------------------- images
 
     def encode_grounding(self, grounding_pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -16,12 +16,17 @@ TURNABLE = {"pathology", "dermoscopy", "endoscopy"}
 MIRRORED = {"ultrasound", "fundus", "OCT"}
 
 
+# no frame of reference either: a part of such a picture, seen closer, is a picture of the same kind
+ZOOMED = {"pathology", "fundus"}
+
+
 def augment(
     record: Record,
     pixels: np.ndarray,
     masks: dict[int, np.ndarray],
     rng: random.Random,
     *,
+    size: int | None = None,
     strength: float = 1.0,
 ) -> tuple[torch.Tensor, dict[int, torch.Tensor]]:
     """One random view.
@@ -36,13 +41,15 @@ def augment(
         Region number to (height, width) uint8, 255 inside.
     rng : random.Random
         Source of chance.
+    size : int, optional
+        Side of the view in pixels; that of the pixels when left out.
     strength : float
         0 changes nothing; 1 is the default range.
 
     Returns
     -------
     tuple
-        (3, height, width) float32 in [0, 1], and region number to (height, width) float32 in [0, 1].
+        (3, size, size) float32 in [0, 1], and region number to (size, size) float32 in [0, 1].
     """
     keys = list(masks)
     stack = np.concatenate([pixels.transpose(2, 0, 1), *[masks[k][None] for k in keys]]).astype(np.float32) / 255
@@ -52,22 +59,52 @@ def augment(
             x = torch.rot90(x, rng.randrange(4), (1, 2))
         if record.modality in TURNABLE | MIRRORED and rng.random() < 0.5 and not record.questions:
             x = x.flip(2)
-        angle, scale = rng.gauss(0, 0.12) * strength, 2 ** (rng.gauss(0, 0.15) * strength)
         if rng.random() < 0.7:
-            c, s = np.cos(angle) / scale, np.sin(angle) / scale
-            shift = [rng.gauss(0, 0.06) * strength for _ in range(2)]
-            theta = torch.tensor([[c, -s, shift[0]], [s, c, shift[1]]], dtype=torch.float32)
-            grid = F.affine_grid(theta[None], [1, *x.shape], align_corners=False)
-            x = F.grid_sample(x[None], grid, mode="bilinear", padding_mode="zeros", align_corners=False)[0]
-        image = x[:3]
-        gain, offset = 2 ** (rng.gauss(0, 0.2) * strength), rng.gauss(0, 0.06) * strength
-        image = (image * gain + offset).clamp(0, 1)
-        if rng.random() < 0.5:
-            image = image ** (2 ** (rng.gauss(0, 0.3) * strength))
-        if rng.random() < 0.2:
-            noise = torch.Generator().manual_seed(rng.getrandbits(31))
-            image = image + torch.randn(image.shape, generator=noise) * 0.03
-        if rng.random() < 0.3 and record.modality in TURNABLE | {"fundus"}:
-            image = image * torch.tensor([2 ** rng.gauss(0, 0.12) for _ in range(3)])[:, None, None]
-        x = torch.cat([image.clamp(0, 1), x[3:]])
+            x = _move(record, x, rng, size, strength)
+        elif size:
+            x = shrink(x, size)
+        x = torch.cat([_recolour(record, x[:3], rng, strength), x[3:]])
+    elif size:
+        x = shrink(x, size)
     return x[:3].contiguous(), {k: x[3 + i] for i, k in enumerate(keys)}
+
+
+def shrink(x: torch.Tensor, size: int) -> torch.Tensor:
+    """(channels, height, width) in [0, 1] to (channels, size, size), every pixel weighed."""
+    if x.shape[1:] == (size, size):
+        return x
+    return F.interpolate(x[None], (size, size), mode="bilinear", antialias=True, align_corners=False)[0].clamp(0, 1)
+
+
+def _move(record: Record, x: torch.Tensor, rng: random.Random, size: int | None, strength: float) -> torch.Tensor:
+    zoomed = record.modality in ZOOMED and not record.questions
+    spread, towards = (0.35, 0.25) if zoomed else (0.18, 0.0)
+    angle, scale = rng.gauss(0, 0.12) * strength, 2 ** (rng.gauss(towards, spread) * strength)
+    c, s = np.cos(angle) / scale, np.sin(angle) / scale
+    # what is seen closer may be any part of the picture
+    reach = max(0.0, 1 - 1 / scale) * zoomed
+    shift = [rng.gauss(0, 0.06) * strength + rng.uniform(-reach, reach) for _ in range(2)]
+    theta = torch.tensor([[c, -s, shift[0]], [s, c, shift[1]]], dtype=torch.float32)
+    side = size or x.shape[1]
+    if 1.5 * side * scale < x.shape[1]:
+        # a coarse view takes samples: without this, thin lines fall between them
+        x = shrink(x, round(1.2 * side * scale))
+    grid = F.affine_grid(theta[None], [1, len(x), side, side], align_corners=False)
+    return F.grid_sample(x[None], grid, mode="bilinear", padding_mode="zeros", align_corners=False)[0]
+
+
+def _recolour(record: Record, image: torch.Tensor, rng: random.Random, strength: float) -> torch.Tensor:
+    if record.modality == "pathology" and rng.random() < 0.6:
+        # every laboratory stains its own way
+        mix = torch.eye(3) + torch.tensor([[rng.gauss(0, 0.12) * strength for _ in range(3)] for _ in range(3)])
+        image = torch.einsum("ij,jhw->ihw", mix, image - 0.8) + 0.8
+    gain, offset = 2 ** (rng.gauss(0, 0.2) * strength), rng.gauss(0, 0.06) * strength
+    image = (image * gain + offset).clamp(0, 1)
+    if rng.random() < 0.5:
+        image = image ** (2 ** (rng.gauss(0, 0.3) * strength))
+    if rng.random() < 0.2:
+        noise = torch.Generator().manual_seed(rng.getrandbits(31))
+        image = image + torch.randn(image.shape, generator=noise) * 0.03
+    if rng.random() < 0.3 and record.modality in TURNABLE | {"fundus"}:
+        image = image * torch.tensor([2 ** rng.gauss(0, 0.12) for _ in range(3)])[:, None, None]
+    return image.clamp(0, 1)

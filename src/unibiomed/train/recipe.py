@@ -25,7 +25,9 @@ class ModelRecipe:
     """Sizes of a small model made from nothing but its encoder's pretrained weights."""
 
     image_size: int = 256
-    """Side in pixels of the square input."""
+    """Side in pixels of the square input, where a stage does not give its own."""
+    fusion: bool = False
+    """Give the encoder a top-down path of its own, as in U-Net."""
     width: int = 256
     """Channels of SAM2's neck and mask decoder."""
     hidden_size: int = 256
@@ -48,6 +50,8 @@ class StageRecipe:
     """"encoder" (masks from one learned prompt a target), "text" (language alone) or "joint" (the paper's training)."""
     steps: int
     """Optimizer steps."""
+    image_size: int = 0
+    """Side in pixels of the square input of this stage; 0 for the model's."""
     batch: int = 8
     """Images a step; texts a step for "text"."""
     turns: int = 2
@@ -96,6 +100,8 @@ class DataRecipe:
     """A data set of n images is drawn n ** power times as often as one of a single image."""
     weights: dict[str, float] = field(default_factory=dict)
     """Extra factors on the draw of data sets."""
+    store_size: int = 0
+    """Side in pixels at which images are kept; 0 for the largest input. More than that lets random views zoom in."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +116,15 @@ class Recipe:
     checkpoint_minutes: float = 3.0
     """Time between checkpoints."""
 
+    def size_of(self, stage: StageRecipe) -> int:
+        """Side in pixels of a stage's input."""
+        return stage.image_size or self.model.image_size
+
+    @property
+    def store_size(self) -> int:
+        """Side in pixels at which images are kept."""
+        return self.data.store_size or max(self.size_of(stage) for stage in self.stages)
+
 
 def _number(value: Any) -> bool:
     return type(value) in (int, float) and math.isfinite(value)
@@ -118,6 +133,7 @@ def _number(value: Any) -> bool:
 # Types as `from __future__ import annotations` leaves them: strings, looked up by name.
 _CHECKS: dict[str, Callable[[Any], bool]] = {
     "int": lambda v: type(v) is int,
+    "bool": lambda v: type(v) is bool,
     "float": _number,
     "str": lambda v: isinstance(v, str),
     "list[str] | None": lambda v: v is None or (isinstance(v, list) and all(isinstance(i, str) for i in v)),
@@ -160,6 +176,8 @@ def _check_stage(stage: StageRecipe, file: str) -> None:
         raise DataError(f"{where} has kind '{stage.kind}', not {', '.join(STAGE_KINDS)}")
     if stage.steps < 1 or stage.batch < 1 or stage.turns < 1:
         raise DataError(f"{where} needs at least one step, a batch of one and one turn")
+    if stage.image_size % 32:
+        raise DataError(f"{where}: image_size is {stage.image_size}; give a multiple of 32")
     if not stage.learning_rates:
         raise DataError(f"{where} trains nothing; give learning_rates for some of {', '.join(PARTS)}")
     for setting, names, known in (

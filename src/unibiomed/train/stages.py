@@ -108,6 +108,7 @@ class Stage:
     ) -> None:
         self.recipe, self.model, self.heads = recipe, model, heads
         self.processor, self.store, self.mixture = processor, store, mixture
+        self.size = processor.settings.grounding_size
 
     def batch(self, rng: random.Random) -> dict[str, Any]:
         """The inputs of one step, made from `rng` alone."""
@@ -116,6 +117,10 @@ class Stage:
     def losses(self, batch: dict[str, Any]) -> dict[str, torch.Tensor]:
         """Weighted losses by name; their sum is what is minimised."""
         raise NotImplementedError
+
+    def _view(self, record: Record, rng: random.Random) -> tuple[torch.Tensor, dict[int, torch.Tensor]]:
+        pixels, masks = self.store.load(record.key)
+        return augment(record, pixels, masks, rng, size=self.size, strength=self.recipe.augment)
 
     def _mask_losses(self, masks: MaskPrediction, truth: torch.Tensor) -> dict[str, torch.Tensor]:
         assert masks.quality is not None and masks.presence_logits is not None
@@ -152,7 +157,7 @@ class Stage:
         for j, region in enumerate(record.regions):
             batch["dense_image"].append(image)
             batch["dense_target"].append(self.heads.targets[region.target])
-            batch["dense_truth"].append(masks.get(j, torch.zeros(self.store.size, self.store.size)))
+            batch["dense_truth"].append(masks.get(j, torch.zeros(self.size, self.size)))
         found = any(record.regions[j].abnormal and masks[j].max() > 0.5 for j in masks)
         label = record.diagnosis(found)
         batch["label"].append(self.heads.labels.get(label, -1) if label else -1)
@@ -170,7 +175,7 @@ class EncoderStage(Stage):
             record = self.mixture.draw(rng)
             while not record.regions:
                 record = self.mixture.draw(rng)
-            image, masks = augment(record, *self.store.load(record.key), rng, strength=self.recipe.augment)
+            image, masks = self._view(record, rng)
             batch["images"].append(image)
             self._dense_targets(record, masks, i, batch)
             present = [j for j in masks if masks[j].max() > 0.5]
@@ -188,7 +193,7 @@ class EncoderStage(Stage):
                 target = rng.choice(foreign) if j is None else record.regions[j].target
                 batch["image_index"].append(i)
                 batch["target"].append(self.heads.targets[target])
-                empty = torch.zeros(self.store.size, self.store.size)
+                empty = torch.zeros(self.size, self.size)
                 batch["truth"].append(empty if j is None else masks.get(j, empty))
         return _stack(batch)
 
@@ -239,13 +244,13 @@ class JointStage(Stage):
         batch: dict[str, Any] = defaultdict(list)
         rows = []
         misses = 0
-        empty = torch.zeros(self.store.size, self.store.size)
+        empty = torch.zeros(self.size, self.size)
         tokens = self.processor.settings.tokens_per_tile
         while len(batch["images"]) < self.recipe.batch:
             record = self.mixture.draw(rng)
-            image, masks = augment(record, *self.store.load(record.key), rng, strength=self.recipe.augment)
+            image, masks = self._view(record, rng)
             # the store leaves empty masks out, but "No findings" is said only of what is known to be empty
-            nothing = np.zeros((self.store.size, self.store.size), dtype=bool)
+            nothing = np.zeros((self.size, self.size), dtype=bool)
             solid = {j: (masks[j] > 0.5).numpy() if j in masks else nothing for j in range(len(record.regions))}
             boxable = [j for j, mask in solid.items() if mask.any()]
             boxed = bool(boxable) and rng.random() < sum(self.recipe.tasks.get(t, 0.15) for t in BOX_TASKS)

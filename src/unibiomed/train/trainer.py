@@ -10,6 +10,7 @@ import random
 import time
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -81,6 +82,7 @@ def make_model(recipe: ModelRecipe, processor: UniBiomedProcessor) -> UniBiomedM
             width=recipe.width,
             hidden_size=recipe.hidden_size,
             layers=recipe.layers,
+            fusion=recipe.fusion,
         )
     )
     if recipe.encoder == "efficientnet-lite0":
@@ -96,6 +98,13 @@ def make_model(recipe: ModelRecipe, processor: UniBiomedProcessor) -> UniBiomedM
     elif recipe.encoder != "random":
         raise DataError(f"unknown encoder '{recipe.encoder}': use efficientnet-lite0 or random")
     return model
+
+
+def at_size(processor: UniBiomedProcessor, model: UniBiomedModel, size: int) -> UniBiomedProcessor:
+    """The processor for squares of another side; the model is set to it too."""
+    model.set_image_size(size)
+    settings = replace(processor.settings, grounding_size=size, tokens_per_tile=(size // 32) ** 2)
+    return UniBiomedProcessor(processor.tokenizer, settings)
 
 
 def part_of(name: str) -> str:
@@ -219,7 +228,7 @@ def train(recipe: Recipe, data: Path, out: Path, *, progress: bool = True) -> Pa
     model = make_model(recipe.model, processor).train()
     heads = AuxiliaryHeads.for_records(seen, recipe.model.width)
     modules: dict[str, nn.Module] = {"model": model, "heads": heads}
-    store = ImageStore(seen, recipe.model.image_size, out / "cache")
+    store = ImageStore(seen, recipe.store_size, out / "cache")
 
     folder = out / "checkpoint"
     found = find_checkpoint(folder)
@@ -231,6 +240,7 @@ def train(recipe: Recipe, data: Path, out: Path, *, progress: bool = True) -> Pa
     for number in range(first_stage, len(recipe.stages)):
         stage_recipe = recipe.stages[number]
         mixture = Mixture(records if stage_recipe.kind == "text" else seen, recipe.data)
+        processor = at_size(processor, model, recipe.size_of(stage_recipe))
         stage = STAGES[stage_recipe.kind](stage_recipe, model, heads, processor, store, mixture)
         optimizer = make_optimizer(stage_recipe, model, heads)
         start = state["step"] if number == first_stage else 0
@@ -239,8 +249,9 @@ def train(recipe: Recipe, data: Path, out: Path, *, progress: bool = True) -> Pa
         _run_stage(recipe, number, start, stage, optimizer, modules, folder, log, progress)
         save_checkpoint(folder, modules, None, {"stage": number + 1, "step": 0})
     held_out = [r for r in everything if r.split == "val" and r.image is not None and r.regions]
+    processor = at_size(processor, model, recipe.size_of(recipe.stages[-1]))
     if held_out:
-        val_store = ImageStore(held_out, recipe.model.image_size, out / "cache")
+        val_store = ImageStore(held_out, processor.settings.grounding_size, out / "cache")
         calibrate_scores(model, processor, val_store, held_out, recipe.seed, progress=progress)
     folder = export(model, processor, out / "model")
     write_card(folder, model, {e.name: e.licence for e in load_catalog(data) if e.name in {r.dataset for r in records}})
