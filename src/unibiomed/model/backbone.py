@@ -139,6 +139,12 @@ class EfficientNetLiteModel(PreTrainedModel):
                 self.fusion.append(Fusion(level, coarse, width))
         self.post_init()
 
+    def _init_weights(self, module: nn.Module) -> None:
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
     def get_input_embeddings(self) -> nn.Module:
         """Where pixels come in."""
         return self.stem

@@ -19,7 +19,7 @@ from unibiomed.model.processing import UniBiomedProcessor
 from unibiomed.tasks import SEG, make_question
 
 from .losses import soft_iou
-from .stages import encode_turn, normalise_batch, pad
+from .packing import encode_turn, normalise_batch, pad
 from .store import ImageStore
 
 MISSED = 0.05

@@ -84,8 +84,23 @@ def find_checkpoint(folder: Path) -> Path | None:
     return None
 
 
-def load_modules(folder: Path, modules: dict[str, nn.Module]) -> dict[str, Any]:
-    """Read modules and return the state.
+def read_state(folder: Path) -> dict[str, Any]:
+    """The JSON state of a checkpoint.
+
+    Raises
+    ------
+    DataError
+        If it is missing or broken.
+    """
+    try:
+        state = json.loads((folder / "state.json").read_text())
+        return {"stage": int(state["stage"]), "step": int(state["step"]), **state}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise _broken(folder / "state.json") from error
+
+
+def load_modules(folder: Path, modules: dict[str, nn.Module]) -> None:
+    """Read modules.
 
     Raises
     ------
@@ -102,10 +117,6 @@ def load_modules(folder: Path, modules: dict[str, nn.Module]) -> dict[str, Any]:
         with torch.no_grad():
             for key, tensor in tensors.items():
                 own[key].copy_(tensor)
-    try:
-        return json.loads((folder / "state.json").read_text())
-    except (OSError, ValueError) as error:
-        raise _broken(folder / "state.json") from error
 
 
 def load_optimizer(folder: Path, optimizer: torch.optim.Optimizer) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 
@@ -34,7 +36,7 @@ def uncertain_points(
     *,
     oversample: float = 3.0,
     importance: float = 0.75,
-    generator: torch.Generator | None = None,
+    seeds: Sequence[int] | None = None,
 ) -> torch.Tensor:
     """Draw points, most of them where the mask is undecided (PointRend; the published training's numbers by default).
 
@@ -48,21 +50,29 @@ def uncertain_points(
         Random candidates for each point kept.
     importance : float
         Share of the points that are taken for their uncertainty; the rest is uniform.
+    seeds : sequence of int, optional
+        A seed for each mask: its points then do not depend on which other masks are in the batch, or on the device.
 
     Returns
     -------
     torch.Tensor
         (N, count, 2) x and y in [0, 1].
     """
-    n = len(logits)
-    candidates = torch.rand(n, int(count * oversample), 2, generator=generator, device=logits.device)
     chosen = int(count * importance)
+    drawn = _uniform(len(logits), int(count * oversample) + count - chosen, seeds).to(logits.device)
+    candidates, rest = drawn.split([int(count * oversample), count - chosen], 1)
     with torch.no_grad():
         uncertainty = -sample_points(logits, candidates).abs()
     best = uncertainty.topk(chosen, dim=1).indices
     points = candidates.gather(1, best[..., None].expand(-1, -1, 2))
-    rest = torch.rand(n, count - chosen, 2, generator=generator, device=logits.device)
     return torch.cat([points, rest], 1)
+
+
+def _uniform(masks: int, points: int, seeds: Sequence[int] | None) -> torch.Tensor:
+    if seeds is None:
+        return torch.rand(masks, points, 2)
+    rows = [torch.rand(points, 2, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
+    return torch.stack(rows) if rows else torch.zeros(0, points, 2)
 
 
 def mask_losses(logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -89,7 +99,7 @@ def segmentation_loss(
     targets: torch.Tensor,
     *,
     points: int = 12544,
-    generator: torch.Generator | None = None,
+    seeds: Sequence[int] | None = None,
 ) -> torch.Tensor:
     """L_seg = 2 BCE + 0.5 Dice for each mask (paper equation 1).
 
@@ -101,6 +111,8 @@ def segmentation_loss(
         (N, height, width) truth in [0, 1].
     points : int
         Points a mask, drawn by uncertainty; 0 takes every pixel at twice the logits' resolution.
+    seeds : sequence of int, optional
+        A seed for each mask's points.
 
     Returns
     -------
@@ -108,7 +120,7 @@ def segmentation_loss(
         (N,).
     """
     if points:
-        where = uncertain_points(logits.detach(), points, generator=generator)
+        where = uncertain_points(logits.detach(), points, seeds=seeds)
         bce, dice = mask_losses(sample_points(logits, where), sample_points(targets, where))
     else:
         size = (2 * logits.shape[-2], 2 * logits.shape[-1])
@@ -141,8 +153,7 @@ def score_losses(
     Returns
     -------
     tuple of torch.Tensor
-        Mean cross-entropy of presence, and mean squared error of the quality over the targets that are there.
+        (N,) cross-entropy of presence, and (N,) squared error of the quality, 0 where the target is not there.
     """
-    presence = F.binary_cross_entropy_with_logits(presence_logits, present.float())
-    error = (quality - iou.detach()).square() * present
-    return presence, error.sum() / present.sum().clamp(min=1)
+    presence = F.binary_cross_entropy_with_logits(presence_logits, present.float(), reduction="none")
+    return presence, (quality - iou.detach()).square() * present

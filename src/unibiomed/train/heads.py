@@ -1,0 +1,36 @@
+"""Heads that help the training and are not shipped."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import nn
+
+from unibiomed.data.records import Record
+
+
+class AuxiliaryHeads(nn.Module):
+    """Heads that help the training and are not shipped: a prompt a target, a dense map a target, the image's label.
+
+    Parameters
+    ----------
+    targets, labels : sequence of str
+        What the data sets name.
+    width : int
+        Channels of the neck.
+    """
+
+    def __init__(self, targets: Sequence[str], labels: Sequence[str], width: int) -> None:
+        super().__init__()
+        self.targets = {target: i for i, target in enumerate(targets)}
+        self.labels = {label: i for i, label in enumerate(labels)}
+        self.prompts = nn.Embedding(len(targets), width)
+        self.dense = nn.Conv2d(width // 8, len(targets), 1)
+        self.label = nn.Linear(width, len(labels))
+
+    @classmethod
+    def for_records(cls, records: Sequence[Record], width: int) -> AuxiliaryHeads:
+        """Heads for everything that `records` name."""
+        targets = sorted({region.target for record in records for region in record.regions})
+        labels = sorted({record.label for record in records if record.label} | {"No findings"})
+        return cls(targets, labels, width)

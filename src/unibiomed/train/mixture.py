@@ -1,0 +1,116 @@
+"""Which image comes next: drawn from records in memory, or streamed from shards."""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from unibiomed.data.records import Record
+
+from .recipe import DataRecipe
+
+
+class Source(Protocol):
+    """Where records come from."""
+
+    def draw(self, rng: random.Random) -> Record:
+        """The next record; a source that knows no order of its own decides by `rng`."""
+
+    def state(self) -> dict[str, Any] | None:
+        """Where the source stands, as JSON; None where it has no order of its own."""
+
+    def restore(self, state: dict[str, Any] | None) -> None:
+        """Go on where `state` was taken."""
+
+
+class Mixture:
+    """Draws records: the data set first, then one of its images.
+
+    Parameters
+    ----------
+    records : sequence of Record
+        What may be drawn.
+    recipe : DataRecipe
+        How often each data set is.
+    """
+
+    def __init__(self, records: Sequence[Record], recipe: DataRecipe) -> None:
+        groups: dict[str, list[Record]] = defaultdict(list)
+        for record in records:
+            groups[record.dataset].append(record)
+        self.names = sorted(groups)
+        self.groups = groups
+        self.weights = [len(groups[n]) ** recipe.power * recipe.weights.get(n, 1.0) for n in self.names]
+
+    def draw(self, rng: random.Random) -> Record:
+        """One record."""
+        return rng.choice(self.groups[rng.choices(self.names, self.weights)[0]])
+
+    def state(self) -> None:
+        """None: what is drawn depends on the random numbers alone."""
+        return None
+
+    def restore(self, state: dict[str, Any] | None) -> None:
+        """Nothing to do."""
+
+
+class Shards:
+    """Streams records from shards, see `unibiomed.data.reader`.
+
+    Parameters
+    ----------
+    folder : Path
+        With the shards of one or many data sets.
+    recipe : DataRecipe
+        Which data sets, and how often each is.
+    seed : int
+        Decides the order.
+    rank, world : int
+        Which of how many processes this is.
+    worker, workers : int
+        Which of how many loading processes of this rank.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        recipe: DataRecipe,
+        seed: int,
+        rank: int = 0,
+        world: int = 1,
+        worker: int = 0,
+        workers: int = 1,
+    ) -> None:
+        from unibiomed.data.reader import ShardReader
+
+        self._reader = ShardReader(
+            folder,
+            split="train",
+            seed=seed,
+            datasets=recipe.datasets,
+            weights=recipe.weights,
+            power=recipe.power,
+            rank=rank,
+            world=world,
+            worker=worker,
+            workers=workers,
+            decode=False,
+        )
+        self._stream = iter(self._reader)
+
+    def draw(self, rng: random.Random) -> Record:
+        """The next record of the stream."""
+        return next(self._stream).record
+
+    def state(self) -> dict[str, Any] | None:
+        """The reader's position."""
+        return self._reader.state_dict()
+
+    def restore(self, state: dict[str, Any] | None) -> None:
+        """Go on from a position."""
+        if state is not None:
+            self._reader.load_state_dict(state)
+            self._stream = iter(self._reader)

