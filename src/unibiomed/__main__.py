@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
-import runpy
+import sys
 
-runpy.run_module("unibiomed.cli", run_name="__main__")
+from unibiomed.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

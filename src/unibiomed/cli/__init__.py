@@ -13,12 +13,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from . import __version__
-from .errors import UniBiomedError
-from .tasks import TASKS
+from .. import __version__
+from ..errors import UniBiomedError
+from ..tasks import TASKS
+from .data import add_data_commands
+from .train import add_train_commands
 
 if TYPE_CHECKING:
-    from .interpret import Result
+    from ..interpret import Result
 
 NOTICE = "Not for clinical use without validation."
 EXIT_CODES = """exit codes:
@@ -125,11 +127,8 @@ def make_parser() -> argparse.ArgumentParser:
     verb.add_argument("destination", type=Path, metavar="DST", help="folder to make")
     verb.set_defaults(run=run_convert)
 
-    verb = verbs.add_parser("train", help="train a model from a recipe; a killed run goes on where it was")
-    verb.add_argument("recipe", type=Path, metavar="RECIPE", help="a YAML file, see recipes/nano.yaml")
-    verb.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder with the data sets")
-    verb.add_argument("--out", type=Path, default=Path("runs/train"), metavar="DIR", help="default: %(default)s")
-    verb.set_defaults(run=run_train)
+    add_train_commands(verbs)
+    add_data_commands(verbs)
     return parser
 
 
@@ -141,8 +140,8 @@ def _model_options(verb: argparse.ArgumentParser) -> None:
 
 def run_interpret(options: argparse.Namespace) -> int:
     """``unibiomed interpret``."""
-    from .images import check_modality, parse_box, parse_window
-    from .tasks import choose_task
+    from ..images import check_modality, parse_box, parse_window
+    from ..tasks import choose_task
 
     # what is wrong with the command line is told before the model is loaded
     box = None if options.box is None else parse_box(options.box)
@@ -154,8 +153,8 @@ def run_interpret(options: argparse.Namespace) -> int:
 
     from tqdm import tqdm
 
-    from .interpret import load
-    from .interpret.batch import check_output, interpret_batch
+    from ..interpret import load
+    from ..interpret.batch import check_output, interpret_batch
 
     check_output(options.out)
     items = interpret_batch(
@@ -199,9 +198,9 @@ def _show(result: Result) -> None:
 
 def run_demo(options: argparse.Namespace) -> int:
     """``unibiomed demo``."""
-    from .interpret import load
-    from .interpret.batch import check_output
-    from .interpret.demo import run_demo as demo
+    from ..interpret import load
+    from ..interpret.batch import check_output
+    from ..interpret.demo import run_demo as demo
 
     check_output(options.out)
     for result in demo(load(options.model, device=options.device, dtype=options.dtype), options.out):
@@ -213,10 +212,10 @@ def run_demo(options: argparse.Namespace) -> int:
 
 def run_info(options: argparse.Namespace) -> int:
     """``unibiomed info``; loads neither torch nor a model."""
-    from .images.modality import MODALITIES
-    from .images.windowing import WINDOWS
+    from ..images.modality import MODALITIES
+    from ..images.windowing import WINDOWS
 
-    nano = Path(__file__).parent / "weights" / "nano"
+    nano = Path(__file__).parent.parent / "weights" / "nano"
     card = nano / "card.json"
     facts = {
         "version": __version__,
@@ -241,22 +240,8 @@ def run_info(options: argparse.Namespace) -> int:
 
 def run_convert(options: argparse.Namespace) -> int:
     """``unibiomed convert``."""
-    from .model.weights import convert
+    from ..model.weights import convert
 
     convert(options.source, options.destination)
     print(f"Written to {options.destination}; use it with --model {options.destination}")
     return 0
-
-
-def run_train(options: argparse.Namespace) -> int:
-    """``unibiomed train``."""
-    from .train.recipe import read_recipe
-    from .train.trainer import train
-
-    folder = train(read_recipe(options.recipe), options.data, options.out, progress=True)
-    print(f"Model written to {folder}; use it with --model {folder}")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,0 +1,66 @@
+"""``unibiomed train`` and ``unibiomed finetune``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+
+def add_train_commands(verbs: argparse._SubParsersAction[Any]) -> None:
+    """Add the verbs to the command line.
+
+    Parameters
+    ----------
+    verbs : argparse subparsers
+        What ``add_subparsers`` of the command's parser gave.
+    """
+    verb = verbs.add_parser("train", help="train a model from a recipe; a killed run goes on where it was")
+    verb.add_argument("recipe", type=Path, metavar="RECIPE", help="a YAML file, see recipes/nano.yaml")
+    verb.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder with data sets, or with shards")
+    verb.add_argument("--out", type=Path, default=Path("runs/train"), metavar="DIR", help="default: %(default)s")
+    verb.set_defaults(run=run_train)
+
+    verb = verbs.add_parser("finetune", help="teach a model your own images, with a held-out score before and after")
+    verb.add_argument(
+        "--data", type=Path, required=True, metavar="DIR", help="a data set ('unibiomed data add'), or several"
+    )
+    verb.add_argument("--model", metavar="M", help="model folder or hub name (default: the shipped nano)")
+    verb.add_argument("--out", type=Path, default=Path("runs/finetune"), metavar="DIR", help="default: %(default)s")
+    verb.add_argument("--steps", type=int, default=300, metavar="N", help="default: %(default)s")
+    verb.add_argument("--batch", type=int, default=8, metavar="N", help="images a step; default: %(default)s")
+    verb.set_defaults(run=run_finetune)
+
+
+def _check_installed() -> None:
+    from importlib.util import find_spec
+
+    from ..errors import DataError
+
+    for name in ("accelerate", "peft", "matplotlib"):
+        if find_spec(name) is None:
+            raise DataError(f"training needs {name}: pip install 'unibiomed[train]'")
+
+
+def run_train(options: argparse.Namespace) -> int:
+    """``unibiomed train``."""
+    from ..train.recipe import read_recipe
+
+    recipe = read_recipe(options.recipe)
+    _check_installed()
+    from ..train.trainer import train
+
+    folder = train(recipe, options.data, options.out, progress=True)
+    print(f"Model written to {folder}; use it with --model {folder}")
+    return 0
+
+
+def run_finetune(options: argparse.Namespace) -> int:
+    """``unibiomed finetune``."""
+    _check_installed()
+    from ..train.finetune import finetune
+
+    result = finetune(options.data, options.out, options.model, steps=options.steps, batch=options.batch)
+    print(result.table())
+    print(f"Model written to {result.folder}; use it with --model {result.folder}")
+    return 0

@@ -1,0 +1,142 @@
+"""Teach a model one's own images: adapters on the language model, and a held-out score before and after."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+
+from unibiomed.data import load_records
+from unibiomed.data.catalog import OWN_ENTRY
+from unibiomed.data.records import Record
+from unibiomed.errors import DataError
+from unibiomed.model.configuration import UniBiomedConfig
+from unibiomed.model.weights import load_model
+
+from .checkpoint import writing
+from .heldout import held_out_dice
+from .recipe import DataRecipe, LoraRecipe, ModelRecipe, Recipe, StageRecipe
+from .trainer import train
+
+NANO = Path(__file__).parent.parent / "weights" / "nano"
+HELD_OUT = 50
+"""Held-out images a data set that are scored."""
+
+
+@dataclass(frozen=True)
+class FinetuneResult:
+    """What fine-tuning did.
+
+    Attributes
+    ----------
+    folder : Path
+        The model folder, which ``--model`` takes.
+    before, after : dict of str to float
+        Mean Dice of each target on held-out images that show it, asked in words.
+    images : dict of str to int
+        Number of images in each split.
+    """
+
+    folder: Path
+    before: dict[str, float]
+    after: dict[str, float]
+    images: dict[str, int]
+
+    def table(self) -> str:
+        """Dice before and after as text, one target a line."""
+        width = max((len(name) for name in self.after), default=0)
+        lines = [f"Dice on held-out images ({', '.join(f'{n} {split}' for split, n in self.images.items())}):"]
+        for name in sorted(self.after):
+            lines.append(f"  {name:<{width}}  {self.before.get(name, 0.0):.3f} -> {self.after[name]:.3f}")
+        return "\n".join(lines)
+
+
+def finetune_recipe(config: UniBiomedConfig, start: str, steps: int, batch: int, datasets: list[str] | None) -> Recipe:
+    """Sane defaults: adapters, the grounding, and in a small model the image encoder, slowly."""
+    small = config.shared_vision
+    rates = {"lora": 1e-4, "projector": 4e-5, "head": 4e-5, "decoder": 4e-5}
+    if small:
+        rates = {"lora": 1e-3, "projector": 3e-4, "head": 3e-4, "grounding": 3e-4, "scores": 3e-4, "backbone": 1e-4}
+    scores = 0.3 if config.scores_trained else 0.0
+    stage = StageRecipe(
+        name="finetune",
+        kind="joint",
+        steps=steps,
+        batch=batch,
+        turns=3,
+        learning_rates=rates,
+        lora=LoraRecipe(rank=16 if small else 64, alpha=32 if small else 128),
+        points=0 if small else 12544,
+        presence_weight=scores,
+        quality_weight=scores,
+        absent_masks=False,
+        augment=1.0 if small else 0.0,
+        gradient_checkpointing=not small,
+        tasks={"segment": 0.6, "recognize": 0.2, "report": 0.1, "ask": 0.1, "classify": 0.1, "describe": 0.05},
+    )
+    on_gpu = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+    return Recipe(
+        model=ModelRecipe(start=start, image_size=config.image_size if small else 256),
+        data=DataRecipe(datasets=datasets),
+        stages=[stage],
+        precision="bfloat16" if on_gpu else "float32",
+    )
+
+
+def finetune(
+    data: Path, out: Path, model: str | None = None, *, steps: int = 300, batch: int = 8, progress: bool = True
+) -> FinetuneResult:
+    """Fine-tune a model on data sets.
+
+    Parameters
+    ----------
+    data : Path
+        Folder of one data set (with a ``dataset.toml``), or of several.
+    out : Path
+        Folder for checkpoints and the model; a killed run goes on when called again.
+    model : str, optional
+        Model folder or hub name; the shipped model by default.
+    steps, batch : int
+        Optimizer steps, and images a step.
+
+    Returns
+    -------
+    FinetuneResult
+        Also written to ``out/finetune.json``.
+
+    Raises
+    ------
+    DataError
+        If there is nothing to train on, or training fails.
+    ModelError
+        If the model is missing or broken.
+    OutputError
+        If `out` cannot be written.
+    """
+    if steps < 1 or batch < 1:
+        raise DataError(f"{steps} steps of {batch} images are not a training; give at least 1 of each")
+    root, datasets = (data.parent, [data.name]) if (data / OWN_ENTRY).is_file() else (data, None)
+    if not (data / OWN_ENTRY).is_file() and (data / "images").is_dir():
+        raise DataError(f"'{data}' is not described yet; run: unibiomed data add {data}")
+    records = [record for record in load_records(root, datasets) if record.image is not None]
+    held_out = [r for r in records if r.split == "test" and r.regions]
+    start = model or str(NANO)
+    before, config = _scores(start, held_out)
+    recipe = finetune_recipe(config, start, steps, batch, datasets)
+    folder = train(recipe, root, out, progress=progress)
+    after, _ = _scores(str(folder), held_out)
+    splits = Counter(record.split for record in records)
+    result = FinetuneResult(folder, before, after, dict(sorted(splits.items())))
+    with writing(out):
+        (out / "finetune.json").write_text(json.dumps(asdict(result) | {"folder": str(folder)}, indent=2) + "\n")
+    return result
+
+
+def _scores(name: str, records: list[Record]) -> tuple[dict[str, float], UniBiomedConfig]:
+    model, processor = load_model(name, dtype=torch.float32)
+    if torch.cuda.is_available():
+        model = model.to("cuda")
+    return held_out_dice(model, None, processor, records, HELD_OUT), model.config
