@@ -21,7 +21,7 @@ from unibiomed.data.scene import Scene
 from unibiomed.errors import DataError
 from unibiomed.tasks import PHRASE_END, PHRASE_START, SEG, TASKS
 
-__all__ = ["TASK_WEIGHTS", "Turn", "canonical_turns", "corpus_texts", "make_turns", "text_corpus"]
+__all__ = ["TASK_WEIGHTS", "Turn", "canonical_turns", "corpus_texts", "make_turns", "text_corpus", "text_pairs"]
 
 Box = tuple[int, int, int, int]
 
@@ -156,14 +156,14 @@ def canonical_turns(record: Record, masks: Mapping[int, np.ndarray]) -> list[Tur
     if record.image is None:
         return []
     scene = Scene(record, masks)
-    turns = [_segment_one(scene, None, index, record.regions[index].target) for index in scene.known]
+    turns = [_segment_one(scene, None, index, record.regions[index].target) for index in scene.segmentable]
     possible = _possible(scene)
     if "recognize" in possible:
         turns.append(_recognize(scene, None))
-    if scene.findings or scene.is_normal:
+    if "report" in possible and (scene.findings or scene.is_normal):
         turns.append(_report(scene, None))
     for index in scene.present:
-        box = scene.facts(index).box
+        box = scene.box(index)
         turns.append(_boxed("classify", scene, None, index, box))
         turns.append(_boxed("describe", scene, None, index, box))
     return turns + [Turn("ask", item.question, item.answer) for item in record.questions]
@@ -201,7 +201,7 @@ def text_corpus(records: Iterable[Record], rng: random.Random, size: int) -> Ite
     made = failed = 0
     while made < size and failed < 1000:
         record = rng.choice(datasets[rng.choices(names, odds)[0]])
-        pairs = _text_pairs(record, rng)
+        pairs = text_pairs(record, rng)
         failed = 0 if pairs else failed + 1
         for pair in pairs[: size - made]:
             made += 1
@@ -224,14 +224,15 @@ def corpus_texts(records: Iterable[Record]) -> Iterator[str]:
     yield from every_phrase()
     rng = random.Random(0)
     for record in records:
-        for question, answer in _text_pairs(record, rng):
+        for question, answer in text_pairs(record, rng):
             yield question
             yield answer
         for item in record.questions:
             yield f"{item.question} {item.answer}"
 
 
-def _text_pairs(record: Record, rng: random.Random) -> list[tuple[str, str]]:
+def text_pairs(record: Record, rng: random.Random) -> list[tuple[str, str]]:
+    """Questions and answers of one record without reading any file; places and sizes are made up."""
     if record.image is None:
         if not record.text:
             return []
@@ -271,15 +272,17 @@ def _possible(scene: Scene) -> dict[str, float]:
     if record.image is None:
         return {}
     possible = {"ask": 1.0 if record.regions or not record.questions else 5.0}
-    if scene.known:
+    if scene.segmentable:
         possible["segment"] = 1.0
     elif foreign_targets(record.modality, record.site):
         possible["segment"] = NO_REGION_WEIGHT
-    if record.abnormal_known and (scene.findings or scene.is_normal):
+    # An answer that points at each finding needs the outline of each.
+    outlined = set(scene.findings) <= set(scene.outlined)
+    if outlined and record.abnormal_known and (scene.findings or scene.is_normal):
         possible["recognize"] = 1.0
-    if scene.findings or scene.is_normal:
+    if outlined and (scene.findings or scene.is_normal):
         possible["report"] = 1.0
-    elif scene.structures and not any(region.abnormal for region in record.regions):
+    elif set(scene.structures) & set(scene.outlined) and not any(region.abnormal for region in record.regions):
         possible["report"] = 0.5
     if scene.present:
         possible |= {"classify": 1.0, "describe": 1.0}
@@ -304,10 +307,10 @@ def _question(
 def _segment(scene: Scene, rng: random.Random) -> Turn | None:
     regions = scene.record.regions
     foreign = foreign_targets(scene.record.modality, scene.record.site)
-    if len(scene.present) > 1 and rng.random() < SEVERAL_SHARE:
+    if len(scene.outlined) > 1 and rng.random() < SEVERAL_SHARE:
         return _segment_several(scene, rng)
-    if scene.present and (rng.random() > ABSENT_SHARE or not (scene.absent or foreign)):
-        index = rng.choice(scene.present)
+    if scene.outlined and (rng.random() > ABSENT_SHARE or not (scene.absent or foreign)):
+        index = rng.choice(scene.outlined)
         label = scene.plain_label(index)
         return _segment_one(scene, rng, index, pick_name(regions[index].target, rng, (label, label)))
     if scene.absent and (not foreign or rng.random() < OWN_ABSENT_SHARE):
@@ -322,8 +325,8 @@ def _segment_one(scene: Scene, rng: random.Random | None, index: int | None, nam
 
 
 def _segment_several(scene: Scene, rng: random.Random) -> Turn:
-    count = rng.randint(2, min(MAX_SEVERAL, len(scene.present)))
-    chosen: list[int] = rng.sample(scene.present, count)
+    count = rng.randint(2, min(MAX_SEVERAL, len(scene.outlined)))
+    chosen: list[int] = rng.sample(scene.outlined, count)
     if scene.absent and rng.random() < ABSENT_SHARE:
         chosen[rng.randrange(count)] = rng.choice(scene.absent)
     names = [pick_name(scene.record.regions[index].target, rng) for index in chosen]
@@ -346,8 +349,9 @@ def _report(scene: Scene, rng: random.Random | None) -> Turn:
     shown = scene.findings
     form = None
     if not shown:
-        several = rng is not None and len(scene.structures) > MAX_REPORTED
-        shown = tuple(rng.sample(scene.structures, MAX_REPORTED)) if rng and several else scene.structures
+        structures = tuple(index for index in scene.structures if index in scene.outlined)
+        several = rng is not None and len(structures) > MAX_REPORTED
+        shown = tuple(rng.sample(structures, MAX_REPORTED)) if rng and several else structures
         form = "report_structures"
     answer = " ".join(f"{PHRASE_START} {scene.region_text(index)} {PHRASE_END} {SEG}" for index in shown)
     return Turn("report", _question("report", scene, rng, form=form), answer, tuple(shown))
@@ -362,7 +366,7 @@ def _random_box(scene: Scene, rng: random.Random) -> tuple[int, Box | None]:
     """A region that is there, and a box around it or around one of its parts."""
     index = rng.choice(scene.present)
     parts = [(x0, y0, x1, y1) for x0, y0, x1, y1 in scene.parts(index) if min(x1 - x0, y1 - y0) >= MIN_BOX_SIDE]
-    box = scene.facts(index).box
+    box = scene.box(index)
     if len(parts) > 1 and (rng.random() < 0.5 or box == (0, 0, *scene.masks[index].shape[::-1])):
         return index, rng.choice(parts)
     return index, box

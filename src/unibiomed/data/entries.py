@@ -4,35 +4,75 @@ Keys of the file (only ``name``, ``modality``, ``site``, ``adapter`` and ``licen
 
     name = "my_set"                    # folder under the data root
     title, licence, citation, note     # words for the data card
-    adapter = "images"                 # images | questions | reports
+    adapter = "images"                 # one of those below
     modality = "MRI"                   # or a rule: { column = "modality", map = { MR_T1 = "MRI" } }
     site = "brain"                     # or a rule, as above
     external = true                    # kept for testing alone, as the paper's external sets
     abnormal_known = true              # is it known of every image whether it shows something abnormal?
+    images = "images"                  # folder, or a pattern such as "*/scans/*.png" or "**/*.nii.gz"
+    exclude = '_mask$'                 # images are left out in whose name this is found
+    stem = '^(.+)_0000$'               # the part of the file name that {stem} stands for; else the whole
+    window = "lung"                    # of grey values: a name or "centre,width"
     near_duplicates = "near_duplicates.txt"
     drop_mixed_labels = true           # leave out near-identical images with different labels
     group = { pattern = '^(P\d+)_' }   # or { column = "patient" }, { columns = ["case", "age"] }, or, for numbered
                                        # files, { block = 40 }; without a rule each image is its own group
     split = { pattern = '^(train|test)' }   # the authors' own split; else by hash of the group
+    mend_split = true                  # a group that is on two sides of it goes to the test side; else it is an error
     label = { value = "Glioma" }       # or { column, map }; needs_finding = true where empty masks mean no disease
     spacing = { column = "spacing", unless = '^bad_' }
     attributes = { "TI-RADS" = "tirads" }   # name of the attribute = column of a table
 
     [[tables]]                         # joined to the images by file name
-    file = "labels.csv"                # .csv or .jsonl
-    key = "id"
+    file = "labels.csv"                # .csv, .json, .jsonl or .parquet; at most 500 MB, larger ones in several
+    key = "id"                         # its column with the image's name, with or without folder and ending
+    match = '^(P\d+)_'                 # the part of an image's name that the column holds; else all of it
+    rows = "annotations"               # where the list of rows stands in a .json file that is not a list
 
     [[targets]]
     name = "liver"
     masks = ["masks/{stem}.png"]       # the first that exists and all others are united; this is the default
     values = [3]                       # else every non-zero value
     abnormal = false
-    missing = "absent"                 # or "unknown": without a mask file nothing is said about this target
+    missing = "absent"                 # or "unknown": without a mask nothing is said about this target
+    categories = ["Liver", "liver"]    # what `coco`, `published` and `boxes` call it; else its name
 
-``questions`` reads ``tables`` of rows with ``question``, ``answer``, ``answer_type`` and ``qid``; there a table has a
-``split``, and ``keep = { phrase_type = ["freeform"] }`` picks rows. ``modality_words`` maps regular expressions to
-modalities: where the questions about an image name one of these, it goes before ``modality``. ``reports`` joins the
-columns named in ``text``.
+Names: a record is named by its file name without ending; with a pattern, the folders that the pattern leaves open stand
+before it (``"P1/scan"``). Regular expressions are searched in that name. In ``masks``, ``{parent}`` stands for these
+folders and ``*`` for anything in a file name.
+
+``images`` are pictures with mask files.
+
+``volumes`` are NIfTI, NRRD or MHA files or folders with one DICOM series each, with label volumes as ``masks``
+(``"labels/{stem}.nii.gz"``), cut into slices: ``every = 5`` takes each fifth, ``skip_empty = true`` leaves out those
+without any target, for which the label volumes are read. Spacing comes from the file, and so does the modality of a
+DICOM series if ``modality`` is left out.
+
+``coco`` are pictures with ``tables`` in the COCO form (``key`` is not needed): masks from polygons and run lengths,
+boxes where there are none. Columns of rules are keys of its ``images``. A label that is not a category of a target is
+an error unless it is in ``ignore = ["artefact"]``; without ``[[targets]]`` each is a target under its own name.
+
+``published`` is the form of BiomedParse and UniBiomed: ``train/``, ``train_mask/``, ``test/``, ``test_mask/`` in the
+folder ``images`` (here the data set's own if left out), with ``train.json``, ``test.json``, ``meta_train.json`` (for
+volumes) or the ``tables`` named here, among them reports. Modality, site and targets come from the file names unless
+given; a target that is not mentioned is unknown.
+
+``questions`` reads ``tables`` of rows with ``question``, ``answer``, ``answer_type`` and ``qid``, or the columns that
+``columns = { question = "Q", answer = "A" }`` names; without the last two, kinds are told from the answers and rows are
+numbered. A table has a ``split`` (or all are split by hash), and ``keep = { phrase_type = ["freeform"] }`` picks rows.
+``modality_words`` maps regular expressions to modalities: where the questions about an image name one of these, it
+goes before ``modality``.
+
+``captions`` are pictures with the columns named in ``text``, ``reports`` the same without pictures.
+
+``boxes`` reads ``tables`` of one box a row, and the columns in ``text`` where there are any::
+
+    [boxes]
+    columns = ["x0", "y0", "x1", "y1"] # or one column that holds four numbers
+    format = "xyxy"                    # or "xywh", in pixels from the upper left
+    target = { column = "type", map = { 1 = "bone lesion" } }   # what is in the box
+    abnormal = true
+    text = "description"               # column that tells of this region
 """
 
 from __future__ import annotations
@@ -46,9 +86,11 @@ from typing import Any, TypeVar
 
 from unibiomed.errors import DataError
 
-__all__ = ["DatasetEntry", "Rule", "Table", "Target", "read_entry"]
+__all__ = ["Boxes", "DatasetEntry", "Rule", "Table", "Target", "build", "listed", "read_entry", "read_toml"]
 
-ADAPTERS = ("images", "questions", "reports")
+ADAPTERS = ("images", "volumes", "coco", "published", "questions", "captions", "boxes", "reports")
+FREE_FORM = ("coco", "published")
+"""Adapters whose tables are not joined by a column."""
 MAX_ENTRY_BYTES = 1_000_000
 T = TypeVar("T")
 
@@ -91,28 +133,42 @@ class Rule:
             raise DataError("a rule needs exactly one of value, pattern, column, columns, block")
         if self.block is not None and self.block < 1:
             raise DataError("block is not positive")
-        for expression, groups in ((self.pattern, 1), (self.unless, 0)):
-            if expression is not None:
-                try:
-                    enough = re.compile(expression).groups >= groups
-                except re.error as error:
-                    raise DataError(f"'{expression}' is not a regular expression ({error})") from error
-                if not enough:
-                    raise DataError(f"'{expression}' has no group in brackets")
+        _expression(self.pattern, 1)
+        _expression(self.unless, 0)
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table of the data set: a ``.csv``, ``.json`` or ``.jsonl`` file, and its column with the image's file name."""
+    """A table of the data set, and its column with the image's file name; see the module's text for the keys."""
 
     file: str
-    key: str
+    key: str = ""
     split: str | None = None
+    match: str | None = None
+    rows: str | None = None
     keep: dict[str, list[str]] = field(default_factory=dict)
     """Rows are kept where each of these columns has one of these values."""
 
     def __post_init__(self) -> None:
         _inside(self.file)
+        _expression(self.match, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Boxes:
+    """The columns of a table of boxes; see the module's text for the keys."""
+
+    columns: list[str]
+    target: Rule
+    format: str = "xyxy"
+    abnormal: bool = False
+    text: str | None = None
+
+    def __post_init__(self) -> None:
+        if len(self.columns) not in (1, 4):
+            raise DataError("columns of boxes are neither four nor one that holds four numbers")
+        if self.format not in ("xyxy", "xywh"):
+            raise DataError(f"format '{self.format}' of boxes is neither 'xyxy' nor 'xywh'")
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,14 +179,15 @@ class Target:
     masks: list[str] = field(default_factory=lambda: ["masks/{stem}.png"])
     values: list[int] | None = None
     abnormal: bool = False
-    missing: str = "absent"
+    missing: str | None = None
     attributes: dict[str, str] = field(default_factory=dict)
+    categories: list[str] | None = None
 
     def __post_init__(self) -> None:
-        if self.missing not in ("absent", "unknown"):
+        if self.missing not in (None, "absent", "unknown"):
             raise DataError(f"missing = '{self.missing}' of target '{self.name}' is neither 'absent' nor 'unknown'")
-        if not self.masks or not all(mask.count("{stem}") == 1 for mask in self.masks):
-            raise DataError(f"masks of target '{self.name}' do not hold {{stem}} once each")
+        if not self.masks or not all("{stem}" in mask or "{parent}" in mask for mask in self.masks):
+            raise DataError(f"masks of target '{self.name}' do not all hold {{stem}} or {{parent}}")
         for mask in self.masks:
             _inside(mask)
 
@@ -149,18 +206,22 @@ class DatasetEntry:
     folder: Path
     adapter: str
     licence: str
-    modality: Rule
-    site: Rule
+    modality: Rule | None = None
+    site: Rule | None = None
     title: str = ""
     citation: str = ""
     note: str = ""
-    images: str = "images"
+    images: str = ""
+    exclude: str | None = None
+    stem: str | None = None
+    window: str | None = None
     abnormal_known: bool = False
     external: bool = False
     near_duplicates: str | None = None
     drop_mixed_labels: bool = False
     group: Rule | None = None
     split: Rule | None = None
+    mend_split: bool = False
     label: Rule | None = None
     spacing: Rule | None = None
     attributes: dict[str, str] = field(default_factory=dict)
@@ -168,14 +229,32 @@ class DatasetEntry:
     targets: tuple[Target, ...] = ()
     modality_words: dict[str, str] = field(default_factory=dict)
     text: list[str] = field(default_factory=list)
+    columns: dict[str, str] = field(default_factory=dict)
+    ignore: list[str] = field(default_factory=list)
+    boxes: Boxes | None = None
+    every: int = 1
+    skip_empty: bool = False
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[\w.-]+", self.name):
             raise DataError(f"name '{self.name}' holds other signs than letters, digits, '_', '-', '.'")
         if self.adapter not in ADAPTERS:
             raise DataError(f"adapter '{self.adapter}' is unknown; use one of {', '.join(ADAPTERS)}")
-        if self.adapter != "images" and not self.tables:
+        for key, told_by_files in (("modality", ("volumes", "published")), ("site", ("published",))):
+            if getattr(self, key) is None and self.adapter not in told_by_files:
+                raise DataError(f"the file lacks a key ('{key}')")
+        if self.adapter not in ("images", "volumes", "published") and not self.tables:
             raise DataError(f"adapter '{self.adapter}' needs [[tables]]")
+        if self.adapter not in FREE_FORM and not all(table.key for table in self.tables):
+            raise DataError("tables lacks a key ('key')")
+        if (self.boxes is None) == (self.adapter == "boxes"):
+            raise DataError("adapter 'boxes' needs [boxes], no other takes it")
+        if self.every < 1:
+            raise DataError("every is not positive")
+        if not self.images:
+            object.__setattr__(self, "images", "." if self.adapter == "published" else "images")
+        _expression(self.exclude, 0)
+        _expression(self.stem, 1)
         for path in (self.images, self.near_duplicates):
             if path is not None:
                 _inside(path)
@@ -206,31 +285,57 @@ def read_entry(path: Path, root: Path) -> DatasetEntry:
     DataError
         The file is missing, too large, not TOML, or a key is unknown, missing or of the wrong type.
     """
-    try:
-        if path.stat().st_size > MAX_ENTRY_BYTES:
-            raise DataError(f"{path.name}: catalogue entry is too large; it describes a data set, it does not hold one")
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path.name}: cannot be read as TOML ({str(error).splitlines()[0]}); mend the file") from error
+    values = read_toml(path)
     try:
         for name in ("modality", "site", "group", "split", "label", "spacing"):
             if name in values:
                 values[name] = _rule(values[name], name)
-        values["tables"] = tuple(_build(Table, item, "tables") for item in _listed(values, "tables"))
-        values["targets"] = tuple(_build(Target, item, "targets") for item in _listed(values, "targets"))
+        if isinstance(values.get("boxes"), dict):
+            boxes = dict(values["boxes"])
+            values["boxes"] = build(Boxes, boxes | {"target": _rule(boxes.get("target"), "target of boxes")}, "boxes")
+        values["tables"] = tuple(build(Table, item, "tables") for item in listed(values, "tables"))
+        values["targets"] = tuple(build(Target, item, "targets") for item in listed(values, "targets"))
         values["folder"] = root / str(values.get("name", ""))
-        return _build(DatasetEntry, values, "the file")
+        return build(DatasetEntry, values, "the file")
     except DataError as error:
         raise DataError(f"{path.name}: {error}; mend the catalogue entry") from error
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Read a TOML file of at most `MAX_ENTRY_BYTES`.
+
+    Raises
+    ------
+    DataError
+        The file is missing, too large or not TOML.
+    """
+    try:
+        if path.stat().st_size > MAX_ENTRY_BYTES:
+            raise DataError(f"{path.name}: catalogue entry is too large; it describes a data set, it does not hold one")
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path.name}: cannot be read as TOML ({str(error).splitlines()[0]}); mend the file") from error
+
+
+def _expression(text: str | None, groups: int) -> None:
+    if text is None:
+        return
+    try:
+        enough = re.compile(text).groups >= groups
+    except re.error as error:
+        raise DataError(f"'{text}' is not a regular expression ({error})") from error
+    if not enough:
+        raise DataError(f"'{text}' has no group in brackets")
 
 
 def _rule(value: object, name: str) -> Rule:
     if isinstance(value, str):
         return Rule(value=value)
-    return _build(Rule, value, name)
+    return build(Rule, value, name)
 
 
-def _listed(values: Mapping[str, Any], name: str) -> list[Any]:
+def listed(values: Mapping[str, Any], name: str) -> list[Any]:
+    """The ``[[name]]`` tables of a TOML file, none when left out; a `DataError` where `name` is something else."""
     items = values.get(name, [])
     if not isinstance(items, list):
         raise DataError(f"{name} is not a list; write [[{name}]]")
@@ -242,16 +347,39 @@ _CHECKS: dict[str, Any] = {
     "str": lambda v: isinstance(v, str),
     "str | None": lambda v: isinstance(v, str),
     "bool": lambda v: isinstance(v, bool),
+    "int": lambda v: type(v) is int,
     "int | None": lambda v: isinstance(v, int) and not isinstance(v, bool),
     "list[str] | None": lambda v: isinstance(v, list) and bool(v) and all(isinstance(i, str) for i in v),
     "list[str]": lambda v: isinstance(v, list) and all(isinstance(i, str) for i in v),
     "list[int] | None": lambda v: isinstance(v, list) and bool(v) and all(type(i) is int and i > 0 for i in v),
     "dict[str, str]": lambda v: isinstance(v, dict) and all(isinstance(i, str) for i in v.values()),
+    "dict[str, Any]": lambda v: isinstance(v, dict),
     "dict[str, list[str]]": lambda v: isinstance(v, dict) and all(isinstance(i, list) for i in v.values()),
 }
 
 
-def _build(kind: type[T], values: object, where: str) -> T:
+def build(kind: type[T], values: object, where: str) -> T:
+    """Make a dataclass of a table of a TOML file.
+
+    Parameters
+    ----------
+    kind : type
+        The dataclass; its fields are the keys that are known, and their types are checked.
+    values : object
+        The table.
+    where : str
+        What the error calls the table.
+
+    Returns
+    -------
+    kind
+        The object.
+
+    Raises
+    ------
+    DataError
+        `values` is no table, or a key is unknown, missing or of the wrong type.
+    """
     if not isinstance(values, dict):
         raise DataError(f"{where} is not a table of keys and values")
     known = {f.name: str(f.type) for f in fields(kind)}  # type: ignore[arg-type]

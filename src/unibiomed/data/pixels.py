@@ -3,39 +3,49 @@
 from __future__ import annotations
 
 import io
+import threading
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from unibiomed.errors import DataError, InputError
-from unibiomed.images import read_image
+from unibiomed.images import Volume, read_image, read_volume
 
-__all__ = ["MAX_MASK_PIXELS", "load_mask", "load_picture"]
+__all__ = ["MAX_MASK_PIXELS", "default_window", "load_mask", "load_picture"]
 
 MAX_MASK_PIXELS = 100_000_000
+KEPT_BYTES = 2**30
+"""Memory for the images, and again for the labels, of the volumes that were read last; one of each is always kept."""
+CT_WINDOWS = {
+    **dict.fromkeys(("lung", "lungs", "chest", "thorax"), "lung"),
+    **dict.fromkeys(("brain", "head"), "brain"),
+    **dict.fromkeys(("bone", "spine"), "bone"),
+    "mediastinum": "mediastinum",
+}
+"""Windows of CT slices by the site of a record; all other sites are seen through the abdominal window."""
 _MASK_FORMATS = ("PNG", "BMP", "TIFF")
 _MASK_MODES = ("1", "L", "P", "I", "I;16", "I;16B")
 _BROKEN = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 
 
 def load_picture(
-    source: Path | bytes, name: str, modality: str, slice_index: int | None, window: str | None
+    source: Path | bytes, name: str, modality: str, slice_index: int | None, window: str | None, site: str = ""
 ) -> np.ndarray:
     """Read a picture.
 
     Parameters
     ----------
     source : Path or bytes
-        A file that `unibiomed.images` reads, or a whole PNG or JPEG file.
+        A file or folder that `unibiomed.images` reads, or a whole PNG or JPEG file.
     name : str
         What to call it in messages.
-    modality : str
-        Gives the slices of a volume their window where `window` does not.
+    modality, site : str
+        Give the slices of a volume their window where `window` does not, see `default_window`.
     slice_index : int or None
-        Slice of a volume; None for a flat image.
+        Slice of a volume, counted as `unibiomed.images.read_volume` counts; None for a flat image.
     window : str or None
-        Window of a volume's slices.
+        Window of grey values, a name or ``"centre,width"``.
 
     Returns
     -------
@@ -45,7 +55,7 @@ def load_picture(
     Raises
     ------
     DataError
-        The file is missing, broken or too large.
+        The file is missing, broken or too large, or has no such slice.
     """
     try:
         if isinstance(source, bytes):
@@ -53,11 +63,38 @@ def load_picture(
                 if picture.width * picture.height > MAX_MASK_PIXELS:
                     raise DataError(f"{name}: image of {picture.width} x {picture.height} pixels is too large")
                 return np.asarray(picture.convert("RGB"))
-        return read_image(source, slice_index=slice_index, window=window).pixels
+        if slice_index is None:
+            return read_image(source, window=window).pixels
+        volume = _pictures.read(source)
+        return volume.slice_image(slice_index, window or default_window(volume, modality, site)).pixels
     except InputError as error:
         raise DataError(str(error)) from error
     except _BROKEN as error:
         raise DataError(f"{name}: the image in the shard is broken; build the shard again") from error
+
+
+def default_window(volume: Volume, modality: str, site: str) -> str | tuple[float, float] | None:
+    """How the slices of a volume are shown where nothing is said: all of them alike, so that they stay comparable.
+
+    Parameters
+    ----------
+    volume : Volume
+        The volume.
+    modality, site : str
+        As in `unibiomed.data.Record`.
+
+    Returns
+    -------
+    str or tuple of float or None
+        For CT, the window of its site: lung, brain, bone, else abdomen. For all else, and for CT without the negative
+        values of Hounsfield units, the 0.5th to 99.5th percentile of the whole volume. None for 8-bit values, which
+        stay as they are.
+    """
+    if volume.values.dtype == np.uint8:
+        return None
+    if modality == "CT" and volume.values.min() < 0:
+        return CT_WINDOWS.get(site.strip().lower(), "abdomen")
+    return volume.range_window
 
 
 def load_mask(
@@ -74,7 +111,7 @@ def load_mask(
     values : tuple of int or None
         Values that count; None for every non-zero one.
     slice_index : int or None
-        Slice of a label volume.
+        Slice of a label volume, counted as `unibiomed.images.read_volume` counts.
 
     Returns
     -------
@@ -86,8 +123,13 @@ def load_mask(
     DataError
         The file is missing, broken, too large, has colours, or does not fit.
     """
-    assert slice_index is None, "label volumes are read by read_volume"
-    numbers = _flat_numbers(path)
+    if slice_index is None:
+        numbers = _flat_numbers(path)
+    else:
+        try:
+            numbers = _labels.read(path).labels(slice_index)
+        except InputError as error:
+            raise DataError(str(error)) from error
     if height_width is not None and numbers.shape != tuple(height_width):
         expected = f"{height_width[1]} x {height_width[0]}"
         raise DataError(
@@ -95,6 +137,38 @@ def load_mask(
             "make them equal"
         )
     return numbers > 0 if values is None else np.isin(numbers, values)
+
+
+class _Kept:
+    """The volumes that were read last: slices are asked for one after the other, and each volume is decoded once."""
+
+    def __init__(self, budget: int) -> None:
+        self._budget = budget
+        self._volumes: dict[tuple[str, int], Volume] = {}
+        self._lock = threading.Lock()
+
+    def read(self, path: Path) -> Volume:
+        try:
+            key = str(path), path.stat().st_mtime_ns
+        except OSError as error:
+            raise DataError(f"{path.name}: volume is missing from {path.parent}; restore it") from error
+        # Two threads that ask for one volume should not both decode it.
+        with self._lock:
+            volume = self._volumes.pop(key, None)
+            if volume is None:
+                volume = read_volume(path)
+            self._volumes[key] = volume
+            held = sum(known.values.nbytes for known in self._volumes.values())
+            while held > self._budget and len(self._volumes) > 1:
+                held -= self._volumes.pop(next(iter(self._volumes))).values.nbytes
+            return volume
+
+    def clear(self) -> None:
+        self._volumes.clear()
+
+
+# An image may have a label volume for every target; they must not drive out each other or their image.
+_pictures, _labels = _Kept(KEPT_BYTES), _Kept(KEPT_BYTES)
 
 
 def _flat_numbers(path: Path) -> np.ndarray:

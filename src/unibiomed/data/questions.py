@@ -90,7 +90,7 @@ def _abnormality(scene: Scene, rng: random.Random) -> Pair | None:
 
 
 def _region(scene: Scene, rng: random.Random) -> int | None:
-    return rng.choice(scene.present) if scene.present else None
+    return rng.choice(scene.outlined) if scene.outlined else None
 
 
 def _side(scene: Scene, rng: random.Random) -> Pair | None:

@@ -20,11 +20,13 @@ from unibiomed.errors import DataError, InputError
 from unibiomed.findings import NO_FINDINGS, rle_decode
 from unibiomed.images.modality import MODALITIES
 
-__all__ = ["NO_FINDINGS", "SPLITS", "QuestionAnswer", "Record", "Region", "Triplet", "summarise"]
+__all__ = ["NO_FINDINGS", "REGION_TEXT", "SPLITS", "QuestionAnswer", "Record", "Region", "Triplet", "summarise"]
 
 Box = tuple[int, int, int, int]
 
 SPLITS = ("train", "val", "test")
+REGION_TEXT = "report"
+"""Attribute of a region that holds whole sentences on it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +195,8 @@ class Record:
     slice_index : int or None
         Slice of a volume that `image` is, counted as `unibiomed.images.read_volume` counts.
     window : str or None
-        Intensity window of a volume's slices, a name or ``"centre,width"``; None for the modality's own.
+        Intensity window, a name or ``"centre,width"``; None for the one that the modality and site of a volume's slice
+        ask for, see `unibiomed.data.pixels.default_window`.
     licence : str
         Terms of the data set, as stated.
     external : bool
@@ -255,7 +258,7 @@ class Record:
         """
         if self.image is None:
             raise DataError(f"{self.key}: text only, there is no image to load")
-        return load_picture(self.image, self.key, self.modality, self.slice_index, self.window)
+        return load_picture(self.image, self.key, self.modality, self.slice_index, self.window, self.site)
 
     def triplets(self) -> Iterator[Triplet]:
         """The paper's image-region-text triplets of this record; no mask is opened.

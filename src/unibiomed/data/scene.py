@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 
 from unibiomed.data.phrasing import attributes, concept_of, listed, with_article
-from unibiomed.data.records import NO_FINDINGS, Record
+from unibiomed.data.records import NO_FINDINGS, REGION_TEXT, Record
 from unibiomed.data.regions import RegionFacts, describe_region, number_words, region_sentence, split_parts
 
 __all__ = ["Scene"]
@@ -29,14 +29,17 @@ class Scene:
         The image's record.
     masks : mapping of int to numpy.ndarray
         ``(height, width)`` bool of each region, by its place in ``record.regions``. Regions without a mask file may be
-        left out; nothing is said of other regions that are.
+        left out; nothing is said of other regions that are. Where only the box of a region is known, it counts on the
+        same pixels: the region is there, but nothing is measured and no mask is asked of it.
     """
 
     def __init__(self, record: Record, masks: Mapping[int, np.ndarray]) -> None:
+        regions = record.regions
         self.record = record
-        self.masks = {index: mask for index, mask in masks.items() if 0 <= index < len(record.regions)}
-        self.known = tuple(i for i, region in enumerate(record.regions) if i in self.masks or region.absent)
-        self.present = tuple(i for i in self.known if i in self.masks and self.masks[i].any())
+        self.masks = {i: mask for i, mask in masks.items() if 0 <= i < len(regions) and regions[i].box is None}
+        self.known = tuple(i for i, region in enumerate(regions) if i in self.masks or region.mask is None)
+        self.outlined = tuple(i for i in self.known if i in self.masks and self.masks[i].any())
+        self.present = tuple(i for i in self.known if i in self.outlined or regions[i].box is not None)
         self.absent = tuple(i for i in self.known if i not in self.present)
         self._facts: dict[int, RegionFacts] = {}
         self._parts: dict[int, list[Box]] = {}
@@ -51,12 +54,17 @@ class Scene:
     def findings(self) -> tuple[int, ...]:
         """Abnormal regions that are there, the largest first."""
         shown = [i for i in self.present if self.record.regions[i].abnormal]
-        return tuple(sorted(shown, key=lambda i: -int(np.count_nonzero(self.masks[i]))))
+        return tuple(sorted(shown, key=lambda i: -int(np.count_nonzero(self.masks.get(i, 0)))))
 
     @cached_property
     def structures(self) -> tuple[int, ...]:
         """Regions of normal anatomy that are there."""
         return tuple(i for i in self.present if not self.record.regions[i].abnormal)
+
+    @cached_property
+    def segmentable(self) -> tuple[int, ...]:
+        """Regions whose mask is known, an empty one of those that are absent included."""
+        return tuple(i for i in self.known if self.record.regions[i].box is None)
 
     @cached_property
     def diagnosis(self) -> str | None:
@@ -75,14 +83,20 @@ class Scene:
         unlabelled = self.record.label is None and bool(looked_for) and set(looked_for) <= set(self.known)
         return unlabelled or self.diagnosis == NO_FINDINGS
 
+    def box(self, index: int) -> Box | None:
+        """Box around a region that is there."""
+        return self.record.regions[index].box or self.facts(index).box
+
     def facts(self, index: int) -> RegionFacts:
-        """Facts of a region."""
+        """Facts of a region that has an outline."""
         if index not in self._facts:
             self._facts[index] = self._measure(self.masks[index])
         return self._facts[index]
 
     def parts(self, index: int) -> list[Box]:
-        """Boxes of the separate parts of a region, largest first."""
+        """Boxes of the separate parts of a region, largest first; none where only one box is known."""
+        if self.record.regions[index].box is not None:
+            return []
         if index not in self._parts:
             self._parts[index] = split_parts(self.masks[index])
         return self._parts[index]
@@ -120,15 +134,20 @@ class Scene:
     def region_text(self, index: int, box: Box | None = None) -> str:
         """Sentences on a region, or on its part in a box: label, extent, shape, place, and what else is known of it."""
         region = self.record.regions[index]
-        facts = self.facts(index) if box is None else self.facts_in(index, box)
-        whole = facts is self.facts(index)
-        if facts.area_fraction > SHARE_WITHOUT_PLACE:
-            facts = replace(facts, place="centre", patient_side="")
-        sentences = [f"{self.label(index)}.", self._sentence(region.target, facts)]
+        sentences, whole = [f"{self.label(index)}."], True
+        if region.box is None:
+            facts = self.facts(index) if box is None else self.facts_in(index, box)
+            whole = facts is self.facts(index)
+            if facts.area_fraction > SHARE_WITHOUT_PLACE:
+                facts = replace(facts, place="centre", patient_side="")
+            sentences.append(self._sentence(region.target, facts))
         if whole:
             sentences += self.told(region=True) if region.abnormal else []
             sentences += self.told(region=False) if index == self.present[0] else []
-        sentences += [f"{name[:1].upper()}{name[1:]}: {value}." for name, value in region.attributes.items()]
+        told = {name: value for name, value in region.attributes.items() if name != REGION_TEXT}
+        sentences += [f"{name[:1].upper()}{name[1:]}: {value}." for name, value in told.items()]
+        if REGION_TEXT in region.attributes:
+            sentences.append(region.attributes[REGION_TEXT])
         return " ".join(sentences)
 
     def told(self, *, region: bool) -> list[str]:

@@ -1,13 +1,18 @@
-"""Reading medical images: any supported file or array becomes a `MedicalImage`, the pixels as the model sees them."""
+"""Reading medical images: any supported file or array becomes a `MedicalImage`, the pixels as the model sees them.
+
+Whole volumes become a `Volume`, whose slices are such images.
+"""
 
 from __future__ import annotations
 
 from .geometry import Box, check_box, draw_box, mask_box, parse_box
+from .grid import Grid
 from .image import MedicalImage, from_array
 from .limits import MAX_BYTES, MAX_PIXELS
 from .modality import MODALITIES, check_modality, modality_from_dicom
 from .nifti import mask_to_slice
 from .read import read_image
+from .volume import Volume, read_volume, read_volume_header
 from .windowing import WINDOWS, apply_window, parse_window
 
 __all__ = [
@@ -16,7 +21,9 @@ __all__ = [
     "MODALITIES",
     "WINDOWS",
     "Box",
+    "Grid",
     "MedicalImage",
+    "Volume",
     "apply_window",
     "check_box",
     "check_modality",
@@ -28,4 +35,6 @@ __all__ = [
     "parse_box",
     "parse_window",
     "read_image",
+    "read_volume",
+    "read_volume_header",
 ]

@@ -115,7 +115,7 @@ def read_dicom(path: Path, name: str, *, slice_index: int | None, window: Window
     """
     with quiet():
         try:
-            dataset = _read_dataset(path, name)
+            dataset = load_dataset(path, name)
             return _show(dataset, name, slice_index, window)
         except InputError:
             raise
@@ -124,10 +124,10 @@ def read_dicom(path: Path, name: str, *, slice_index: int | None, window: Window
             raise InputError(f"{name}: this DICOM file is truncated or damaged: export it again") from None
 
 
-def _read_dataset(path: Path, name: str) -> Dataset:
+def load_dataset(path: Path, name: str) -> Dataset:
     """Parse the needed elements, with a transfer syntax even where the file names none."""
     with path.open("rb") as file:
-        _check_inflated_size(file, name)
+        check_inflated_size(file, name)
         file.seek(0)
         dataset = dcmread(file, force=True, specific_tags=_TAGS)
     if not any(key in dataset for key in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")):
@@ -141,7 +141,7 @@ def _read_dataset(path: Path, name: str) -> Dataset:
     return dataset
 
 
-def _check_inflated_size(file: BinaryIO, name: str) -> None:
+def check_inflated_size(file: BinaryIO, name: str) -> None:
     """Refuse a deflated file that would grow beyond `MAX_BYTES`: pydicom inflates the whole before its first tag."""
     read_preamble(file, force=True)
     meta = read_dataset(file, False, True, stop_when=lambda tag, vr, length: tag >> 16 != 2)
@@ -174,7 +174,7 @@ def _show(dataset: Dataset, name: str, slice_index: int | None, window: Window) 
             "give CENTRE,WIDTH"
         )
     photometric = str(dataset.get("PhotometricInterpretation", "MONOCHROME2"))
-    values = _decode(dataset, frame, name)
+    values = decode_frame(dataset, frame, name)
     bits = int(dataset.get("BitsStored") or 8 * values.dtype.itemsize)
     if photometric == "PALETTE COLOR":
         values = apply_color_lut(values, dataset)
@@ -204,7 +204,7 @@ def _lift_frame_groups(dataset: Dataset, frame: int) -> None:
                         setattr(dataset, keyword, item.get(keyword))
 
 
-def _decode(dataset: Dataset, frame: int, name: str) -> np.ndarray:
+def decode_frame(dataset: Dataset, frame: int, name: str) -> np.ndarray:
     """Decode one frame to ``(height, width)`` or, for colour, RGB ``(height, width, 3)``."""
     syntax = UID(dataset.file_meta.TransferSyntaxUID)
     try:
@@ -236,7 +236,7 @@ def _show_grey(dataset: Dataset, raw: np.ndarray, bits: int, window: Window, nam
         first, grey = table
         index = np.clip(np.rint(values) - first, 0, len(grey) - 1).astype(np.intp)
         return stack_grey(grey[index]), {"window": None, "scaling": "VOI LUT"}
-    if (header := _header_window(dataset)) is not None:
+    if (header := header_window(dataset)) is not None:
         center, width, function = header
         grey = apply_window(values, center, width, function=function)
         return stack_grey(grey), {"window": (center, width), "scaling": "window"}
@@ -268,9 +268,9 @@ def _voi_table(dataset: Dataset) -> tuple[int, np.ndarray] | None:
     return first, apply_range(table, 0.0, float(2**depth - 1))
 
 
-def _header_window(dataset: Dataset) -> tuple[float, float, VoiFunction] | None:
+def header_window(dataset: Dataset) -> tuple[float, float, VoiFunction] | None:
     """Read the first window of the header; None where there is none, or none that is legal."""
-    center, width = _first(dataset.get("WindowCenter")), _first(dataset.get("WindowWidth"))
+    center, width = first_number(dataset.get("WindowCenter")), first_number(dataset.get("WindowWidth"))
     if center is None or width is None or width <= 0:
         return None
     name = str(dataset.get("VOILUTFunction") or "LINEAR").strip().upper()
@@ -280,11 +280,11 @@ def _header_window(dataset: Dataset) -> tuple[float, float, VoiFunction] | None:
 
 def _padding(dataset: Dataset, raw: np.ndarray) -> np.ndarray | None:
     """Mark the pixels outside the scanner's field, which would stretch the percentiles."""
-    value = _first(dataset.get("PixelPaddingValue"))
+    value = first_number(dataset.get("PixelPaddingValue"))
     return None if value is None else raw == value
 
 
-def _first(value: Any) -> float | None:
+def first_number(value: Any) -> float | None:
     """Return the first of one or many numbers as a finite float, or None."""
     if isinstance(value, (str, bytes)) or value is None:
         return None

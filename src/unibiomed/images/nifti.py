@@ -13,6 +13,7 @@ import nibabel as nib
 import numpy as np
 
 from ..errors import InputError
+from .grid import Grid, make_grid
 from .image import MedicalImage
 from .limits import MAX_BYTES, check_size, check_slice, quiet
 from .modality import looks_like_hounsfield
@@ -23,7 +24,6 @@ HEADER_BYTES = 540
 """Bytes of the longer header, NIfTI-2; the shorter one, NIfTI-1, has 348."""
 
 _MAX_OFFSET = 16 * 2**20
-_PLANES = ("sagittal", "coronal", "axial")
 _MM_PER_UNIT = {"meter": 1000.0, "mm": 1.0, "micron": 0.001}
 
 
@@ -38,10 +38,7 @@ def nifti_kind(head: bytes) -> str | None:
 def read_nifti(path: Path, name: str, *, zipped: bool, slice_index: int | None, window: Window) -> MedicalImage:
     """Read one slice of a NIfTI volume.
 
-    Slices are axial, except in volumes whose voxels are at least twice as long along another axis, or that are one
-    voxel thick there: those are cut as they were acquired. Whatever their order in the file, they are counted from
-    the feet (axial), the back (coronal) or the patient's left (sagittal), and shown as usual: patient right on image
-    left, anterior or superior up; sagittal with anterior on the left.
+    How slices are cut, counted and turned is told in `unibiomed.images.grid`.
 
     Parameters
     ----------
@@ -72,8 +69,8 @@ def read_nifti(path: Path, name: str, *, zipped: bool, slice_index: int | None, 
     """
     with quiet():
         try:
-            with _open(path, zipped) as file:
-                image = _read_header(file, name)
+            with open_nifti(path, zipped) as file:
+                image = read_header(file, name)
                 return _show(image, name, slice_index, window)
         except InputError:
             raise
@@ -115,7 +112,8 @@ def mask_to_slice(mask: np.ndarray, details: Mapping[str, Any]) -> np.ndarray:
     return np.ascontiguousarray(turned)
 
 
-def _open(path: Path, zipped: bool) -> io.BufferedIOBase:
+def open_nifti(path: Path, zipped: bool) -> io.BufferedIOBase:
+    """Open a NIfTI file, unzipping it on the way."""
     return gzip.GzipFile(path, "rb") if zipped else path.open("rb")
 
 
@@ -131,7 +129,7 @@ def unzip_head(path: Path, count: int = HEADER_BYTES) -> bytes:
     return head
 
 
-def _read_header(file: io.BufferedIOBase, name: str) -> Any:
+def read_header(file: io.BufferedIOBase, name: str) -> Any:
     """Read the header, refuse what is too large, and return a nibabel image whose voxels are still unread."""
     head = file.read(HEADER_BYTES)
     file.seek(0)
@@ -155,27 +153,34 @@ def _read_header(file: io.BufferedIOBase, name: str) -> Any:
     return kind.from_stream(file)
 
 
+def nifti_grid(image: Any, name: str) -> Grid:
+    """How the voxels of a nibabel image lie; InputError if its orientation is broken."""
+    shape = tuple(int(n) for n in (*image.shape, 1, 1)[:3])
+    unit = _MM_PER_UNIT.get(image.header.get_xyzt_units()[0], 1.0)
+    return make_grid(shape, image.affine, name, unit=unit, flat=len(image.shape) < 3)
+
+
+def nifti_details(image: Any) -> dict[str, Any]:
+    """What `details` tells of the file as a whole."""
+    return {
+        "format": "NIfTI",
+        "bits": 8 * image.get_data_dtype().itemsize,
+        "orientation_known": bool(image.header["sform_code"] > 0 or image.header["qform_code"] > 0),
+    }
+
+
 def _show(image: Any, name: str, slice_index: int | None, window: Window) -> MedicalImage:
     """Cut the slice, turn it, and make it an image."""
-    flat = len(image.shape) < 3
-    if flat and slice_index is not None:
+    if len(image.shape) < 3 and slice_index is not None:
         raise InputError(f"{name}: this NIfTI file is a single image, so no slice can be chosen: leave the slice out")
-    shape = tuple(int(n) for n in (*image.shape, 1, 1)[:3])
-    axes, signs, sizes = _orientation(image, name)
-    file_axis = 2 if flat else _slice_axis(shape, axes, sizes)
-    count = shape[file_axis]
-    index = count // 2 if slice_index is None else check_slice(slice_index, count, name)
-    file_slice = index if signs[file_axis] > 0 else count - 1 - index
-
-    # Of the two anatomical axes that are left, rows run along the higher (head to feet, else front to back).
-    column_axis, row_axis = sorted((axis for axis in range(3) if axis != file_axis), key=lambda axis: axes[axis])
-    check_size(shape[row_axis], shape[column_axis], name)
-    transpose = column_axis < row_axis
-    # The axes of NIfTI point to the patient's right, front and head; rows and columns start there and run away from it.
-    flip = (signs[row_axis] > 0, signs[column_axis] > 0)
-    values = _cut(image, file_axis, file_slice)
-    turned = np.swapaxes(values, 0, 1) if transpose else values
-    turned = np.ascontiguousarray(np.flip(turned, axis=tuple(axis for axis in (0, 1) if flip[axis])))
+    grid = nifti_grid(image, name)
+    count = grid.shape[0]
+    place = grid.slice_details(count // 2 if slice_index is None else check_slice(slice_index, count, name))
+    check_size(*grid.shape[1:], name)
+    values = _cut(image, place["file_axis"], place["file_slice"])
+    turned = np.swapaxes(values, 0, 1) if place["file_transpose"] else values
+    flips = tuple(axis for axis in (0, 1) if place["file_flip"][axis])
+    turned = np.ascontiguousarray(np.flip(turned, axis=flips))
 
     modality = None
     if turned.ndim == 3:
@@ -184,44 +189,7 @@ def _show(image: Any, name: str, slice_index: int | None, window: Window) -> Med
         pixels, done = grey_to_rgb(turned, window, name)
         if is_named_window(window) or looks_like_hounsfield(turned):
             modality = "CT"
-    details = {
-        "format": "NIfTI",
-        "bits": 8 * image.get_data_dtype().itemsize,
-        **done,
-        "slice": index,
-        "slices": count,
-        "plane": _PLANES[axes[file_axis]],
-        "orientation": "".join(nib.orientations.aff2axcodes(image.affine)),
-        "orientation_known": bool(image.header["sform_code"] > 0 or image.header["qform_code"] > 0),
-        "file_shape": shape,
-        "file_axis": file_axis,
-        "file_slice": file_slice,
-        "file_transpose": transpose,
-        "file_flip": flip,
-    }
-    return MedicalImage(pixels, (sizes[row_axis], sizes[column_axis]), modality, name, details)
-
-
-def _orientation(image: Any, name: str) -> tuple[list[int], list[int], list[float]]:
-    """For each axis of the file: anatomical axis (0 right, 1 front, 2 head), direction, and voxel size in mm."""
-    affine = np.asarray(image.affine, dtype=np.float64)
-    found = nib.orientations.io_orientation(affine) if np.isfinite(affine).all() and affine[:3, :3].any() else None
-    if found is None or not np.isfinite(found).all():
-        raise InputError(f"{name}: the orientation in this NIfTI file is broken: export it again, so left is not right")
-    unit = _MM_PER_UNIT.get(image.header.get_xyzt_units()[0], 1.0)
-    sizes = [float(size) * unit for size in nib.affines.voxel_sizes(affine)]
-    return [int(axis) for axis in found[:, 0]], [int(sign) for sign in found[:, 1]], sizes
-
-
-def _slice_axis(shape: tuple[int, ...], axes: list[int], sizes: list[float]) -> int:
-    """Choose the axis of the file that the slice is cut across: one voxel thick, else the coarsest, else axial."""
-    single = [axis for axis in range(3) if shape[axis] == 1]
-    if len(single) == 1:
-        return single[0]
-    longest = max(range(3), key=lambda axis: sizes[axis])
-    if sizes[longest] >= 2 * max(size for axis, size in enumerate(sizes) if axis != longest):
-        return longest
-    return axes.index(2)
+    return MedicalImage(pixels, grid.spacing[1:], modality, name, {**nifti_details(image), **done, **place})
 
 
 def _cut(image: Any, file_axis: int, file_slice: int) -> np.ndarray:

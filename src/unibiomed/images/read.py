@@ -61,7 +61,7 @@ def read_image(
         parse_window(window)
     if slice_index is not None:
         slice_index = whole_number(slice_index)
-    file, name = _check_file(path)
+    file, name = check_file(path)
     try:
         with file.open("rb") as stream:
             head = stream.read(HEADER_BYTES)
@@ -123,7 +123,7 @@ def _bare_dicom(head: bytes) -> bool:
     return not big and int.from_bytes(head[2:4], "little") <= 0x0070 and int.from_bytes(head[4:8], "little") <= 1024
 
 
-def _check_file(path: str | os.PathLike[str]) -> tuple[Path, str]:
+def check_file(path: str | os.PathLike[str]) -> tuple[Path, str]:
     """Return the path of an existing, regular file of sensible size, and its name as shown to people."""
     try:
         file = Path(path)

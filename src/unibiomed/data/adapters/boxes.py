@@ -1,0 +1,78 @@
+"""Images with tables of boxes and what they hold, as DeepLesion and MedTrinity have them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from unibiomed.data.adapters.common import Row, base_record, find_places, find_value, list_images, tidy
+from unibiomed.data.adapters.regions import further_records, in_rounds, target_of, whole_box
+from unibiomed.data.adapters.tables import rows_by_image
+from unibiomed.data.adapters.texts import image_text
+from unibiomed.data.entries import Boxes, DatasetEntry
+from unibiomed.data.records import REGION_TEXT, Record, Region
+from unibiomed.errors import DataError
+
+
+def read_boxes(entry: DatasetEntry) -> Iterator[Record]:
+    """Records of the adapter ``boxes``, see `unibiomed.data.entries`."""
+    assert entry.boxes is not None, "checked when the entry was read"
+    items = list_images(entry)
+    found = rows_by_image(entry, items)
+    rows = {name: told[0][1] for name, told in found.items()}
+    official = {name: told[0][0].split for name, told in found.items()}
+    for name, told in found.items():
+        if len({table.split for table, _ in told}) > 1:
+            raise DataError(f"{entry.name}/{name}: is in tables of two splits; leave it out of one")
+    for name, place in sorted(find_places(entry, rows, official).items()):
+        regions = [
+            region
+            for table, row in found[name]
+            if (region := _region(entry, entry.boxes, name, row, f"{entry.name}/{table.file}: image '{name}'"))
+        ]
+        rounds = in_rounds(regions)
+        first = Record(
+            image=items[name].path,
+            regions=rounds[0] if rounds else (),
+            text=image_text(entry, [row for _, row in found[name]]) or None,
+            **base_record(entry, name, place, rows[name]),
+        )
+        yield first
+        yield from further_records(first, rounds[1:])
+
+
+def _region(entry: DatasetEntry, boxes: Boxes, name: str, row: Row, where: str) -> Region | None:
+    numbers = _numbers(boxes, row, where)
+    if numbers is None:
+        return None
+    word = find_value(entry, boxes.target, name, row)
+    if word is None:
+        raise DataError(f"{where} has a box without a label; fill it in or leave the row out")
+    target = target_of(entry, tidy(word), where)
+    if target is None:
+        return None
+    words = tidy(str(row.get(boxes.text) or "")) if boxes.text else ""
+    return Region(
+        target=target.name,
+        mask=None,
+        abnormal=target.abnormal or boxes.abnormal,
+        attributes=dict(target.attributes) | ({REGION_TEXT: words} if words else {}),
+        box=whole_box(numbers, boxes.format, where),
+    )
+
+
+def _numbers(boxes: Boxes, row: Row, where: str) -> list[float] | None:
+    """The four numbers of a row's box; None where its cells are empty."""
+    for column in boxes.columns:
+        if column not in row:
+            raise DataError(f"{where}: the table has no column '{column}'; mend the entry")
+    cells = [row[column] for column in boxes.columns]
+    if len(cells) == 1:
+        # A list, or text such as "226.2, 90.0, 241.3, 112.0" or "[1 2 3 4]".
+        cells = cells[0] if isinstance(cells[0], list) else re.split(r"[\s,;]+", str(cells[0] or "").strip("[]() "))
+    if all(cell in (None, "") for cell in cells):
+        return None
+    try:
+        return [float(cell) for cell in cells]
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{where}: a box is not four numbers in pixels; mend the table") from error

@@ -1,0 +1,134 @@
+"""Masks and boxes of targets: which files, whose words, and how several boxes of one target become records."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path, PurePosixPath
+
+from unibiomed.data.adapters.common import Item
+from unibiomed.data.entries import DatasetEntry, Target
+from unibiomed.data.records import Record, Region
+from unibiomed.errors import DataError
+
+Box = tuple[int, int, int, int]
+
+
+class Folders:
+    """Names of the files in a data set's folders, each folder listed once: thousands of ``exists`` calls are slow."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._names: dict[Path, frozenset[str] | None] = {}
+
+    def find(self, relative: str, *, needed: bool = False) -> list[Path]:
+        """Files of a path with ``*`` in the file name, sorted; a `needed` folder has to exist."""
+        path = self._folder / relative
+        parent = path.parent
+        if parent not in self._names:
+            names = frozenset(item.name for item in parent.iterdir()) if parent.is_dir() else None
+            self._names[parent] = names
+        known = self._names[parent]
+        if known is None:
+            if needed:
+                name = f"{self._folder.name}/{parent.relative_to(self._folder)}"
+                raise DataError(f"{name}: mask folder is missing; restore it or mend the catalogue entry")
+            return []
+        if "*" in path.name:
+            return [parent / name for name in sorted(known) if fnmatchcase(name, path.name.replace("[", "[[]"))]
+        return [path] if path.name in known else []
+
+    def one(self, relative: str) -> Path | None:
+        """The file of a path inside the folder, None where there is none."""
+        parts = PurePosixPath(relative)
+        if not relative or parts.is_absolute() or ".." in parts.parts:
+            return None
+        return next(iter(self.find(str(parts))), None) if "*" not in parts.name else None
+
+
+def find_masks(targets: Sequence[Target], item: Item, folders: Folders) -> Iterator[tuple[Target, list[Path]]]:
+    """Mask files of every target that something is known of; none where it is known to be absent."""
+    for target in targets:
+        found: list[Path] = []
+        for mask in target.masks:
+            folder, _, _ = mask.rpartition("/")
+            filled = mask.replace("{stem}", item.stem).replace("{parent}", item.parent).lstrip("/")
+            found += folders.find(filled, needed="{" not in folder)
+        if found or target.missing != "unknown":
+            yield target, list(dict.fromkeys(found))
+
+
+def mask_region(target: Target, masks: Sequence[Path], slice_index: int | None = None) -> Region:
+    """The region of a target with its mask files."""
+    return Region(
+        target=target.name,
+        mask=masks[0] if masks else None,
+        values=tuple(target.values) if target.values else None,
+        abnormal=target.abnormal,
+        attributes=dict(target.attributes),
+        further_masks=tuple(masks[1:]),
+        slice_index=slice_index if masks else None,
+    )
+
+
+def target_of(entry: DatasetEntry, category: str, where: str) -> Target | None:
+    """The target that a data set's own word means; None for words that the entry ignores.
+
+    Raises
+    ------
+    DataError
+        The entry has targets, and none goes by this word.
+    """
+    if category in entry.ignore:
+        return None
+    for target in entry.targets:
+        if category in (target.categories or [target.name]):
+            return target
+    if entry.targets:
+        raise DataError(f"{where}: label '{category}' belongs to no target; add it to a target's categories, or ignore")
+    return Target(name=category)
+
+
+def whole_box(numbers: Sequence[float], form: str, where: str, size: tuple[int, int] | None = None) -> Box:
+    """Box in whole pixels around the one that a table gives, cut to the image where its (height, width) is known."""
+    if len(numbers) != 4 or not all(math.isfinite(number) and abs(number) < 1e6 for number in numbers):
+        raise DataError(f"{where}: a box is not four numbers in pixels; mend the table")
+    x0, y0, x1, y1 = numbers
+    if form == "xywh":
+        x1, y1 = x0 + x1, y0 + y1
+    height, width = size or (10**6, 10**6)
+    box = (max(0, math.floor(x0)), max(0, math.floor(y0)), min(width, math.ceil(x1)), min(height, math.ceil(y1)))
+    if box[0] >= box[2] or box[1] >= box[3]:
+        raise DataError(f"{where}: box {tuple(numbers)} has no area inside the image; is the format '{form}'?")
+    return box
+
+
+def in_rounds(boxed: Iterable[Region]) -> list[tuple[Region, ...]]:
+    """Share boxes of one target out among several records of an image: a record has one region a target."""
+    rounds: list[dict[str, Region]] = []
+    for region in boxed:
+        free = next((taken for taken in rounds if region.target not in taken), None)
+        if free is None:
+            rounds.append(free := {})
+        free[region.target] = region
+    return [tuple(taken.values()) for taken in rounds]
+
+
+def further_records(record: Record, rounds: Sequence[Sequence[Region]]) -> Iterator[Record]:
+    """Records of the same image for further boxes, ``name#2`` and so on; nothing else is said twice."""
+    for number, regions in enumerate(rounds, 2):
+        yield Record(
+            key=f"{record.key}#{number}",
+            image=record.image,
+            dataset=record.dataset,
+            modality=record.modality,
+            site=record.site,
+            group=record.group,
+            split=record.split,
+            regions=tuple(regions),
+            window=record.window,
+            licence=record.licence,
+            external=record.external,
+            spacing=record.spacing,
+        )

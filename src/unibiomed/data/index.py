@@ -1,0 +1,213 @@
+"""The index of a folder of shards: small enough to be read at once, and all that a reader needs in order to start."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import uuid
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from unibiomed.errors import DataError, OutputError
+
+__all__ = ["INDEX", "TASKS", "Shard", "ShardIndex", "file_sha256", "read_index", "replacing", "write_index", "writing"]
+
+INDEX = "index.json"
+TASKS = ("region", "label", "question", "report")
+"""What a record may carry, and so can teach: targets with their regions, a diagnosis, questions, a report."""
+VERSION = 1
+MAX_INDEX_BYTES = 2**29
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """One Parquet file of an index; all its records are of one data set, split, modality and set of tasks.
+
+    Parameters
+    ----------
+    file : str
+        Path under the folder of the index, with forward slashes.
+    dataset, split, modality : str
+        As in `unibiomed.data.Record`.
+    tasks : tuple of str
+        What its records can teach, of `TASKS`.
+    external : bool
+        Kept for testing alone.
+    groups : tuple of int
+        Rows of each row group.
+    triplets : int
+        Image-region-text triplets of all rows.
+    bytes : int
+        Size of the file.
+    sha256 : str
+        Checksum of the file, hexadecimal.
+    """
+
+    file: str
+    dataset: str
+    split: str
+    modality: str
+    tasks: tuple[str, ...]
+    external: bool
+    groups: tuple[int, ...]
+    triplets: int
+    bytes: int
+    sha256: str
+
+    def __post_init__(self) -> None:
+        path = PurePosixPath(self.file)
+        if path.is_absolute() or ".." in path.parts or "\\" in self.file:
+            raise DataError(f"shard '{self.file}' leaves the folder of the index")
+        if not self.groups or min(self.groups) < 1:
+            raise DataError(f"shard '{self.file}' has an empty row group")
+
+    @property
+    def rows(self) -> int:
+        """Records in the file."""
+        return sum(self.groups)
+
+    @classmethod
+    def from_json(cls, item: Any) -> Shard:
+        """Build it from what `json.loads` gave.
+
+        Raises
+        ------
+        DataError
+            A key is missing or of the wrong type.
+        """
+        try:
+            values = {field.name: item[field.name] for field in fields(cls)}
+            values["tasks"], values["groups"] = tuple(item["tasks"]), tuple(item["groups"])
+            words = (*values["tasks"], *(values[name] for name in ("file", "dataset", "split", "modality", "sha256")))
+            numbers = (*values["groups"], values["triplets"], values["bytes"])
+            if not all(isinstance(word, str) for word in words) or not all(type(n) is int for n in numbers):
+                raise TypeError("wrong type")
+        except (KeyError, TypeError) as error:
+            raise DataError("an entry lacks a key or has one of the wrong type") from error
+        return cls(**values)
+
+
+@dataclass(frozen=True, slots=True)
+class ShardIndex:
+    """All shards of a folder.
+
+    Parameters
+    ----------
+    folder : Path
+        Where they lie.
+    shards : tuple of Shard
+        Sorted by file.
+    stamp : str
+        Checksum of the index, hexadecimal; changes with any byte of any shard.
+    """
+
+    folder: Path
+    shards: tuple[Shard, ...]
+    stamp: str
+
+
+def read_index(folder: str | Path) -> ShardIndex:
+    """Read the index of a folder of shards; no shard is opened.
+
+    Parameters
+    ----------
+    folder : str or Path
+        What `unibiomed.data.build.build_shards` wrote.
+
+    Returns
+    -------
+    ShardIndex
+        The shards, checked for form only.
+
+    Raises
+    ------
+    DataError
+        There is no index, or it is too large or broken.
+    """
+    path = Path(folder) / INDEX
+    try:
+        if path.stat().st_size > MAX_INDEX_BYTES:
+            raise DataError(f"{path}: the index exceeds {MAX_INDEX_BYTES >> 20} MiB; build the shards again")
+        content = path.read_bytes()
+        values = json.loads(content)
+    except FileNotFoundError as error:
+        raise DataError(f"'{folder}' holds no {INDEX}; run unibiomed data build, to its end") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(f"{path}: the index cannot be read as JSON; build the shards again") from error
+    if not isinstance(values, dict) or values.get("version") != VERSION or not isinstance(values.get("shards"), list):
+        raise DataError(f"{path}: this is not an index of version {VERSION}; build the shards again")
+    try:
+        shards = tuple(Shard.from_json(item) for item in values["shards"])
+    except DataError as error:
+        raise DataError(f"{path}: {error}; build the shards again") from error
+    if len({shard.file for shard in shards}) < len(shards):
+        raise DataError(f"{path}: a shard is named twice; build the shards again")
+    return ShardIndex(Path(folder), shards, hashlib.sha256(content).hexdigest())
+
+
+def write_index(folder: Path, shards: Iterable[Shard]) -> None:
+    """Write the index of a folder, whole or not at all, one shard a line.
+
+    Raises
+    ------
+    OutputError
+        It cannot be written.
+    """
+    lines = [json.dumps(asdict(shard), separators=(",", ":")) for shard in sorted(shards, key=lambda s: s.file)]
+    text = f'{{"version":{VERSION},"shards":[\n' + ",\n".join(lines) + "\n]}\n"
+    with replacing(folder / INDEX) as fresh:
+        fresh.write_text(text, encoding="utf-8")
+
+
+def file_sha256(path: Path) -> str:
+    """Checksum of a file, hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a new file beside `path` to write to; at the end it takes the place of `path`, on the disk for good.
+
+    Where the new file was not written or was taken away again, `path` is taken away as well.
+
+    Raises
+    ------
+    OutputError
+        The folder or the file cannot be written; `path` is as it was.
+    """
+    # On a cluster two machines may have processes of one number.
+    fresh = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
+    with writing(path):
+        try:
+            yield fresh
+            if fresh.exists():
+                with fresh.open("rb") as file:
+                    os.fsync(file.fileno())
+                os.replace(fresh, path)
+            else:
+                path.unlink(missing_ok=True)
+        finally:
+            fresh.unlink(missing_ok=True)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Tell a full disk or a folder that may not be written in one line.
+
+    Raises
+    ------
+    OutputError
+        If what is done inside fails to write.
+    """
+    try:
+        yield
+    except OutputError:
+        raise
+    except OSError as error:
+        reason = error.strerror or "not a usable path"
+        raise OutputError(f"'{path}' cannot be written ({reason}); make room or choose another --out") from error

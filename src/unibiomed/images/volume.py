@@ -1,0 +1,306 @@
+"""Reading whole volumes: NIfTI, NRRD, MHA and MHD files and folders that hold a DICOM series."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from ..errors import InputError
+from .grid import Grid, StoredVolume
+from .image import MedicalImage
+from .limits import MAX_BYTES, check_size, check_slice, quiet, shown
+from .modality import looks_like_hounsfield
+from .nifti import HEADER_BYTES, nifti_details, nifti_grid, nifti_kind, open_nifti, read_header, unzip_head
+from .nrrd_mha import open_worded, worded_kind
+from .pixels import Window, check_values, grey_to_rgb, stack_grey
+from .read import check_file, sniff
+from .series import open_series
+from .windowing import apply_window, is_named_window, percentile_range
+
+T = TypeVar("T")
+
+_LOOKED_AT = 2_000_000
+"""Voxels that the percentiles of a volume are taken from: every n-th is enough, and all would take seconds."""
+
+
+@dataclass(frozen=True, eq=False)
+class Volume:
+    """A grey volume, or one of labels, in the order in which it is looked at.
+
+    Slices are cut, counted and turned exactly as `read_image` does it, whatever the order in the file: slice `k` here
+    is the picture that ``read_image(path, slice_index=k)`` gives of a NIfTI file.
+
+    Raises
+    ------
+    InputError
+        If the values are not real numbers of the shape of the grid.
+    """
+
+    values: np.ndarray = field(repr=False)
+    """(slices, rows, columns), read-only: rescaled (Hounsfield units for CT), integers where they were stored so."""
+
+    grid: Grid
+    """Where the voxels lie in the patient and in the file."""
+
+    modality: str | None = None
+    """One of `MODALITIES`: from a DICOM header, CT where the values are Hounsfield units, else None."""
+
+    source: str = "array"
+    """Name of the file or folder, without the folder that it is in."""
+
+    details: dict[str, Any] = field(default_factory=dict)
+    """What is known of the file, such as ``{"format": "NIfTI", "orientation_known": True}``; no patient data."""
+
+    def __post_init__(self) -> None:
+        if self.values.dtype.kind not in "buif" or self.values.shape != self.grid.shape:
+            raise InputError(
+                f"{self.source}: {self.values.dtype} of shape {self.values.shape} is not a grey volume of shape "
+                f"{self.grid.shape}: give one number a voxel"
+            )
+        if self.values.flags.writeable:
+            view = self.values.view()
+            view.flags.writeable = False
+            object.__setattr__(self, "values", view)
+
+    @property
+    def spacing(self) -> tuple[float, float, float]:
+        """Distance of voxel centres in mm: between slices, rows, columns."""
+        return self.grid.spacing
+
+    @property
+    def plane(self) -> str:
+        """``"axial"``, ``"coronal"`` or ``"sagittal"``."""
+        return self.grid.plane
+
+    @property
+    def affine(self) -> np.ndarray:
+        """(4, 4) float64: (slice, row, column, 1) to mm in the patient, axes to the right, front and head (RAS)."""
+        return self.grid.affine
+
+    def __len__(self) -> int:
+        return self.grid.shape[0]
+
+    @cached_property
+    def range_window(self) -> tuple[float, float]:
+        """One window (centre, width) for all slices, so that they stay comparable: 0.5th to 99.5th percentile.
+
+        Zeros are left out of volumes without negative values, as for single images. The width is positive, also of a
+        volume of one value, which is then black.
+        """
+        step = max(1, round((self.values.size / _LOOKED_AT) ** (1 / 3)))
+        values = self.values[::step, ::step, ::step]
+        values = values[np.isfinite(values)] if values.dtype.kind == "f" else values.reshape(-1)
+        padding = self.details.get("padding")
+        ignore = None if padding is None else values == padding
+        low, high = percentile_range(values, ignore=ignore) if values.size else (0.0, 0.0)
+        width = max(high - low, 1e-6)
+        return low + width / 2, width
+
+    def slice_image(self, index: int, window: Window = None) -> MedicalImage:
+        """Show a slice.
+
+        Parameters
+        ----------
+        index
+            The slice, from 0.
+        window
+            A name of `WINDOWS`, ``"centre,width"``, or a pair of numbers, such as `range_window`. Without it, as
+            `read_image` does: by the window in the headers of a DICOM series, 8-bit values as they are, all else by
+            the percentiles of the slice.
+
+        Returns
+        -------
+        MedicalImage
+            The slice, with what `mask_to_slice` needs in its details.
+
+        Raises
+        ------
+        InputError
+            If there is no such slice, it holds NaN or infinite values, or the window does not fit.
+        """
+        index = check_slice(index, len(self), self.source)
+        check_size(*self.grid.shape[1:], self.source)
+        named = is_named_window(window)
+        if named and self.modality not in (None, "CT"):
+            raise InputError(
+                f"{self.source}: the window '{str(window).strip()}' is for CT and this is {self.modality}: leave the "
+                "window out or give CENTRE,WIDTH"
+            )
+        values = np.ascontiguousarray(self.values[index])
+        header, padding = self.details.get("header_window"), self.details.get("padding")
+        if window is None and header is not None:
+            center, width, function = header
+            pixels = stack_grey(apply_window(check_values(values, self.source), center, width, function=function))
+            done: dict[str, Any] = {"window": (center, width), "scaling": "window"}
+        else:
+            ignore = None if padding is None else values == padding
+            pixels, done = grey_to_rgb(values, window, self.source, ignore=ignore)
+        known: dict[str, Any] = {
+            key: self.details[key] for key in ("format", "bits", "orientation_known") if key in self.details
+        }
+        details = {**known, **done, **self.grid.slice_details(index)}
+        return MedicalImage(pixels, self.spacing[1:], "CT" if named else self.modality, self.source, details)
+
+    def labels(self, index: int) -> np.ndarray:
+        """Numbers of the labels on a slice.
+
+        Parameters
+        ----------
+        index
+            The slice, from 0.
+
+        Returns
+        -------
+        numpy.ndarray
+            (rows, columns) of integers.
+
+        Raises
+        ------
+        InputError
+            If there is no such slice, or values are not whole numbers.
+        """
+        return as_labels(self.values[check_slice(index, len(self), self.source)], self.source)
+
+    def to_file_order(self, mask: np.ndarray) -> np.ndarray:
+        """Turn a mask of the volume back to the order of its file, to be written beside it.
+
+        Parameters
+        ----------
+        mask
+            Array of the shape (slices, rows, columns).
+
+        Returns
+        -------
+        numpy.ndarray
+            The same along the axes of the file: with ``grid.file_affine`` it makes a NIfTI file on the same voxels. Of
+            a DICOM series, the axes are columns, rows and slices in the order of ``details["files"]``.
+
+        Raises
+        ------
+        InputError
+            If the mask has another shape.
+        """
+        return self.grid.to_file_order(mask)
+
+
+def as_labels(values: np.ndarray, name: str) -> np.ndarray:
+    """Return label numbers as integers; InputError where they have fractions or are not finite."""
+    if values.dtype.kind != "f":
+        return values
+    # Label maps are often stored as floats; what is no whole number is an image or a probability.
+    if not np.isfinite(values).all() or not np.array_equal(values, np.rint(values)) or np.abs(values).max() > 2**31:
+        raise InputError(f"{name}: labels are whole numbers, and this file holds fractions: give the label file")
+    return values.astype(np.int32)
+
+
+def read_volume(path: str | os.PathLike[str]) -> Volume:
+    """Read a NIfTI, NRRD, MHA or MHD file, or the DICOM series in a folder.
+
+    Parameters
+    ----------
+    path
+        The file, whatever its suffix, or a folder with the files of one series.
+
+    Returns
+    -------
+    Volume
+        All voxels, turned as they are looked at.
+
+    Raises
+    ------
+    InputError
+        If the path is missing, no grey volume, damaged or too large; a folder holds no series, several, or one with
+        missing slices.
+    """
+    stored, name = _open(path)
+    values = stored.grid.turn(stored.load())
+    modality = stored.modality
+    if modality is None and stored.details["format"] != "DICOM series":
+        modality = "CT" if _is_hounsfield(values) else None
+    return Volume(values, stored.grid, modality, name, stored.details)
+
+
+def read_volume_header(path: str | os.PathLike[str]) -> tuple[Grid, str | None]:
+    """Read where the voxels of a volume lie, without reading them.
+
+    Parameters
+    ----------
+    path
+        As for `read_volume`.
+
+    Returns
+    -------
+    tuple of Grid and str or None
+        The grid, and the modality where the header of the file gives one, as DICOM does.
+
+    Raises
+    ------
+    InputError
+        As for `read_volume`.
+    """
+    stored, _ = _open(path)
+    return stored.grid, stored.modality
+
+
+def _open(path: str | os.PathLike[str]) -> tuple[StoredVolume, str]:
+    if Path(path).is_dir():
+        # A folder named "." is called by what it is.
+        name = shown(Path(path).resolve().name)
+        return open_series(Path(path), name), name
+    file, name = check_file(path)
+    try:
+        with file.open("rb") as stream:
+            head = stream.read(HEADER_BYTES)
+    except OSError:
+        raise InputError(f"{name}: the file cannot be read: check its permissions") from None
+    if kind := worded_kind(head):
+        return open_worded(file, kind, name), name
+    kind = sniff(head)
+    zipped = kind == "gzip"
+    if kind == "DICOM":
+        raise InputError(f"{name}: this is one DICOM file: give the folder that holds all files of its series")
+    if nifti_kind(unzip_head(file) if zipped else head) != "single":
+        raise InputError(f"{name}: not a volume this reads: give NIfTI, NRRD, MHA, or the folder of a DICOM series")
+    return _open_nifti(file, name, zipped), name
+
+
+def _open_nifti(file: Path, name: str, zipped: bool) -> StoredVolume:
+    def reading(look: Callable[[Any], T]) -> T:
+        with quiet():
+            try:
+                with open_nifti(file, zipped) as stream:
+                    return look(read_header(stream, name))
+            except InputError:
+                raise
+            except Exception:
+                # nibabel, gzip and zlib each have their own errors for damaged data.
+                raise InputError(f"{name}: this NIfTI file is truncated or damaged: export it again") from None
+
+    def header(image: Any) -> StoredVolume:
+        if image.get_data_dtype().kind not in "buif":
+            raise InputError(f"{name}: the voxels are not grey values: give single slices of this file")
+        scaled = image.dataobj.slope != 1 or image.dataobj.inter != 0
+        grid = nifti_grid(image, name)
+        if scaled and 8 * np.prod(grid.shape, dtype=np.float64) > MAX_BYTES:
+            raise InputError(f"{name}: the volume holds more than {MAX_BYTES >> 30} GiB as rescaled: crop it first")
+        return StoredVolume(grid, lambda: reading(voxels), None, nifti_details(image))
+
+    def voxels(image: Any) -> np.ndarray:
+        values = np.asarray(image.dataobj)
+        return values.reshape((*values.shape, 1, 1)[:3])
+
+    return reading(header)
+
+
+def _is_hounsfield(values: np.ndarray) -> bool:
+    """Ask of about sixteen slices, as `read_image` asks of one."""
+    some = values[:: max(1, len(values) // 16)]
+    return (
+        values.size > 0 and values.dtype.kind in "if" and bool(np.isfinite(some).all()) and looks_like_hounsfield(some)
+    )
