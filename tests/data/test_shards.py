@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -309,6 +311,14 @@ def test_columns_are_what_the_documentation_says(tmp_path: Path, make_records: M
     row = record_to_row(make_records(tmp_path, count=1)[0])
     assert json.loads(row["regions"])[1].keys() == {"target", "mask", "abnormal"}
     assert json.loads(row["regions"])[2] == {"target": "spleen"}
+
+
+def test_without_pyarrow_the_error_says_what_to_install() -> None:
+    code = "import sys; sys.modules['pyarrow'] = None\nfrom unibiomed.cli import main\nsys.exit(main(sys.argv[1:]))"
+    line = [sys.executable, "-c", code, "data", "build", "--data", ".", "--out", "x"]
+    done = subprocess.run(line, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr == "unibiomed: shards need pyarrow; pip install 'unibiomed[train]'\n"
 
 
 def test_share_of_broken_records() -> None:

@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+import csv
+import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 from unibiomed.data import Record, load_records
 from unibiomed.model.modeling import UniBiomedModel
 from unibiomed.model.processing import UniBiomedProcessor
+from unibiomed.train.heads import AuxiliaryHeads
+from unibiomed.train.log import Log
+from unibiomed.train.mixture import Mixture
+from unibiomed.train.optimizer import make_optimizer
 from unibiomed.train.recipe import DataRecipe, ModelRecipe, Recipe, StageRecipe
-from unibiomed.train.stages import STAGES, AuxiliaryHeads, Mixture, Stage
+from unibiomed.train.stages import STAGES, Stage
+from unibiomed.train.start import make_model, make_processor
 from unibiomed.train.store import ImageStore
-from unibiomed.train.trainer import make_model, make_optimizer, make_processor, train
+from unibiomed.train.trainer import train
+from unibiomed.train.views import Viewer
 
 torch.set_num_threads(1)
 
@@ -125,8 +135,75 @@ def tiny_recipe(**more: object) -> Recipe:
         # points: the mask losses draw random numbers of their own
         stage_recipe("joint", points=32, prompted=1, named=1),
     ]
-    values: dict[str, object] = {"model": TINY, "data": DataRecipe(), "stages": stages, "checkpoint_minutes": 0.0}
+    values: dict[str, object] = {
+        "model": TINY,
+        "data": DataRecipe(),
+        "stages": stages,
+        "checkpoint_minutes": 0.0,
+        "workers": 0,
+        "trackers": [],
+    }
     return Recipe(**(values | more))  # type: ignore[arg-type]
+
+
+STEPS = [(name, str(step)) for name, steps in (("encoder", 3), ("text", 2), ("joint", 2)) for step in range(steps)]
+"""Stage and step of each row that `tiny_recipe` logs."""
+
+
+def joint_recipe(stage: dict[str, object] | None = None, **more: object) -> Recipe:
+    """The joint stage alone, of three steps."""
+    joint = stage_recipe("joint", **({"steps": 3, "points": 32} | (stage or {})))
+    return tiny_recipe(**({"stages": [joint], "evaluate": 0} | more))
+
+
+def recipe_text(recipe: Recipe) -> str:
+    """A recipe file; JSON is YAML."""
+    return json.dumps(recipe, default=vars)
+
+
+def weights(out: Path) -> dict[str, torch.Tensor]:
+    """All tensors that a run leaves: of the checkpoint (float32) and of the model folder."""
+    files = {"checkpoint/model": "m", "checkpoint/heads": "h", "model/model": "x"}
+    return {f"{k}.{n}": t for f, k in files.items() for n, t in load_file(out / f"{f}.safetensors").items()}
+
+
+def different(one: Path, other: Path) -> list[str]:
+    """Names of tensors that differ in any bit."""
+    mine, theirs = weights(one), weights(other)
+    assert mine.keys() == theirs.keys()
+    return [name for name, tensor in mine.items() if not torch.equal(tensor, theirs[name])]
+
+
+def log_rows(out: Path) -> list[dict[str, str]]:
+    with (out / "log.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def logged(out: Path) -> list[tuple[str, str]]:
+    """Stage and step of each row."""
+    return [(row["stage"], row["step"]) for row in log_rows(out)]
+
+
+def losses(out: Path) -> list[tuple[str, str]]:
+    """Loss and its parts of each row."""
+    return [(row["loss"], row["parts"]) for row in log_rows(out)]
+
+
+def state_of(out: Path) -> dict[str, Any]:
+    """What the checkpoint says of itself."""
+    return json.loads((out / "checkpoint" / "state.json").read_text())
+
+
+def interrupt_at(monkeypatch: pytest.MonkeyPatch, stage: str, step: int) -> None:
+    """Stop after the step was logged and before it is in a checkpoint."""
+    add = Log.add
+
+    def stop(self: Log, name: str, number: int, *rest: Any) -> None:
+        add(self, name, number, *rest)
+        if (name, number) == (stage, step):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Log, "add", stop)
 
 
 @dataclass
@@ -151,7 +228,8 @@ class Kit:
         if kind != "text":
             chosen = [record for record in chosen if record.image is not None]
         mixture = Mixture(chosen, data or DataRecipe())
-        return STAGES[kind](recipe, self.model, self.heads, self.processor, self.store, mixture)
+        viewer = Viewer(self.store.size, self.store)
+        return STAGES[kind](recipe, self.model, self.heads, self.processor, viewer, mixture)
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,7 @@ from torch import nn
 
 from unibiomed.errors import DataError, OutputError
 from unibiomed.train import checkpoint as module
-from unibiomed.train.checkpoint import find_checkpoint, load_modules, load_optimizer, save_checkpoint
+from unibiomed.train.checkpoint import find_checkpoint, load_modules, load_optimizer, read_state, save_checkpoint
 
 
 class Tied(nn.Module):
@@ -73,9 +73,9 @@ def test_round_trip_goes_on_with_the_same_numbers(tmp_path: Path) -> None:
     other, other_heads = Tied(1), nn.Linear(3, 3)
     other_optimizer = make_optimizer(other)
     assert not same(model, other)
-    state = load_modules(tmp_path / "c", {"model": other, "heads": other_heads})
+    load_modules(tmp_path / "c", {"model": other, "heads": other_heads})
     load_optimizer(tmp_path / "c", other_optimizer)
-    assert state == {"stage": 1, "step": 3}
+    assert read_state(tmp_path / "c") == {"stage": 1, "step": 3}
     assert same(model, other) and same(heads, other_heads)
     assert other.out.weight is other.embed.weight  # still tied
     for seed in range(3, 6):
@@ -134,11 +134,12 @@ def test_broken_files_are_told(tmp_path: Path, name: str, content: bytes | None)
     model = Tied(0)
     optimizer = make_optimizer(model)
     step(model, optimizer, 0)
-    save_checkpoint(tmp_path / "c", {"model": model}, optimizer, {})
+    save_checkpoint(tmp_path / "c", {"model": model}, optimizer, {"stage": 0, "step": 1})
     (tmp_path / "c" / name).unlink()
     if content is not None:
         (tmp_path / "c" / name).write_bytes(content)
     with pytest.raises(DataError, match=name) as caught:
+        read_state(tmp_path / "c")
         load_modules(tmp_path / "c", {"model": model})
         load_optimizer(tmp_path / "c", optimizer)
     assert "\n" not in str(caught.value)
@@ -156,16 +157,17 @@ def number(folder: Path) -> float:
     found = find_checkpoint(folder)
     assert found is not None
     model = nn.Linear(2, 2)
-    state = load_modules(found, {"model": model})
-    assert (model.weight == state["number"]).all() and (model.bias == state["number"]).all()
-    return state["number"]
+    load_modules(found, {"model": model})
+    value = read_state(found)["number"]
+    assert (model.weight == value).all() and (model.bias == value).all()
+    return value
 
 
 def save(folder: Path, value: float) -> None:
     model = nn.Linear(2, 2)
     nn.init.constant_(model.weight, value)
     nn.init.constant_(model.bias, value)
-    save_checkpoint(folder, {"model": model}, None, {"number": value})
+    save_checkpoint(folder, {"model": model}, None, {"stage": 0, "step": 0, "number": value})
 
 
 @pytest.mark.parametrize("start", ["usual", "between two renames"])

@@ -70,27 +70,36 @@ def test_sample_points_is_exact_at_pixel_centres_and_linear_between() -> None:
 @pytest.mark.parametrize("count", [8, 40])
 def test_uncertain_points_are_the_least_decided_candidates(count: int) -> None:
     logits = torch.randn(2, 16, 16, generator=torch.Generator().manual_seed(3))
-    points = uncertain_points(logits, count, generator=torch.Generator().manual_seed(7))
+    points = uncertain_points(logits, count, seeds=[7, 8])
     assert points.shape == (2, count, 2)
     assert points.min() >= 0 and points.max() <= 1
-    generator = torch.Generator().manual_seed(7)
-    candidates = torch.rand(2, 3 * count, 2, generator=generator)
+    drawn = [torch.rand(4 * count - count * 3 // 4, 2, generator=torch.Generator().manual_seed(s)) for s in (7, 8)]
+    candidates, rest = torch.stack(drawn).split([3 * count, count - count * 3 // 4], 1)
     chosen = count * 3 // 4
     for row in range(2):
         certainty = sample_points(logits[row : row + 1], candidates[row : row + 1]).abs()[0]
         expected = candidates[row][certainty.argsort()[:chosen]]
         assert {tuple(p) for p in points[row, :chosen].tolist()} == {tuple(p) for p in expected.tolist()}
-    rest = torch.rand(2, count - chosen, 2, generator=generator)
     assert torch.equal(points[:, chosen:], rest)
+
+
+def test_points_of_a_mask_depend_on_its_own_seed_alone() -> None:
+    logits = torch.randn(3, 16, 16, generator=torch.Generator().manual_seed(3))
+    points = uncertain_points(logits, 20, seeds=[5, 6, 7])
+    torch.manual_seed(99)
+    assert torch.equal(uncertain_points(logits[[2, 0]], 20, seeds=[7, 5]), points[[2, 0]])
+    assert uncertain_points(logits[:0], 20, seeds=[]).shape == (0, 20, 2)
+    # without seeds they are drawn anew each time
+    assert not torch.equal(uncertain_points(logits, 20), uncertain_points(logits, 20))
 
 
 def test_uncertain_points_gather_at_the_edge() -> None:
     logits = torch.full((1, 32, 32), -8.0)
     logits[:, :, 16:] = 8.0
-    points = uncertain_points(logits, 400, generator=torch.Generator().manual_seed(0))
+    points = uncertain_points(logits, 400, seeds=[0])
     near = ((points[0, :, 0] - 0.5).abs() < 1 / 64).float().mean()
     assert near > 2 / 32  # of a thirty-second of the area
-    other = uncertain_points(logits, 400, generator=torch.Generator().manual_seed(1))
+    other = uncertain_points(logits, 400, seeds=[1])
     assert not torch.equal(points, other)
 
 
@@ -117,9 +126,9 @@ def test_segmentation_loss_on_every_pixel() -> None:
 def test_segmentation_loss_at_points() -> None:
     generator = torch.Generator().manual_seed(0)
     logits, truth = torch.randn(2, 8, 8, generator=generator), torch.rand(2, 32, 32, generator=generator)
-    points = uncertain_points(logits, 40, generator=torch.Generator().manual_seed(5))
+    points = uncertain_points(logits, 40, seeds=[5, 6])
     bce, dice = plain_losses(sample_points(logits, points).numpy(), sample_points(truth, points).numpy())
-    loss = segmentation_loss(logits, truth, points=40, generator=torch.Generator().manual_seed(5))
+    loss = segmentation_loss(logits, truth, points=40, seeds=[5, 6])
     np.testing.assert_allclose(loss, 2 * bce + 0.5 * dice, rtol=1e-5)
 
 
@@ -128,8 +137,7 @@ def test_gradients_lead_to_the_truth(points: int) -> None:
     truth = torch.zeros(2, 32, 32)
     truth[0, 8:24, 8:24] = 1
     logits = torch.zeros(2, 8, 8, requires_grad=True)
-    generator = torch.Generator().manual_seed(0)
-    before = segmentation_loss(logits, truth, points=points, generator=generator)
+    before = segmentation_loss(logits, truth, points=points, seeds=[0, 1])
     assert before.shape == (2,)
     before.sum().backward()
     assert logits.grad is not None
@@ -159,11 +167,11 @@ def test_score_losses() -> None:
     iou = torch.tensor([0.7, 0.9, 0.1], requires_grad=True)
     presence, error = score_losses(presence_logits, quality, present, iou)
     expected = [math.log1p(math.exp(-2)), math.log1p(math.exp(-1)), math.log1p(math.exp(-0.5))]
-    assert presence.item() == pytest.approx(sum(expected) / 3, rel=1e-5)
-    assert error.item() == pytest.approx((0.2**2 + 0.3**2) / 2, rel=1e-5)
-    (presence + error).backward()
+    assert presence.tolist() == pytest.approx(expected, rel=1e-5)
+    assert error.tolist() == pytest.approx([0.2**2, 0.0, 0.3**2], rel=1e-5)
+    (presence + error).sum().backward()
     assert presence_logits.grad is not None and quality.grad is not None
     assert quality.grad[1] == 0 and quality.grad[0] > 0
     assert iou.grad is None  # the mask is not changed to please its score
     _, nothing = score_losses(presence_logits, quality, torch.zeros(3, dtype=torch.bool), iou)
-    assert nothing.item() == 0
+    assert nothing.tolist() == [0, 0, 0]

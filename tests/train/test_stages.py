@@ -14,13 +14,18 @@ from torch import nn
 
 from unibiomed.errors import DataError
 from unibiomed.model.processing import END, IMAGE_TOKEN, IMAGENET_MEAN, IMAGENET_STD
+from unibiomed.train.heads import AuxiliaryHeads
+from unibiomed.train.mixture import Mixture
+from unibiomed.train.optimizer import part_of
+from unibiomed.train.packing import IGNORE, encode_turn, normalise_batch, pack, pad
 from unibiomed.train.recipe import DataRecipe
-from unibiomed.train.stages import IGNORE, AuxiliaryHeads, Mixture, Stage, encode_turn, normalise_batch, pack, pad
-from unibiomed.train.trainer import part_of
+from unibiomed.train.stages import Stage
 
-from .conftest import RATES, TINY, Kit
+from .conftest import RATES, TINY, Kit, stage_recipe
 
 KINDS = ("encoder", "text", "joint")
+ALL = stage_recipe("joint")
+"""Trains every part, under the names of `RATES`."""
 
 
 def same(one: Any, other: Any) -> bool:
@@ -51,7 +56,7 @@ def moved(kit: Kit) -> set[str]:
     for prefix, module in (("", kit.model), ("aux.", kit.heads)):
         for name, parameter in module.named_parameters():
             if parameter.grad is not None and bool(parameter.grad.any()):
-                found.add(f"{prefix}{name.split('.')[0]}" if prefix else part_of(name))
+                found.add(f"{prefix}{name.split('.')[0]}" if prefix else part_of(name, ALL))
     return found
 
 
@@ -86,7 +91,7 @@ def test_a_truth_for_every_seg(kit: Kit, augment: float) -> None:
         assert asked == (len(batch["truth"]) if batch["truth"].shape[-1] > 1 else 0)
         assert not bool(((batch["input_ids"] == seg) & (batch["labels"] == IGNORE)).any())
         assert asked == len(batch.get("seg_target", ()))
-        assert len(batch["input_ids"]) == len(batch["label"]) == len(batch["images"]) == 4
+        assert len(batch["input_ids"]) == len(batch["label"]) == len(batch["grounding_pixels"]) == 4
         counts.add(asked)
     assert len(counts) > 2
 
@@ -100,7 +105,7 @@ def test_truths_stand_in_the_order_of_the_seg(kit: Kit) -> None:
         batch = stage.batch(random.Random(seed))
         prompts = [kit.processor.decode(row.tolist()) for row in batch["input_ids"]]
         assert len(prompts) == len(batch["truth"])  # one target a question here
-        for prompt, truth, image in zip(prompts, batch["truth"], batch["images"], strict=True):
+        for prompt, truth, image in zip(prompts, batch["truth"], batch["grounding_pixels"], strict=True):
             picture = pixels_of(image)
             key = next(k for k in kit.store.row if torch.equal(picture, as_image(kit, k)))
             question = prompt.split("<|assistant|>")[0]
@@ -164,7 +169,7 @@ def test_boxed_turns_draw_a_green_outline(kit: Kit, task: str) -> None:
     boxed = 0
     for seed in range(4):
         batch = stage.batch(random.Random(seed))
-        for outline in green(batch["images"]):
+        for outline in green(batch["grounding_pixels"]):
             if not outline.any():
                 continue  # nothing there to put a box around
             rows, columns = outline.any(1).nonzero()[:, 0], outline.any(0).nonzero()[:, 0]
@@ -179,7 +184,7 @@ def test_boxed_turns_draw_a_green_outline(kit: Kit, task: str) -> None:
 
 def test_other_tasks_draw_nothing(kit: Kit) -> None:
     stage = kit.stage("joint", batch=4, augment=0.0, tasks={"classify": 0.0, "describe": 0.0})
-    assert not any(green(stage.batch(random.Random(seed))["images"]).any() for seed in range(6))
+    assert not any(green(stage.batch(random.Random(seed))["grounding_pixels"]).any() for seed in range(6))
 
 
 def test_encoder_targets_fit_their_truths(kit: Kit) -> None:
@@ -189,13 +194,15 @@ def test_encoder_targets_fit_their_truths(kit: Kit) -> None:
     absent = {name: 0 for name in names}
     for seed in range(15):
         batch = stage.batch(random.Random(seed))
-        assert len(batch["truth"]) == len(batch["target"]) == len(batch["image_index"])
-        assert all(1 <= int((batch["image_index"] == image).sum()) <= 2 for image in range(3))
+        assert len(batch["truth"]) == len(batch["target"]) == len(batch["truth_image"])
+        assert all(1 <= int((batch["truth_image"] == image).sum()) <= 2 for image in range(3))
         for target, truth in zip(batch["target"].tolist(), batch["truth"], strict=True):
             (there if truth.max() > 0.5 else absent)[names[target]] += 1
-        dense = zip(batch["dense_image"].tolist(), batch["dense_target"].tolist(), batch["dense_truth"], strict=True)
+        dense = zip(
+            batch["dense_truth_image"].tolist(), batch["dense_target"].tolist(), batch["dense_truth"], strict=True
+        )
         for image, target, truth in dense:
-            rows = (batch["image_index"] == image) & (batch["target"] == target)
+            rows = (batch["truth_image"] == image) & (batch["target"] == target)
             assert all(torch.equal(truth, other) for other in batch["truth"][rows])
     assert there["liver"] and there["polyp"] and not there["spleen"]
     assert absent["polyp"] and absent["spleen"]
@@ -210,7 +217,7 @@ def test_a_data_set_with_one_target(kit: Kit) -> None:
     for seed in range(10):
         batch = stage.batch(random.Random(seed))
         assert set(batch["target"].tolist()) == {0}
-        assert set(batch["image_index"].tolist()) == {0, 1}
+        assert set(batch["truth_image"].tolist()) == {0, 1}
 
 
 def test_text_knows_the_target_only_where_it_is_sure(kit: Kit) -> None:
@@ -251,7 +258,7 @@ def test_stages_that_find_nothing_say_so(kit: Kit, monkeypatch: pytest.MonkeyPat
     nothing = dict.fromkeys((*OTHERS, "segment"), 0.0)
     with pytest.raises(DataError, match="'joint': no training image answers"):
         kit.stage("joint", tasks=nothing).batch(random.Random(0))
-    monkeypatch.setattr("unibiomed.train.stages.text_corpus", lambda *_: iter(()))
+    monkeypatch.setattr("unibiomed.train.stages.text_pairs", lambda *_: [])
     with pytest.raises(DataError, match="'text' needs texts"):
         kit.stage("text").batch(random.Random(0))
 
@@ -296,7 +303,7 @@ def test_frozen_parts_have_no_gradient(kit: Kit, kind: str, parts: tuple[str, ..
     learn(stage)
     assert {"head" if name.startswith("aux.") else name for name in moved(kit)} == set(parts)
     for name, parameter in kit.model.named_parameters():
-        assert parameter.requires_grad == (part_of(name) in parts and not name.endswith("dtype_anchor")), name
+        assert parameter.requires_grad == (part_of(name, ALL) in parts and not name.endswith("dtype_anchor")), name
         assert parameter.requires_grad or parameter.grad is None, name
 
 
@@ -332,7 +339,7 @@ def test_heads_are_named_by_the_records(kit: Kit) -> None:
     for seed in range(10):
         batch = kit.stage("encoder", batch=4, augment=0.0).batch(random.Random(seed))
         for image, label in enumerate(batch["label"].tolist()):
-            truths = batch["dense_truth"][(batch["dense_image"] == image) & (batch["dense_target"] == 1)]
+            truths = batch["dense_truth"][(batch["dense_truth_image"] == image) & (batch["dense_target"] == 1)]
             if len(truths):  # a colon: its label is "Polyp" only where one is there
                 assert label == (1 if truths.max() > 0.5 else 0)
             else:

@@ -19,6 +19,7 @@ def add_train_commands(verbs: argparse._SubParsersAction[Any]) -> None:
     verb.add_argument("recipe", type=Path, metavar="RECIPE", help="a YAML file, see recipes/nano.yaml")
     verb.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder with data sets, or with shards")
     verb.add_argument("--out", type=Path, default=Path("runs/train"), metavar="DIR", help="default: %(default)s")
+    verb.add_argument("--ray", type=int, metavar="N", help="N processes of a Ray cluster (see RAY_ADDRESS)")
     verb.set_defaults(run=run_train)
 
     verb = verbs.add_parser("finetune", help="teach a model your own images, with a held-out score before and after")
@@ -48,9 +49,14 @@ def run_train(options: argparse.Namespace) -> int:
 
     recipe = read_recipe(options.recipe)
     _check_installed()
-    from ..train.trainer import train
+    if options.ray is not None:
+        from ..train.cluster import train_on_ray
 
-    folder = train(recipe, options.data, options.out, progress=True)
+        folder = train_on_ray(recipe, options.data, options.out, options.ray)
+    else:
+        from ..train.trainer import train
+
+        folder = train(recipe, options.data, options.out, progress=True)
     print(f"Model written to {folder}; use it with --model {folder}")
     return 0
 

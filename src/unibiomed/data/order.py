@@ -76,6 +76,9 @@ class Walk:
         self._key = (seed, name)
         self._consumer, self._consumers, self._width = consumer, consumers, window
         self.total = int(self._sizes.sum())
+        # In as many epochs as there are consumers, each has had every share once: that is a round.
+        shares = np.array([self.share(epoch) for epoch in range(consumers)])
+        self._round = np.cumsum(shares[:, 1] - shares[:, 0])
         self._epoch = -1
         self._order, self._ends = self._sizes, self._sizes
 
@@ -86,15 +89,9 @@ class Walk:
 
     def locate(self, position: int) -> tuple[int, int]:
         """Epoch, and position in its share, of the consumer's `position`-th row of all epochs."""
-        # In as many epochs as there are consumers, each has had every share once.
         rounds, rest = divmod(position, self.total)
-        epoch = rounds * self._consumers
-        while True:
-            first, last = self.share(epoch)
-            if rest < last - first:
-                return epoch, rest
-            rest -= last - first
-            epoch += 1
+        turn = int(np.searchsorted(self._round, rest, side="right"))
+        return rounds * self._consumers + turn, rest - (int(self._round[turn - 1]) if turn else 0)
 
     def window(self, epoch: int, offset: int) -> Window:
         """The window that holds position `offset` of the consumer's share of an epoch."""

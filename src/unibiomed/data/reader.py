@@ -14,13 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa  # type: ignore[import-untyped,unused-ignore]
-import pyarrow.parquet as pq  # type: ignore[import-untyped,unused-ignore]
 
 from unibiomed.data.index import Shard, file_sha256, read_index
 from unibiomed.data.order import Mixture, Walk, Window
 from unibiomed.data.records import SPLITS, Record
-from unibiomed.data.shards import SCHEMA, allowed_bad, row_to_record
+from unibiomed.data.shards import SCHEMA, allowed_bad, pa, pq, row_to_record
 from unibiomed.data.streams import join_streams, make_streams, select_shards, weigh
 from unibiomed.errors import DataError
 

@@ -15,8 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa  # type: ignore[import-untyped,unused-ignore]
-import pyarrow.parquet as pq  # type: ignore[import-untyped,unused-ignore]
 from PIL import Image
 
 from unibiomed.data.index import replacing
@@ -25,12 +23,20 @@ from unibiomed.errors import DataError, InputError
 from unibiomed.findings import rle_encode
 from unibiomed.images.limits import MAX_PIXELS, quiet, shown
 
+try:
+    import pyarrow as pa  # type: ignore[import-untyped,unused-ignore]
+    import pyarrow.parquet as pq  # type: ignore[import-untyped,unused-ignore]
+except ImportError as error:
+    raise DataError("shards need pyarrow; pip install 'unibiomed[train]'") from error
+
 __all__ = [
     "GROUP_BYTES",
     "GROUP_ROWS",
     "SCHEMA",
     "allowed_bad",
+    "pa",
     "pack_record",
+    "pq",
     "record_to_row",
     "row_to_record",
     "seal",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 
 from torch import nn
@@ -25,7 +26,10 @@ class AuxiliaryHeads(nn.Module):
         self.targets = {target: i for i, target in enumerate(targets)}
         self.labels = {label: i for i, label in enumerate(labels)}
         self.prompts = nn.Embedding(len(targets), width)
-        self.dense = nn.Conv2d(width // 8, len(targets), 1)
+        with warnings.catch_warnings():
+            # a stream of shards names no target
+            warnings.filterwarnings("ignore", "Initializing zero-element tensors")
+            self.dense = nn.Conv2d(width // 8, len(targets), 1)
         self.label = nn.Linear(width, len(labels))
 
     @classmethod

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
+from unibiomed.errors import DataError
+
 from .mixture import Source
 from .stages import Sample, Stage
 
@@ -40,7 +42,11 @@ class Share:
         return [list(own[i * size : (i + 1) * size]) for i in range(self.accumulate)]
 
 
-class Steps(Dataset[tuple[list[dict[str, Any]], Any]]):
+Step = tuple[list[dict[str, Any]], tuple[int, Any]]
+"""Batches of the parts of a step, and which worker made them with where its source stood afterwards."""
+
+
+class Steps(Dataset[Step | DataError]):
     """The batches of each step, made when asked for, with where the source stood after it."""
 
     def __init__(
@@ -56,25 +62,44 @@ class Steps(Dataset[tuple[list[dict[str, Any]], Any]]):
         self.make_source, self.states, self.start = make_source, states, start
         self._source: Source | None = None
 
-    def __getitem__(self, index: int) -> tuple[list[dict[str, Any]], Any]:
-        """The parts of step ``start + index``."""
+    def __getitem__(self, index: int) -> Step | DataError:
+        """The parts of step ``start + index``; an error is given back, a worker would raise it as a page of text."""
+        try:
+            return self._make(self.start + index)
+        except DataError as error:
+            return error
+
+    def _make(self, step: int) -> Step:
         info = get_worker_info()
-        worker, workers = (0, 1) if info is None else (info.id, info.num_workers)
+        # steps go round the workers from the first step of the stage on, also where a run goes on in its midst
+        worker, workers = (0, 1) if info is None else ((self.start + info.id) % info.num_workers, info.num_workers)
         if self._source is None:
             # in the process that uses it: open files and positions are its own
             self._source = self.make_source(worker, workers)
             if worker < len(self.states):
                 self._source.restore(self.states[worker])
             self.stage.source = self._source
-        step = self.start + index
         parts: list[list[Sample]] = [
             [self.stage.sample(self.chance(step, number)) for number in numbers] for numbers in self.share.numbers()
         ]
         return [self.stage.collate(part) for part in parts], (worker, self._source.state())
 
 
-def load_steps(steps: Steps, count: int, workers: int) -> Iterator[tuple[list[dict[str, Any]], Any]]:
-    """Batches of `count` steps in order, from `workers` processes; 0 makes each when it is needed."""
+def load_steps(steps: Steps, count: int, workers: int) -> Iterator[Step]:
+    """Batches of `count` steps in order, from `workers` processes; 0 makes each when it is needed.
+
+    Raises
+    ------
+    DataError
+        If a sample cannot be made.
+    """
+    for made in _made(steps, count, workers):
+        if isinstance(made, DataError):
+            raise made
+        yield made
+
+
+def _made(steps: Steps, count: int, workers: int) -> Iterator[Step | DataError]:
     if workers == 0:
         return (steps[index] for index in range(count))
     # spawned processes would read the store and the records once more

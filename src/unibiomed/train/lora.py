@@ -47,6 +47,8 @@ def merge_lora(model: UniBiomedModel) -> UniBiomedModel:
             module.merge()
             parent, _, child = name.rpartition(".")
             setattr(model.get_submodule(parent), child, module.get_base_layer())
+    # peft would warn of these adapters when others are added
+    del model.mllm.model.language_model.peft_config
     return model
 
 

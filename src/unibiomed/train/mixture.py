@@ -9,8 +9,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from unibiomed.data.records import Record
+from unibiomed.errors import DataError
 
-from .recipe import DataRecipe
+from .recipe import DataRecipe, StageRecipe
+
+BY_NAME = ("dense_weight", "align_weight", "label_weight", "distill_weight", "prompted", "named")
+"""Settings of a stage that need the names of all targets or labels."""
 
 
 class Source(Protocol):
@@ -114,3 +118,31 @@ class Shards:
         if state is not None:
             self._reader.load_state_dict(state)
             self._stream = iter(self._reader)
+
+
+def check_streamed(stages: Sequence[StageRecipe]) -> None:
+    """Refuse stages that need the names of all targets, which shards do not list.
+
+    Raises
+    ------
+    DataError
+        If there is one.
+    """
+    for stage in stages:
+        asked = ["kind: encoder"] if stage.kind == "encoder" else [name for name in BY_NAME if getattr(stage, name)]
+        if asked:
+            raise DataError(
+                f"stage '{stage.name}' has {asked[0]}, which needs the names of all targets, and shards do not list "
+                "them: leave it out, or give --data the data sets themselves"
+            )
+
+
+def streamed_licences(folder: Path, recipe: DataRecipe) -> dict[str, str]:
+    """Licence of each data set whose training split is streamed, as its first record states it."""
+    from unibiomed.data.index import read_index
+    from unibiomed.data.reader import ShardReader
+
+    wanted = recipe.datasets
+    names = {s.dataset for s in read_index(folder).shards if s.split == "train" and (not wanted or s.dataset in wanted)}
+    readers = {name: ShardReader(folder, datasets=[name], decode=False) for name in sorted(names)}
+    return {name: next(iter(reader)).record.licence for name, reader in readers.items()}

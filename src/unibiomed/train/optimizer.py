@@ -8,6 +8,8 @@ from collections.abc import Iterable, Iterator
 import torch
 from torch import nn
 
+from unibiomed.errors import DataError
+
 from .recipe import StageRecipe
 
 LLM = "mllm.model.language_model."
@@ -50,7 +52,13 @@ def part_of(name: str, recipe: StageRecipe) -> str | None:
 
 
 def make_optimizer(recipe: StageRecipe, model: nn.Module, heads: nn.Module) -> torch.optim.AdamW:
-    """AdamW over the parts that the stage trains; the others are frozen."""
+    """AdamW over the parts that the stage trains; the others are frozen.
+
+    Raises
+    ------
+    DataError
+        If the model has none of the parts.
+    """
     groups: dict[tuple[str, bool], list[nn.Parameter]] = {}
     for name, parameter, own in _named(model, heads):
         part = part_of(name, recipe) if own else "head" if "head" in recipe.learning_rates else None
@@ -58,6 +66,9 @@ def make_optimizer(recipe: StageRecipe, model: nn.Module, heads: nn.Module) -> t
         if parameter.requires_grad:
             assert part is not None
             groups.setdefault((part, parameter.ndim > 1), []).append(parameter)
+    if not groups:
+        named = ", ".join(recipe.learning_rates)
+        raise DataError(f"stage '{recipe.name}' trains nothing: the model has no {named}; see its learning_rates")
     return torch.optim.AdamW(
         [
             {

@@ -48,8 +48,11 @@ def plot_log(log: Path, held_out: Path, out: Path) -> None:
     for stage, end in ends.items():
         left.axvline(end, color="0.8", lw=0.8)
         left.text(end, 1.01, stage, transform=left.get_xaxis_transform(), ha="right", fontsize=8, color="0.4")
-    left.set(xlabel="step", ylabel="loss (running mean)", yscale="log")
-    left.legend(fontsize=8)
+    left.set(xlabel="step", ylabel="loss (running mean)")
+    shown = [value for name in SHOWN for _, value in losses.get(name, ())]
+    if max(shown, default=0) > 0:
+        left.set_yscale("log")
+        left.legend(fontsize=8)
     dice: dict[str, dict[str, float]] = defaultdict(dict)
     if held_out.exists():
         with held_out.open(newline="") as file:

@@ -231,8 +231,12 @@ def _check_stage(stage: StageRecipe, file: str) -> None:
         raise DataError(f"{where} needs at least one step, a batch of one, one turn and one part")
     if stage.batch % stage.accumulate:
         raise DataError(f"{where}: a batch of {stage.batch} cannot be taken in {stage.accumulate} equal parts")
-    if stage.lora is not None and stage.lora.rank < 1:
-        raise DataError(f"{where}: lora rank is {stage.lora.rank}; give 1 or more")
+    if stage.lora is not None and (stage.lora.rank < 1 or stage.lora.dropout >= 1):
+        raise DataError(f"{where}: lora has a rank below 1 or a dropout of 1 or more")
+    if stage.lora is None and "lora" in stage.learning_rates:
+        raise DataError(f"{where}: learning_rates has lora, but there are no adapters; give 'lora' too")
+    if stage.lora is not None and not {"lora", "language"} & set(stage.learning_rates):
+        raise DataError(f"{where}: its adapters learn nothing; give learning_rates a rate of lora")
     if stage.image_size % 32:
         raise DataError(f"{where}: image_size is {stage.image_size}; give a multiple of 32")
     if not stage.learning_rates:

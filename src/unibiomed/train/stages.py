@@ -18,7 +18,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from unibiomed.data.conversation import make_turns, text_corpus
+from unibiomed.data.conversation import make_turns, text_pairs
 from unibiomed.data.phrasing import foreign_targets, pick_name, task_question
 from unibiomed.data.records import Record
 from unibiomed.errors import DataError
@@ -142,7 +142,7 @@ class Stage:
     def _dense_targets(self, record: Record, view: View) -> Sample:
         targets = self.heads.targets
         known = [j for j, region in enumerate(record.regions) if region.target in targets and not region.box]
-        found = any(record.regions[j].abnormal and view.has(j) for j in known)
+        found = any(region.abnormal and (region.box or view.has(j)) for j, region in enumerate(record.regions))
         label = record.diagnosis(found)
         return {
             "dense_target": [targets[record.regions[j].target] for j in known],
@@ -211,7 +211,7 @@ class TextStage(Stage):
     def sample(self, rng: random.Random) -> Sample:
         """A question with its answer, and the target that it names for sure, -1 where there is none."""
         for _ in range(MAX_MISSES):
-            for question, answer in text_corpus([self.source.draw(rng)], rng, 1):
+            for question, answer in text_pairs(self.source.draw(rng), rng)[:1]:
                 turn = encode_turn(self.processor, question, answer, 0)
                 return {"turn": turn, "target": self._target(question, answer)}
         raise DataError(f"stage '{self.recipe.name}' needs texts: the training split answers no question")
@@ -248,7 +248,11 @@ class JointStage(Stage):
     def sample(self, rng: random.Random) -> Sample:
         """An image, questions with answers about it, and the truth of each ``[SEG]`` in its order."""
         for _ in range(MAX_MISSES):
-            view = self.viewer.view(self.source.draw(rng), rng, self.recipe.augment)
+            record = self.source.draw(rng)
+            if record.image is None:
+                # a stream of shards has reports too
+                continue
+            view = self.viewer.view(record, rng, self.recipe.augment)
             record = view.record
             # a view leaves empty masks out, but "No findings" is said only of what is known to be empty
             solid = {j: view.solid(j) for j, region in enumerate(record.regions) if not region.box}

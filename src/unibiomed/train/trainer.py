@@ -9,20 +9,22 @@ from __future__ import annotations
 import math
 import random
 import time
-from collections.abc import Iterable, Mapping
-from contextlib import nullcontext
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs, gather_object
 from torch import nn
 from tqdm import tqdm
 
 from unibiomed.data import load_records
+from unibiomed.data.index import INDEX
 from unibiomed.data.records import Record
 from unibiomed.errors import DataError
 from unibiomed.model.modeling import UniBiomedModel
@@ -35,7 +37,7 @@ from .heldout import held_out_dice
 from .loading import Share, Steps, load_steps, to_device
 from .log import Log, find_trackers
 from .lora import add_lora, has_lora, merge_lora
-from .mixture import Mixture, Shards, Source
+from .mixture import Mixture, Shards, Source, check_streamed, streamed_licences
 from .optimizer import MovingAverage, make_optimizer, rate_factor
 from .plot import plot_log
 from .recipe import Recipe, StageRecipe
@@ -45,7 +47,8 @@ from .store import ImageStore
 from .views import Viewer
 
 PRECISIONS = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}
-INDEX_FILE = "index.json"
+OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "is killed by signal: Killed")
+"""What torch says when there is none left, the last of a process that prepares images."""
 
 
 class Net(nn.Module):
@@ -145,35 +148,53 @@ def train(recipe: Recipe, data: Path, out: Path, *, progress: bool = True) -> Pa
     """
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
-    accelerator = Accelerator(
-        mixed_precision=PRECISIONS[recipe.precision],
-        step_scheduler_with_optimizer=False,
-        log_with=find_trackers(recipe.trackers),
-        project_dir=out,
-        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
-    )
     try:
-        return _train(recipe, data, out, accelerator, progress and accelerator.is_main_process)
+        with _accelerator(recipe, out) as accelerator:
+            return _train(recipe, data, out, accelerator, progress and accelerator.is_main_process)
     except (torch.OutOfMemoryError, MemoryError) as error:
         raise _out_of_memory(out) from error
     except RuntimeError as error:
-        if "out of memory" in str(error) or "can't allocate memory" in str(error):
+        if any(words in str(error) for words in OUT_OF_MEMORY):
             raise _out_of_memory(out) from error
         raise
+
+
+@contextmanager
+def _accelerator(recipe: Recipe, out: Path) -> Iterator[Accelerator]:
+    trackers = find_trackers(recipe.trackers)
+    try:
+        try:
+            accelerator = Accelerator(
+                mixed_precision=PRECISIONS[recipe.precision],
+                step_scheduler_with_optimizer=False,
+                log_with=trackers or None,
+                project_dir=out,
+                kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
+            )
+        except ValueError as error:
+            reason = str(error).splitlines()[0]
+            raise DataError(f"precision {recipe.precision} cannot be used here ({reason}): choose another") from error
+        try:
+            yield accelerator
+        finally:
+            accelerator.end_training()
     finally:
-        accelerator.end_training()
+        # accelerate keeps the precision of the first training of a process for all later ones
+        AcceleratorState._reset_state(reset_partial_state=True)
 
 
 def _out_of_memory(out: Path) -> DataError:
     return DataError(
-        f"memory ran out: raise 'accumulate', lower 'batch' or 'image_size', or set gradient_checkpointing; "
+        f"memory ran out: raise 'accumulate', lower 'batch', 'image_size' or 'workers', or set gradient_checkpointing; "
         f"the last good checkpoint is '{out / 'checkpoint'}'"
     )
 
 
 def _train(recipe: Recipe, data: Path, out: Path, accelerator: Accelerator, progress: bool) -> Path:
     main = accelerator.is_main_process
-    sharded = (data / INDEX_FILE).exists()
+    sharded = (data / INDEX).exists()
+    if sharded:
+        check_streamed(recipe.stages)
     everything = [] if sharded else load_records(data, recipe.data.datasets)
     records = [r for r in everything if r.split == "train"]
     seen = [r for r in records if r.image is not None]
@@ -182,6 +203,8 @@ def _train(recipe: Recipe, data: Path, out: Path, accelerator: Accelerator, prog
     torch.manual_seed(recipe.seed)
     if recipe.model.start:
         model, processor = load_start(recipe.model.start)
+        # the sizes of the recipe are those of a new model
+        recipe = replace(recipe, model=replace(recipe.model, image_size=model.config.image_size))
     elif sharded:
         raise DataError("a new model takes its words from records: give the data root, or 'start' in the recipe")
     else:
@@ -197,6 +220,8 @@ def _train(recipe: Recipe, data: Path, out: Path, accelerator: Accelerator, prog
     found = find_checkpoint(out / "checkpoint")
     state: dict[str, Any] = {"stage": 0, "step": 0} if found is None else read_state(found)
     first = state["stage"]
+    if first + bool(state["step"]) > len(recipe.stages):
+        raise DataError(f"checkpoint '{found}' was made by another recipe, of more stages: choose another --out")
     if state["step"] and (lora := recipe.stages[first].lora):
         add_lora(model, lora)
     if found is not None:
@@ -211,7 +236,7 @@ def _train(recipe: Recipe, data: Path, out: Path, accelerator: Accelerator, prog
     for number in range(first, len(recipe.stages)):
         stage_recipe = recipe.stages[number]
         kept = records if stage_recipe.kind == "text" else seen
-        make_source = partial(_make_source, data if sharded else kept, recipe, accelerator)
+        make_source = partial(_make_source, data if sharded else kept, recipe, number, accelerator)
         resumed = found if number == first and state["step"] else None
         _run_stage(run, number, make_source, state if resumed else {"step": 0}, resumed)
     size = recipe.size_of(recipe.stages[-1]) if squared else processor.settings.grounding_size
@@ -223,19 +248,21 @@ def _train(recipe: Recipe, data: Path, out: Path, accelerator: Accelerator, prog
     folder = out / "model"
     if main:
         export(model, processor, folder)
-        write_card(folder, model, {r.dataset: r.licence for r in records})
+        licences = streamed_licences(data, recipe.data) if sharded else {r.dataset: r.licence for r in records}
+        write_card(folder, model, licences)
         plot_log(out / "log.csv", out / "heldout.csv", out / "training.png")
     accelerator.wait_for_everyone()
     return folder
 
 
 def _make_source(
-    data: Path | list[Record], recipe: Recipe, accelerator: Accelerator, worker: int, workers: int
+    data: Path | list[Record], recipe: Recipe, number: int, accelerator: Accelerator, worker: int, workers: int
 ) -> Source:
     if isinstance(data, list):
         return Mixture(data, recipe.data)
     rank, world = accelerator.process_index, accelerator.num_processes
-    return Shards(data, recipe.data, recipe.seed, rank, world, worker, workers)
+    # each stage in an order of its own: a stage may end before it has seen everything
+    return Shards(data, recipe.data, recipe.seed + number, rank, world, worker, workers)
 
 
 def _run_stage(run: Run, number: int, make_source: Any, state: dict[str, Any], resumed: Path | None) -> None:
@@ -244,32 +271,35 @@ def _run_stage(run: Run, number: int, make_source: Any, state: dict[str, Any], r
     size = recipe.size_of(settings) if squared else run.processor.settings.grounding_size
     run.processor = at_size(run.processor, run.model, size)
     viewer = Viewer(size, run.store, squared=squared)
+    chance = partial(sample_random, recipe, settings)
     if settings.lora and not has_lora(run.model):
+        # whatever came before in this process, the adapters start the same
+        torch.manual_seed(chance(-1, 0).getrandbits(63))
         add_lora(run.model, settings.lora)
     if settings.gradient_checkpointing:
         run.model.gradient_checkpointing_enable({"use_reentrant": False})
+    elif number and recipe.stages[number - 1].gradient_checkpointing:
+        run.model.gradient_checkpointing_disable()
     stage = STAGES[settings.kind](settings, run.model, run.heads, run.processor, viewer, make_source(0, 1))
     optimizer: Any = make_optimizer(settings, run.model, run.heads)
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    mean = MovingAverage(run.model.named_parameters(), recipe.ema) if recipe.ema else None
     share = run.share(settings)
     net, optimizer = accelerator.prepare(Net(stage), optimizer)
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    mean = MovingAverage(run.model.named_parameters(), recipe.ema) if recipe.ema else None
     if resumed:
         load_optimizer(resumed, optimizer.optimizer)
         if mean is not None:
             load_modules(resumed, {"ema": mean})
-    if mean is not None:
-        mean.to(accelerator.device)
     start = state["step"]
     sources: dict[int, Any] = {}
-    if resumed and (all_sources := state.get("sources")):
-        if len(all_sources) != accelerator.num_processes:
+    positions = state.get("sources", []) if resumed else []
+    if any(position is not None for workers in positions for position in workers.values()):
+        if len(positions) != accelerator.num_processes:
             raise DataError(
-                f"the checkpoint is of {len(all_sources)} processes, this run has {accelerator.num_processes}: "
+                f"the checkpoint is of {len(positions)} processes, this run has {accelerator.num_processes}: "
                 "go on with as many, or choose another --out"
             )
-        sources = {int(worker): position for worker, position in all_sources[accelerator.process_index].items()}
-    chance = partial(sample_random, recipe, settings)
+        sources = {int(worker): position for worker, position in positions[accelerator.process_index].items()}
     steps = Steps(stage, share, chance, make_source, [sources.get(w) for w in range(len(sources))], start)
     batches = load_steps(steps, settings.steps - start, recipe.workers)
     saved = time.monotonic()
@@ -289,7 +319,7 @@ def _run_stage(run: Run, number: int, make_source: Any, state: dict[str, Any], r
                 net, [to_device(p, accelerator.device) for p in parts], stage, accelerator, parameters
             )
             # before the step: weights that are not numbers must not reach a checkpoint
-            if not math.isfinite(sum(losses.values())) or not math.isfinite(norm):
+            if not math.isfinite(sum(losses.values())) or not (math.isfinite(norm) or _scaled(accelerator)):
                 named = ", ".join(f"{k} {v:.3g}" for k, v in losses.items())
                 raise DataError(
                     f"the loss is not a number at step {step} of stage '{settings.name}' ({named}, gradient "
@@ -318,6 +348,11 @@ def _run_stage(run: Run, number: int, make_source: Any, state: dict[str, Any], r
         run.model.train()
     run.save(number + 1, 0, None, {})
     accelerator.free_memory()
+
+
+def _scaled(accelerator: Accelerator) -> bool:
+    """Whether a gradient may be infinite for its float16 scale alone: such a step is left out, the scale lowered."""
+    return accelerator.scaler is not None and accelerator.scaler.get_scale() >= 1
 
 
 def _agreed(accelerator: Accelerator, wish: bool) -> bool:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
-from unibiomed.data.records import Record
+from unibiomed.data.records import Record, Region
 from unibiomed.images.geometry import mask_box
 
 from .augment import augment
@@ -24,19 +24,23 @@ class View:
     Attributes
     ----------
     record : Record
-        What is seen; boxes that stand for outlines are where they are in the view.
+        What is seen; boxes that stand for outlines are where they are in the view, those outside of it are left out.
     image : numpy.ndarray
         (height, width, 3) uint8.
     masks : dict of int to torch.Tensor
-        Region number to (side, side) float32 in [0, 1]; regions that are not there are left out.
+        Number of a region of `record` to (side, side) float32 in [0, 1]; regions that are not there are left out.
     side : int
         Side of the masks in pixels.
+    whole : dict of int to numpy.ndarray
+        Region number to (height, width) bool, where `masks` have another size than the image: a target too small for
+        them is there all the same.
     """
 
     record: Record
     image: np.ndarray
     masks: dict[int, torch.Tensor]
     side: int
+    whole: dict[int, np.ndarray] = field(default_factory=dict)
 
     def mask(self, region: int | None) -> torch.Tensor:
         """(side, side); empty where the region, or None, is not there."""
@@ -45,17 +49,15 @@ class View:
 
     def has(self, region: int) -> bool:
         """Whether any pixel is the region's."""
-        return region in self.masks and bool(self.masks[region].max() > 0.5)
+        return region in self.whole or (region in self.masks and bool(self.masks[region].max() > 0.5))
 
     def solid(self, region: int) -> np.ndarray:
         """(height, width) bool on the pixels of the image."""
-        shape = self.image.shape[:2]
+        if region in self.whole:
+            return self.whole[region]
         if region not in self.masks:
-            return np.zeros(shape, dtype=bool)
-        mask = self.masks[region]
-        if mask.shape != shape:
-            mask = F.interpolate(mask[None, None], shape, mode="nearest")[0, 0]
-        return (mask > 0.5).numpy()
+            return np.zeros(self.image.shape[:2], dtype=bool)
+        return (self.masks[region] > 0.5).numpy()
 
 
 class Viewer:
@@ -85,30 +87,40 @@ class Viewer:
             pixels, masks = read_square(record, self.size)
         image, moved = augment(record, pixels, masks, rng, size=self.size, strength=strength)
         array = (image.permute(1, 2, 0) * 255).round().byte().numpy()
-        return View(_with_boxes(record, moved), array, moved, self.size)
+        record, moved = _with_boxes(record, moved)
+        return View(record, array, moved, self.size)
 
     def _whole(self, record: Record) -> View:
         image = record.load_image()
         side = self.size // 4
-        masks = {}
+        masks, whole = {}, {}
         for j, region in enumerate(record.regions):
             if region.mask is not None and (mask := region.load(image.shape[:2])).any():
+                whole[j] = mask
                 solid = torch.from_numpy(mask)[None, None].float()
                 masks[j] = F.interpolate(solid, (side, side), mode="nearest")[0, 0]
-        return View(record, image, masks, side)
+        return View(record, image, masks, side, whole)
 
 
-def _with_boxes(record: Record, moved: dict[int, torch.Tensor]) -> Record:
-    """`record` with the boxes of a view, and without those that it does not show; their fillings leave `moved`."""
+def _with_boxes(record: Record, moved: dict[int, torch.Tensor]) -> tuple[Record, dict[int, torch.Tensor]]:
+    """`record` with the boxes where a view shows them, and `moved` without their fillings."""
     if not any(region.box for region in record.regions):
-        return record
-    regions = []
+        return record, moved
+    regions: list[Region] = []
+    masks = {}
     for j, region in enumerate(record.regions):
-        if region.box is None:
-            regions.append(region)
-        elif (filled := moved.pop(j, None)) is not None and (box := mask_box((filled > 0.5).numpy())) is not None:
-            regions.append(replace(region, box=box))
-        else:
-            # its number must stay: regions are known by it
-            regions.append(replace(region, box=None))
-    return replace(record, regions=tuple(regions))
+        if region.box is not None:
+            box = _seen_box(moved[j]) if j in moved else None
+            if box is None:
+                # left out: a region without mask and box is one that is known to be absent, and teaches an empty mask
+                continue
+            region = replace(region, box=box)
+        elif j in moved:
+            masks[len(regions)] = moved[j]
+        regions.append(region)
+    return replace(record, regions=tuple(regions)), masks
+
+
+def _seen_box(filled: torch.Tensor) -> tuple[int, int, int, int] | None:
+    """Box of a filled box after it was moved; one that is smaller than a pixel is still there."""
+    return mask_box((filled > 0.5).numpy()) or mask_box((filled > 0).numpy())

@@ -1,0 +1,69 @@
+"""Fine-tuning on one's own folder: what it needs, what it leaves, and that a wrong folder is told in one line."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from unibiomed.errors import DataError, ModelError
+from unibiomed.model.weights import load_model
+from unibiomed.train.finetune import finetune, finetune_recipe
+
+
+@pytest.fixture(scope="module")
+def tuned(whole_run: Path, data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a short fine-tuning of the tiny model."""
+    out = tmp_path_factory.mktemp("tuned") / "run"
+    result = finetune(data_root, out, str(whole_run / "model"), steps=2, batch=2, progress=False)
+    assert result.folder == out / "model"
+    return out
+
+
+def test_scores_before_and_after(tuned: Path) -> None:
+    report = json.loads((tuned / "finetune.json").read_text())
+    assert set(report["before"]) == set(report["after"]) == {"liver", "polyp"}
+    assert all(0 <= value <= 1 for value in [*report["before"].values(), *report["after"].values()])
+    assert report["images"] == {"test": 2, "train": 12, "val": 4}
+
+
+def test_the_model_folder_is_one(tuned: Path, whole_run: Path) -> None:
+    before, _ = load_model(whole_run / "model")
+    after, processor = load_model(tuned / "model")
+    assert dict(after.named_parameters()).keys() == dict(before.named_parameters()).keys()  # adapters are merged
+    changed = {name for name, p in after.named_parameters() if not p.equal(dict(before.named_parameters())[name])}
+    assert any("language_model.layers" in name for name in changed)
+    assert not any("embed_tokens" in name for name in changed)
+    assert processor.settings.grounding_size == 64
+    assert (tuned / "training.png").stat().st_size > 1000
+
+
+def test_one_data_set_alone(whole_run: Path, data_root: Path, tmp_path: Path) -> None:
+    result = finetune(data_root / "colon", tmp_path, str(whole_run / "model"), steps=1, batch=2, progress=False)
+    assert set(result.after) == {"polyp"}
+    assert "polyp" in result.table() and "->" in result.table()
+
+
+def test_what_is_wrong_is_told_first(whole_run: Path, data_root: Path, tmp_path: Path) -> None:
+    model = str(whole_run / "model")
+    with pytest.raises(ModelError):
+        finetune(data_root, tmp_path / "run", str(tmp_path / "nothing"), steps=1)
+    with pytest.raises(DataError, match="at least 1"):
+        finetune(data_root, tmp_path / "run", model, steps=0)
+    shutil.copytree(data_root / "colon" / "images", tmp_path / "new" / "images")
+    with pytest.raises(DataError, match="unibiomed data add"):
+        finetune(tmp_path / "new", tmp_path / "run", model, steps=1)
+    assert not (tmp_path / "run").exists()
+
+
+def test_defaults_follow_the_size_of_the_model(whole_run: Path) -> None:
+    small, _ = load_model(whole_run / "model")
+    recipe = finetune_recipe(small.config, "m", 10, 4, None)
+    assert {"lora", "backbone"} <= set(recipe.stages[0].learning_rates)
+    small.config.shared_vision = False
+    large = finetune_recipe(small.config, "m", 10, 4, ["a"])
+    # of a large model the image encoder stays as it is
+    assert "backbone" not in large.stages[0].learning_rates and large.stages[0].gradient_checkpointing
+    assert large.data.datasets == ["a"] and large.stages[0].points == 12544
