@@ -7,8 +7,10 @@ import shlex
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from unibiomed.cli import main, make_parser
+from unibiomed.data import load_records
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -28,7 +30,21 @@ def test_commands_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.chdir(tmp_path)
     for arguments in commands(page, "bash"):
         assert main(arguments) == 0, f"{page.name}: unibiomed {' '.join(arguments)}"
-    assert (tmp_path / "unibiomed-demo" / "retina_overlay.png").exists()
+    if ["demo"] in commands(page, "bash"):
+        assert (tmp_path / "unibiomed-demo" / "retina_overlay.png").exists()
+
+
+def test_the_data_set_of_the_documentation_is_read(tmp_path: Path) -> None:
+    """The example of docs/data.md, with two patients' images made up."""
+    (text,) = blocks(ROOT / "docs" / "data.md", "toml")
+    for folder in ("images", "masks"):
+        (tmp_path / "my_liver" / folder).mkdir(parents=True)
+        for name in ("P1_a", "P1_b", "P2_a"):
+            Image.new("L", (8, 6), 255).save(tmp_path / "my_liver" / folder / f"{name}.png")
+    (tmp_path / "my_liver" / "dataset.toml").write_text(text)
+    records = load_records(tmp_path)
+    assert [(r.group, r.regions[0].target) for r in records] == [(p, "liver tumor") for p in ("P1", "P1", "P2")]
+    assert records[0].regions[0].load((6, 8)).all()
 
 
 @pytest.mark.parametrize("page", [p for p in PAGES if commands(p, "text")], ids=lambda p: p.name)

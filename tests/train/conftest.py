@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from safetensors.torch import load_file
 from unibiomed.data import Record, load_records
 from unibiomed.model.modeling import UniBiomedModel
 from unibiomed.model.processing import UniBiomedProcessor
+from unibiomed.train import trainer
 from unibiomed.train.heads import AuxiliaryHeads
 from unibiomed.train.log import Log
 from unibiomed.train.mixture import Mixture
@@ -29,6 +31,8 @@ from unibiomed.train.trainer import train
 from unibiomed.train.views import Viewer
 
 torch.set_num_threads(1)
+# numbers are compared bit by bit
+os.environ["ACCELERATE_USE_CPU"] = "true"
 
 TINY = ModelRecipe(image_size=64, width=32, hidden_size=64, layers=1, vocab_size=300, encoder="random")
 RATES = {"backbone": 1e-3, "grounding": 1e-3, "scores": 1e-3, "language": 1e-3, "head": 1e-3}
@@ -230,6 +234,12 @@ class Kit:
         mixture = Mixture(chosen, data or DataRecipe())
         viewer = Viewer(self.store.size, self.store)
         return STAGES[kind](recipe, self.model, self.heads, self.processor, viewer, mixture)
+
+
+@pytest.fixture
+def no_plot(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No picture at the end of a training, for tests of other things: it takes as long as the steps."""
+    monkeypatch.setattr(trainer, "plot_log", lambda *_: None)
 
 
 @pytest.fixture(scope="session")

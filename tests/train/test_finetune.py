@@ -53,7 +53,7 @@ def test_what_is_wrong_is_told_first(whole_run: Path, data_root: Path, tmp_path:
     with pytest.raises(DataError, match="at least 1"):
         finetune(data_root, tmp_path / "run", model, steps=0)
     shutil.copytree(data_root / "colon" / "images", tmp_path / "new" / "images")
-    with pytest.raises(DataError, match="unibiomed data add"):
+    with pytest.raises(DataError, match="not described yet"):
         finetune(tmp_path / "new", tmp_path / "run", model, steps=1)
     assert not (tmp_path / "run").exists()
 

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from unibiomed.errors import DataError
-from unibiomed.train.recipe import STAGE_KINDS, read_recipe
+from unibiomed.train.recipe import STAGE_KINDS, LoraRecipe, read_recipe
 
 NANO = Path(__file__).resolve().parents[2] / "recipes" / "nano.yaml"
 GOOD = """
@@ -41,13 +41,27 @@ def refused(folder: Path, text: str) -> str:
 
 def test_the_nano_recipe() -> None:
     recipe = read_recipe(NANO)
-    assert [stage.kind for stage in recipe.stages] == [*STAGE_KINDS, "joint", "encoder"]
+    assert [stage.kind for stage in recipe.stages] == [*STAGE_KINDS, "encoder"]
     assert recipe.seed == 42
     assert recipe.model.encoder == "efficientnet-lite0"
     assert all(0 < rate < 0.1 for stage in recipe.stages for rate in stage.learning_rates.values())
     assert "language" not in recipe.stages[0].learning_rates
-    assert set(recipe.stages[2].learning_rates) == {"backbone", "grounding", "scores", "language", "head"}
-    assert set(recipe.stages[3].learning_rates) == {"language", "head"}, "the image side is frozen"
+    assert set(recipe.stages[2].learning_rates) == {"language", "head"}, "the image side is frozen"
+    assert set(recipe.stages[3].learning_rates) == {"scores"}
+
+
+def test_the_published_recipe() -> None:
+    """Table A8 and the published code's settings (reference: losses, points, adapters, schedule)."""
+    recipe = read_recipe(NANO.with_name("published.yaml"))
+    (stage,) = recipe.stages
+    assert (stage.kind, stage.batch, stage.points, stage.turns) == ("joint", 32, 12544, 5)
+    assert stage.lora == LoraRecipe(128, 256, 0.05)
+    assert set(stage.learning_rates) == {"lora", "embeddings", "projector", "head", "decoder"}
+    assert set(stage.learning_rates.values()) == {4e-5}
+    assert (stage.weight_decay, stage.clip, stage.warmup, stage.final) == (0.05, 1.0, 0.05, 0.0)
+    assert (recipe.seed, recipe.precision, stage.absent_masks) == (42, "bfloat16", True)
+    ours = ("presence_weight", "quality_weight", "dense_weight", "align_weight", "label_weight", "distill_weight")
+    assert not any(getattr(stage, name) for name in (*ours, "named", "prompted", "augment"))
 
 
 def test_values_and_defaults(tmp_path: Path) -> None:

@@ -35,15 +35,11 @@ from .conftest import (
     tiny_recipe,
 )  # fmt: skip
 
+pytestmark = pytest.mark.usefixtures("no_plot")
+
 SLOW = pytest.mark.slow
 LORA = LoraRecipe(rank=4, alpha=8, dropout=0.1)
 STREAMED: dict[str, object] = {"dense_weight": 0.0, "label_weight": 0.0, "points": 32}
-
-
-@pytest.fixture(autouse=True)
-def no_plot(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tests elsewhere look at the picture; here it would be drawn for nothing."""
-    monkeypatch.setattr(trainer, "plot_log", lambda *_: None)
 
 
 @pytest.fixture(scope="session")

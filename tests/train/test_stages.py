@@ -220,6 +220,18 @@ def test_a_data_set_with_one_target(kit: Kit) -> None:
         assert set(batch["truth_image"].tolist()) == {0, 1}
 
 
+def test_records_that_name_no_target(kit: Kit) -> None:
+    """As streamed shards: words alone are learned, and reports among the images are passed over."""
+    words = [replace(record, regions=()) for record in kit.records]
+    assert any(record.image is None for record in words)
+    stage = kit.stage("joint", batch=6, named=2, prompted=2)
+    stage.source = Mixture(words, DataRecipe(power=1.0))
+    stage.heads = AuxiliaryHeads([], [], TINY.width)
+    batch = stage.batch(random.Random(0))
+    assert len(batch["grounding_pixels"]) == 6 and not len(batch["dense_truth"]) and not len(batch["prompt_truth"])
+    assert set(stage.losses(batch)) <= {"text", "mask", "presence", "quality"}
+
+
 def test_text_knows_the_target_only_where_it_is_sure(kit: Kit) -> None:
     stage = kit.stage("text", batch=8)
     liver = kit.heads.targets["liver"]

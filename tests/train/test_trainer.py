@@ -31,6 +31,7 @@ from .conftest import (
     TINY,
     Kit,
     different,
+    joint_recipe,
     log_rows,
     logged,
     stage_recipe,
@@ -184,6 +185,13 @@ def test_the_pretrained_encoder(kit: Kit, monkeypatch: pytest.MonkeyPatch) -> No
     models = [make_model(replace(TINY, encoder="efficientnet-lite0"), kit.processor) for _ in range(2)]
     first, second = (model.grounding.vision_encoder.backbone.state_dict() for model in models)
     assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_no_limit_on_the_gradient(data_root: Path, tmp_path: Path, no_plot: None) -> None:
+    for name, clip in (("none", 0.0), ("large", 1e9), ("small", 1e-3)):
+        train(joint_recipe({"steps": 1, "clip": clip}), data_root, tmp_path / name, progress=False)
+    assert different(tmp_path / "none", tmp_path / "large") == []
+    assert different(tmp_path / "none", tmp_path / "small")
 
 
 # ---------------------------------------------------------------- the end of a run

@@ -12,7 +12,7 @@ from PIL import Image
 from unibiomed.errors import DataError, InputError
 from unibiomed.images import Volume, read_image, read_volume
 
-__all__ = ["MAX_MASK_PIXELS", "default_window", "load_mask", "load_picture"]
+__all__ = ["MAX_MASK_PIXELS", "default_window", "load_mask", "load_picture", "mask_numbers"]
 
 MAX_MASK_PIXELS = 100_000_000
 KEPT_BYTES = 2**30
@@ -124,7 +124,7 @@ def load_mask(
         The file is missing, broken, too large, has colours, or does not fit.
     """
     if slice_index is None:
-        numbers = _flat_numbers(path)
+        numbers = mask_numbers(path)
     else:
         try:
             numbers = _labels.read(path).labels(slice_index)
@@ -171,7 +171,24 @@ class _Kept:
 _pictures, _labels = _Kept(KEPT_BYTES), _Kept(KEPT_BYTES)
 
 
-def _flat_numbers(path: Path) -> np.ndarray:
+def mask_numbers(path: Path) -> np.ndarray:
+    """Read the numbers of a flat mask file.
+
+    Parameters
+    ----------
+    path : Path
+        Single-channel PNG, BMP or TIFF.
+
+    Returns
+    -------
+    numpy.ndarray
+        ``(height, width)`` bool or whole numbers, as stored.
+
+    Raises
+    ------
+    DataError
+        The file is missing, broken, too large, or has colours.
+    """
     try:
         with Image.open(path, formats=_MASK_FORMATS) as image:
             width, height = image.size

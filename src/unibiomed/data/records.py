@@ -240,8 +240,9 @@ class Record:
             raise DataError(f"{where}: neither image nor text; leave the record out")
         if self.image is None and (self.regions or self.questions):
             raise DataError(f"{where}: regions or questions without an image; give the image or leave them out")
-        if self.label is not None and not self.label.strip():
-            raise DataError(f"{where}: label is empty; use None where it is unknown")
+        for name, words in (("label", self.label), ("text", self.text)):
+            if words is not None and not words.strip():
+                raise DataError(f"{where}: {name} is empty; use None where it is unknown")
         twice = [target for target, number in Counter(region.target for region in self.regions).items() if number > 1]
         if twice:
             raise DataError(f"{where}: target '{twice[0]}' occurs twice; join its masks in one region")

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
-import multiprocessing
 import os
-import signal
-import threading
 from collections.abc import Generator, Iterable
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 from unibiomed.data.plan import ShardTask, build_shard
+from unibiomed.data.processes import in_processes
 from unibiomed.errors import DataError, OutputError, UniBiomedError
 
 __all__ = ["run_here", "run_ray"]
@@ -41,45 +38,12 @@ def run_here(plans: Iterable[list[ShardTask]], workers: int) -> Generator[dict[s
     OutputError
         A shard cannot be written.
     """
-    tasks = (task for plan in plans for task in plan)
-    if workers == 1:
-        yield from map(build_shard, tasks)
-        return
-    # Not forked: threads of the libraries that are already running would not survive it.
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_begin_worker)
     try:
-        running: set[Future[dict[str, Any]]] = set()
-        for task in tasks:
-            running.add(pool.submit(build_shard, task))
-            if len(running) >= 2 * workers:
-                done, running = wait(running, return_when=FIRST_COMPLETED)
-                for future in done:
-                    yield future.result()
-        while running:
-            done, running = wait(running, return_when=FIRST_COMPLETED)
-            for future in done:
-                yield future.result()
+        yield from in_processes(build_shard, (task for plan in plans for task in plan), workers)
     except BrokenProcessPool as error:
         raise DataError(
             "a worker was killed, perhaps for want of memory; build again with fewer workers, what is done is kept"
         ) from error
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _begin_worker() -> None:
-    # Ctrl-C is for the parent, which lets the shards at hand be finished.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    """A worker whose parent was killed would wait for tasks for ever."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
 
 
 def run_ray(plans: Iterable[list[ShardTask]], workers: int) -> Generator[dict[str, Any], None, None]:

@@ -17,7 +17,7 @@ from unibiomed.tasks import SEG, make_question
 
 from .heads import AuxiliaryHeads
 from .packing import encode_turn, pad
-from .squares import read_square
+from .views import Viewer
 
 
 def choose(records: Sequence[Record], limit: int) -> list[Record]:
@@ -41,7 +41,9 @@ def held_out_dice(
     limit: int,
     kind: str = "joint",
 ) -> dict[str, float]:
-    """Mean Dice of each target over images that show it, whatever its presence score, at the size the model reads.
+    """Mean Dice of each target over images that show it, whatever its presence score.
+
+    It is measured on the square that a small model reads, else on the whole image.
 
     Parameters
     ----------
@@ -65,16 +67,17 @@ def held_out_dice(
         return {}
     model.eval()
     device = model.device
-    side = processor.settings.grounding_size
+    viewer = Viewer(processor.settings.grounding_size, squared=model.config.shared_vision)
     scores: dict[str, list[float]] = defaultdict(list)
     for record in choose(records, limit):
-        pixels, masks = read_square(record, side)
-        shown = [j for j in masks if record.regions[j].mask is not None]
+        view = viewer.view(record, random.Random(record.key), 0.0)
+        record = view.record
+        shown = list(view.masks)
         if kind == "encoder" and heads is not None:
             shown = [j for j in shown if record.regions[j].target in heads.targets]
         if not shown:
             continue
-        inputs = processor.image(pixels)
+        inputs = processor.image(view.image)
         tiles = None if inputs.tile_pixels is None else inputs.tile_pixels.to(device)
         counts = None if tiles is None else [len(tiles)]
         features = model.encode_image(inputs.grounding_pixels.to(device), tiles, counts, text=kind != "encoder")
@@ -95,7 +98,7 @@ def held_out_dice(
             )
             prompts = out.seg_states
         logits = model.decode_masks(features.maps, prompts).best()
-        found = processor.mask_logits(logits, (side, side)).cpu().numpy() > 0
+        found = processor.mask_logits(logits, view.image.shape[:2]).cpu().numpy() > 0
         for name, j, mask in zip(names, shown, found, strict=True):
-            scores[name].append(dice(mask, masks[j] > 127))
+            scores[name].append(dice(mask, view.solid(j)))
     return {name: float(np.mean(values)) for name, values in scores.items()}

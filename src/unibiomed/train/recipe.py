@@ -100,7 +100,7 @@ class StageRecipe:
     weight_decay: float = 0.05
     """AdamW's weight decay, on matrices only."""
     clip: float = 1.0
-    """Largest norm of the gradient."""
+    """Largest norm of the gradient; 0 for no limit."""
     points: int = 0
     """Points a mask for the segmentation loss (published: 12544); 0 for every pixel."""
     dense_weight: float = 0.0

@@ -285,7 +285,7 @@ class JointStage(Stage):
             known = None if j is None else self.heads.targets.get(record.regions[j].target)
             sample["seg_target"].append(-1 if known is None else known)
             sample["seg_judged"].append(True)
-        for target in rng.choices(list(self.heads.targets), k=self.recipe.named):
+        for target in rng.choices(list(self.heads.targets), k=self.recipe.named if self.heads.targets else 0):
             # words that few images hold are learned late: what [SEG] should prompt is known from the name alone
             name = pick_name(target, rng)
             asked_for = task_question("segment", rng, modality=record.modality, site=record.site, target=name)

@@ -9,8 +9,8 @@ from __future__ import annotations
 import math
 import random
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -18,8 +18,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState
-from accelerate.utils import DistributedDataParallelKwargs, gather_object
+from accelerate.utils import gather_object
 from torch import nn
 from tqdm import tqdm
 
@@ -35,18 +34,18 @@ from .checkpoint import find_checkpoint, load_modules, load_optimizer, read_stat
 from .heads import AuxiliaryHeads
 from .heldout import held_out_dice
 from .loading import Share, Steps, load_steps, to_device
-from .log import Log, find_trackers
+from .log import Log
 from .lora import add_lora, has_lora, merge_lora
 from .mixture import Mixture, Shards, Source, check_streamed, streamed_licences
 from .optimizer import MovingAverage, make_optimizer, rate_factor
 from .plot import plot_log
+from .processes import agreed, open_accelerator, scaled
 from .recipe import Recipe, StageRecipe
 from .stages import STAGES, Counts, Stage
 from .start import at_size, export, load_start, make_model, make_processor, write_card
 from .store import ImageStore
 from .views import Viewer
 
-PRECISIONS = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "is killed by signal: Killed")
 """What torch says when there is none left, the last of a process that prepares images."""
 
@@ -149,7 +148,7 @@ def train(recipe: Recipe, data: Path, out: Path, *, progress: bool = True) -> Pa
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
     try:
-        with _accelerator(recipe, out) as accelerator:
+        with open_accelerator(recipe, out) as accelerator:
             return _train(recipe, data, out, accelerator, progress and accelerator.is_main_process)
     except (torch.OutOfMemoryError, MemoryError) as error:
         raise _out_of_memory(out) from error
@@ -157,30 +156,6 @@ def train(recipe: Recipe, data: Path, out: Path, *, progress: bool = True) -> Pa
         if any(words in str(error) for words in OUT_OF_MEMORY):
             raise _out_of_memory(out) from error
         raise
-
-
-@contextmanager
-def _accelerator(recipe: Recipe, out: Path) -> Iterator[Accelerator]:
-    trackers = find_trackers(recipe.trackers)
-    try:
-        try:
-            accelerator = Accelerator(
-                mixed_precision=PRECISIONS[recipe.precision],
-                step_scheduler_with_optimizer=False,
-                log_with=trackers or None,
-                project_dir=out,
-                kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
-            )
-        except ValueError as error:
-            reason = str(error).splitlines()[0]
-            raise DataError(f"precision {recipe.precision} cannot be used here ({reason}): choose another") from error
-        try:
-            yield accelerator
-        finally:
-            accelerator.end_training()
-    finally:
-        # accelerate keeps the precision of the first training of a process for all later ones
-        AcceleratorState._reset_state(reset_partial_state=True)
 
 
 def _out_of_memory(out: Path) -> DataError:
@@ -319,7 +294,7 @@ def _run_stage(run: Run, number: int, make_source: Any, state: dict[str, Any], r
                 net, [to_device(p, accelerator.device) for p in parts], stage, accelerator, parameters
             )
             # before the step: weights that are not numbers must not reach a checkpoint
-            if not math.isfinite(sum(losses.values())) or not (math.isfinite(norm) or _scaled(accelerator)):
+            if not math.isfinite(sum(losses.values())) or not (math.isfinite(norm) or scaled(accelerator)):
                 named = ", ".join(f"{k} {v:.3g}" for k, v in losses.items())
                 raise DataError(
                     f"the loss is not a number at step {step} of stage '{settings.name}' ({named}, gradient "
@@ -335,32 +310,19 @@ def _run_stage(run: Run, number: int, make_source: Any, state: dict[str, Any], r
             if step % 20 == 0:
                 bar.set_postfix_str(" ".join(f"{k} {v:.3f}" for k, v in run.log.means.items()))
             timed = not recipe.checkpoint_steps and time.monotonic() - saved > 60 * recipe.checkpoint_minutes
-            if _agreed(accelerator, timed) or (recipe.checkpoint_steps and (step + 1) % recipe.checkpoint_steps == 0):
+            if agreed(accelerator, timed) or (recipe.checkpoint_steps and (step + 1) % recipe.checkpoint_steps == 0):
                 run.save(number, step + 1, optimizer.optimizer, {"ema": mean, "sources": dict(sources)})
                 saved = time.monotonic()
     if mean is not None:
         mean.copy_to_weights()
     if settings.lora:
         merge_lora(run.model)
-    if recipe.evaluate and run.held_out and squared and accelerator.is_main_process:
+    if recipe.evaluate and run.held_out and accelerator.is_main_process:
         scores = held_out_dice(run.model, run.heads, run.processor, run.held_out, recipe.evaluate, settings.kind)
         run.log.held_out(run.out / "heldout.csv", settings.name, settings.steps, scores)
         run.model.train()
     run.save(number + 1, 0, None, {})
     accelerator.free_memory()
-
-
-def _scaled(accelerator: Accelerator) -> bool:
-    """Whether a gradient may be infinite for its float16 scale alone: such a step is left out, the scale lowered."""
-    return accelerator.scaler is not None and accelerator.scaler.get_scale() >= 1
-
-
-def _agreed(accelerator: Accelerator, wish: bool) -> bool:
-    """What the first process wishes: clocks differ, and all must save together."""
-    if accelerator.num_processes == 1:
-        return wish
-    flag = torch.tensor([float(wish and accelerator.is_main_process)], device=accelerator.device)
-    return bool(accelerator.reduce(flag, "sum").item() > 0)
 
 
 def _learn(
@@ -381,7 +343,7 @@ def _learn(
             # processes average their gradients, but each loss is already a share of the whole step's
             accelerator.backward(torch.stack(list(losses.values())).sum() * world)
         sums.append({name: float(value.detach()) for name, value in losses.items()})
-    norm = accelerator.clip_grad_norm_(parameters, stage.recipe.clip)
+    norm = accelerator.clip_grad_norm_(parameters, stage.recipe.clip or math.inf)
     return _added(gather_object([_added(sums)])), float(norm)
 
 

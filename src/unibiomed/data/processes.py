@@ -1,0 +1,74 @@
+"""Work in processes of this machine, which end when their parent does."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from typing import TypeVar
+
+__all__ = ["in_processes"]
+
+A = TypeVar("A")
+B = TypeVar("B")
+
+
+def in_processes(work: Callable[[A], B], items: Iterable[A], workers: int) -> Generator[B, None, None]:
+    """Do work in processes of this machine; they end when this one does, however it ends.
+
+    Parameters
+    ----------
+    work : callable
+        A function of a module, which a new process can import.
+    items : iterable
+        What to call it with; the next one is taken when there is room for it.
+    workers : int
+        Processes; with 1, everything runs in this one.
+
+    Yields
+    ------
+    object
+        What `work` returned, as it is done.
+
+    Raises
+    ------
+    concurrent.futures.process.BrokenProcessPool
+        A worker was killed.
+    """
+    if workers == 1:
+        yield from map(work, items)
+        return
+    # Not forked: threads of the libraries that are already running would not survive it.
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_begin_worker)
+    try:
+        running: set[Future[B]] = set()
+        for item in items:
+            running.add(pool.submit(work, item))
+            if len(running) >= 2 * workers:
+                done, running = wait(running, return_when=FIRST_COMPLETED)
+                for future in done:
+                    yield future.result()
+        while running:
+            done, running = wait(running, return_when=FIRST_COMPLETED)
+            for future in done:
+                yield future.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _begin_worker() -> None:
+    # Ctrl-C is for the parent, which lets the shards at hand be finished.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A worker whose parent was killed would wait for tasks for ever."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)

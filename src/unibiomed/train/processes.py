@@ -1,0 +1,73 @@
+"""The processes that share a training, and the precision they compute in, through accelerate."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from accelerate.utils import DistributedDataParallelKwargs, DistributedType
+
+from unibiomed.errors import DataError
+
+from .log import find_trackers
+from .recipe import Recipe
+
+PRECISIONS = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}
+DIVIDED = (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM)
+"""Ways that divide the weights among processes: checkpoints, held-out scores and export need them whole."""
+
+
+@contextmanager
+def open_accelerator(recipe: Recipe, out: Path) -> Iterator[Accelerator]:
+    """How accelerate sees this run, for as long as it lasts.
+
+    Raises
+    ------
+    DataError
+        If a tracker is not installed, or the precision or the way of sharing cannot be used.
+    """
+    trackers = find_trackers(recipe.trackers)
+    try:
+        try:
+            accelerator = Accelerator(
+                # on a machine without a GPU, accelerate would take several processes for as many trainings
+                cpu=not torch.accelerator.is_available(),
+                mixed_precision=PRECISIONS[recipe.precision],
+                step_scheduler_with_optimizer=False,
+                log_with=trackers or None,
+                project_dir=out,
+                kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
+            )
+        except ValueError as error:
+            reason = str(error).splitlines()[0]
+            raise DataError(f"precision {recipe.precision} cannot be used here ({reason}): choose another") from error
+        try:
+            if recipe.precision != "float32" and not accelerator.native_amp:
+                raise DataError(f"precision {recipe.precision} needs a GPU: choose float32 or bfloat16")
+            if accelerator.distributed_type in DIVIDED:
+                raise DataError(
+                    f"{accelerator.distributed_type.value} is not supported: each process needs all weights"
+                )
+            yield accelerator
+        finally:
+            accelerator.end_training()
+    finally:
+        # accelerate keeps the precision of the first training of a process for all later ones
+        AcceleratorState._reset_state(reset_partial_state=True)
+
+
+def scaled(accelerator: Accelerator) -> bool:
+    """Whether a gradient may be infinite for its float16 scale alone: such a step is left out, the scale lowered."""
+    return accelerator.scaler is not None and accelerator.scaler.get_scale() >= 1
+
+
+def agreed(accelerator: Accelerator, wish: bool) -> bool:
+    """What the first process wishes: clocks differ, and all must save together."""
+    if accelerator.num_processes == 1:
+        return wish
+    flag = torch.tensor([float(wish and accelerator.is_main_process)], device=accelerator.device)
+    return bool(accelerator.reduce(flag, "sum").item() > 0)
