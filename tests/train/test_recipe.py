@@ -74,6 +74,29 @@ def test_values_and_defaults(tmp_path: Path) -> None:
     bare = "model:\ndata:\nstages: [{name: a, kind: text, steps: 1, learning_rates: {head: 1}}]"
     short = read_recipe(write(tmp_path, bare))
     assert short.seed == 42 and short.data.datasets is None and short.model.image_size == 256
+    assert (short.precision, short.workers, short.ema, short.evaluate, short.trackers) == ("float32", 1, 0, 8, None)
+    assert (short.stages[0].accumulate, short.stages[0].lora, short.model.start) == (1, None, None)
+
+
+def test_settings_of_a_large_training(tmp_path: Path) -> None:
+    text = """
+precision: bfloat16
+workers: 0
+ema: 0.999
+trackers: []
+model: {start: folder}
+stages:
+  - {name: a, kind: joint, steps: 2, batch: 8, accumulate: 4, lora: {rank: 16, alpha: 32}, image_size: 96,
+     gradient_checkpointing: true, learning_rates: {lora: 1, embeddings: 1, vision: 1, neck: 1, decoder: 1}}
+  - {name: b, kind: joint, steps: 2, image_size: 64, lora: {}, learning_rates: {language: 1}}
+"""
+    recipe = read_recipe(write(tmp_path, text))
+    assert (recipe.precision, recipe.workers, recipe.ema, recipe.trackers) == ("bfloat16", 0, 0.999, [])
+    assert recipe.model.start == "folder"
+    first, second = recipe.stages
+    assert first.lora == LoraRecipe(rank=16, alpha=32, dropout=0.05) and second.lora == LoraRecipe(128, 256, 0.05)
+    assert first.accumulate == 4 and first.gradient_checkpointing
+    assert [recipe.size_of(stage) for stage in recipe.stages] == [96, 64] and recipe.store_size == 96
 
 
 @pytest.mark.parametrize(
@@ -114,6 +137,36 @@ def test_values_and_defaults(tmp_path: Path) -> None:
         ("width: 32", "width: 24", "multiple of 16"),
         ("hidden_size: 64", "hidden_size: 0", "multiple of 64"),
         ("encoder: random", "encoder: magic", "unknown encoder 'magic'"),
+        ("steps: 3, tasks", "steps: 3, accumulate: 0, tasks", "one part"),
+        (
+            "steps: 3, tasks",
+            "steps: 3, batch: 8, accumulate: 3, tasks",
+            "a batch of 8 cannot be taken in 3 equal parts",
+        ),
+        ("steps: 3, tasks", "steps: 3, image_size: 80, tasks", "image_size is 80; give a multiple of 32"),
+        ("steps: 3, tasks", "steps: 3, gradient_checkpointing: 1, tasks", "'gradient_checkpointing' should be bool"),
+        ("steps: 3, tasks", "steps: 3, absent_masks: 0, tasks", "'absent_masks' should be bool"),
+        # adapters
+        ("steps: 3, tasks", "steps: 3, lora: true, tasks", "'lora' should be LoraRecipe"),
+        ("steps: 3, tasks", "steps: 3, lora: {rnk: 4}, tasks", "stage 2: lora: unknown setting 'rnk'"),
+        ("steps: 3, tasks", "steps: 3, lora: {rank: 4.5}, tasks", "'rank' should be int"),
+        ("steps: 3, tasks", "steps: 3, lora: {rank: 0}, tasks", "rank below 1"),
+        ("steps: 3, tasks", "steps: 3, lora: {dropout: 1}, tasks", "dropout of 1 or more"),
+        ("steps: 3, tasks", "steps: 3, lora: {alpha: -1}, tasks", "'alpha' is negative"),
+        ("steps: 3, tasks", "steps: 3, lora: {}, tasks", "stage 'last': its adapters learn nothing"),
+        ("learning_rates: {grounding: 1.0e-3}", "learning_rates: {lora: 1}", "'last': learning_rates has lora, but"),
+        # the whole training
+        ("seed: 7", "precision: float64", "unknown precision 'float64'; use float32, bfloat16, float16"),
+        ("seed: 7", "precision: 16", "'precision' should be str"),
+        ("seed: 7", "trackers: [tensorboard, tensorbored]", "unknown trackers 'tensorbored'; use tensorboard"),
+        ("seed: 7", "trackers: wandb", "'trackers' should be list[str] | None"),
+        ("seed: 7", "ema: 1", "ema is 1; give a decay in [0, 1)"),
+        ("seed: 7", "ema: -0.5", "'ema' is negative"),
+        ("seed: 7", "workers: -1", "'workers' is negative"),
+        ("seed: 7", "evaluate: 1.5", "'evaluate' should be int"),
+        ("seed: 7", "checkpoint_steps: -5", "'checkpoint_steps' is negative"),
+        ("width: 32", "start: 3", "'start' should be str | None"),
+        ("width: 32", "fusion: 1", "'fusion' should be bool"),
         # missing
         ("name: first, ", "", "'name'"),
         ("stages:", "stages: []\nother:", "at least one stage"),
