@@ -7,7 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from unibiomed.cli import main
 
@@ -61,12 +63,70 @@ def test_show(capsys: pytest.CaptureFixture[str], root: Path) -> None:
         (["list", "--data", "nowhere"], "not a folder"),
         ([], "required: VERB; see unibiomed data --help"),
         (["dance"], "invalid choice: 'dance'"),
+        (["add", "nowhere"], "not a folder"),
+        (["check", "nowhere"], "not a folder"),
+        (["check", ".", "--limit", "0"], "not described yet"),
     ],
 )
 def test_complaints_are_one_line(capsys: pytest.CaptureFixture[str], words: list[str], complaint: str) -> None:
     code, out, err = run(capsys, *words)
     assert (code, out) == (2, "")
     assert err.startswith("unibiomed: ") and complaint in err and err.count("\n") == 1
+
+
+@pytest.fixture
+def undescribed(tmp_path: Path) -> Path:
+    """A folder of images with masks, one of them an image twice."""
+    for number in range(4):
+        for part in ("images", "masks"):
+            (tmp_path / "polyps" / part).mkdir(parents=True, exist_ok=True)
+        pixels = np.random.default_rng(number % 3).integers(0, 256, (16, 20, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "polyps" / "images" / f"p{number}_1.png")
+        mask = np.zeros((16, 20), dtype=np.uint8)
+        mask[2:9, 3:9] = 255
+        Image.fromarray(mask).save(tmp_path / "polyps" / "masks" / f"p{number}_1.png")
+    return tmp_path / "polyps"
+
+
+def test_add_then_check(capsys: pytest.CaptureFixture[str], undescribed: Path) -> None:
+    folder = str(undescribed)
+    code, out, err = run(capsys, "check", folder)
+    assert (code, out) == (2, "") and "not described yet; run: unibiomed data add" in err
+    code, out, err = run(capsys, "add", folder, "--dry-run", "--target", "polyp")
+    assert (code, err) == (0, "") and 'modality = "endoscopy"' in out and 'name = "polyp"' in out
+    assert not (undescribed / "dataset.toml").exists()
+    code, out, err = run(capsys, "add", folder, "--target", "polyp", "--licence", "CC0")
+    assert (code, err) == (0, "") and "Please check:" in out and f"run: unibiomed data check {folder}" in out
+    code, out, err = run(capsys, "add", folder)
+    assert (code, out) == (2, "") and "--force" in err
+
+    code, out, err = run(capsys, "check", folder)
+    assert out.startswith("polyps: 4 of 4 images looked at, 4 records; ")
+    assert "identical files in" in out and "images/p0_1.png = images/p3_1.png" in out
+    assert code == (3 if "leak between splits" in out else 0)
+    code, out, err = run(capsys, "check", str(undescribed.parent), "--datasets", "polyps", "--json", "--limit", "9")
+    assert json.loads(out)[0]["looked_at"] == 4
+
+
+def test_check_writes_the_duplicates(capsys: pytest.CaptureFixture[str], undescribed: Path) -> None:
+    folder = str(undescribed)
+    run(capsys, "add", folder)
+    code, out, err = run(capsys, "check", folder, "--write-duplicates")
+    written = undescribed / "near_duplicates.txt"
+    assert "p0_1.png p3_1.png" in written.read_text() and 'near_duplicates = "near_duplicates.txt"' in err
+    code, out, err = run(capsys, "check", folder, "--write-duplicates")
+    assert code == 2 and "--force" in err
+    entry = undescribed / "dataset.toml"
+    entry.write_text('near_duplicates = "near_duplicates.txt"\n' + entry.read_text())
+    code, out, err = run(capsys, "check", folder, "--write-duplicates", "--force")
+    assert (code, err) == (0, "") and "1 warning" in out and "duplicates" in out
+
+
+def test_check_says_with_its_code_that_there_are_errors(capsys: pytest.CaptureFixture[str], undescribed: Path) -> None:
+    run(capsys, "add", str(undescribed))
+    (undescribed / "masks" / "p1_1.png").write_bytes(b"broken")
+    code, out, err = run(capsys, "check", str(undescribed))
+    assert (code, err) == (3, "") and "unreadable mask" in out and "masks/p1_1.png" in out
 
 
 def test_list_is_quick_and_does_without_numpy() -> None:

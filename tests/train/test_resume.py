@@ -75,8 +75,8 @@ def stopped(
 @pytest.mark.parametrize(
     ("place", "workers"),
     [
-        (("encoder", 2), 0),
         (("joint", 1), 1),
+        pytest.param(("encoder", 2), 0, marks=SLOW),
         pytest.param(("encoder", 2), 1, marks=SLOW),
         pytest.param(("joint", 1), 0, marks=SLOW),
     ],
@@ -147,6 +147,7 @@ def test_more_that_must_be_resumed(
     assert losses(tmp_path / "whole") == losses(tmp_path / "stopped")
 
 
+@SLOW
 def test_the_average_is_what_is_kept(data_root: Path, tmp_path: Path) -> None:
     """With a decay of almost 1 the weights at the end lie near those of the start."""
     train(joint_recipe(), data_root, tmp_path / "plain", progress=False)

@@ -60,13 +60,19 @@ def test_another_image_size_on_the_way(whole_run: Path, data_root: Path, tmp_pat
     ]
     recipe = from_start(whole_run / "model", stages=stages, evaluate=1)
     folder = train(recipe, data_root, tmp_path, progress=False)
-    assert (
-        json.loads((folder / "config.json").read_text())["grounding_config"]["prompt_encoder_config"]["image_size"]
-        == 64
+    model, processor = load_model(folder)
+    assert (model.config.image_size, processor.settings.grounding_size, processor.settings.tokens_per_tile) == (
+        64,
+        64,
+        4,
     )
-    folder = train(replace(recipe, stages=stages[::-1]), data_root, tmp_path / "turned", progress=False)
-    _, processor = load_model(folder)
-    assert (processor.settings.grounding_size, processor.settings.tokens_per_tile) == (96, 9)
+    folder = train(replace(recipe, stages=stages[:1]), data_root, tmp_path / "large", progress=False)
+    model, processor = load_model(folder)
+    assert (model.config.image_size, processor.settings.grounding_size, processor.settings.tokens_per_tile) == (
+        96,
+        96,
+        9,
+    )
 
 
 def test_a_start_that_is_none(data_root: Path, tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ EXIT_CODES = """exit codes:
   0    everything was done
   2    nothing was done; one line on stderr says what is wrong and what to do
   3    of several images some failed, each named on stderr; the others were done
+       (data check: the data set has errors, all of them in the table)
   130  interrupted; what was finished is kept
 """
 

@@ -31,6 +31,32 @@ def add_data_commands(verbs: argparse._SubParsersAction[Any]) -> None:
     verb.add_argument("--json", action="store_true", help="print JSON")
     verb.set_defaults(run=run_show)
 
+    verb = under.add_parser("add", help="look at a folder, say what it is taken for, and write its dataset.toml")
+    verb.add_argument("folder", type=Path, metavar="FOLDER", help="folder of one data set")
+    verb.add_argument("--modality", metavar="M", help="such as CT or ultrasound, where nothing tells it")
+    verb.add_argument("--site", metavar="S", help="such as abdomen, where nothing tells it")
+    verb.add_argument("--licence", metavar="L", help="terms of the data set, in a few words")
+    verb.add_argument(
+        "--target", action="append", default=[], metavar="T", help="name of a target, in order; repeat it"
+    )
+    verb.add_argument("--force", action="store_true", help="replace a dataset.toml that is there")
+    verb.add_argument("--dry-run", action="store_true", help="show the dataset.toml and write nothing")
+    verb.set_defaults(run=run_add)
+
+    verb = under.add_parser(
+        "check",
+        help="what is wrong with a data set: files, masks, labels, duplicates, leaks between splits",
+        epilog="exit code 3 when there are errors; warnings alone leave it at 0",
+    )
+    verb.add_argument("folder", type=Path, metavar="FOLDER", help="folder of a data set, or of several")
+    verb.add_argument("--datasets", metavar="A,B", help="names of those wanted of several (default: all)")
+    verb.add_argument("--limit", type=int, metavar="N", help="open N images of a data set, spread over all of it")
+    verb.add_argument("--workers", type=int, default=2, metavar="N", help="processes; default: %(default)s")
+    verb.add_argument("--json", action="store_true", help="print JSON, with every file")
+    verb.add_argument("--write-duplicates", action="store_true", help="write near_duplicates.txt into the data set")
+    verb.add_argument("--force", action="store_true", help="add to a near_duplicates.txt that is there")
+    verb.set_defaults(run=run_check)
+
     verb = under.add_parser("build", help="write data sets as Parquet shards; a killed build goes on where it was")
     verb.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder with the data sets")
     verb.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the shards")
@@ -60,6 +86,50 @@ def run_show(options: argparse.Namespace) -> int:
     name, root = options.name, options.data
     print(json.dumps(dataset_facts(name, root), indent=2) if options.json else show_dataset(name, root))
     return 0
+
+
+def run_add(options: argparse.Namespace) -> int:
+    """``unibiomed data add``."""
+    from ..data.add import add_dataset
+
+    added = add_dataset(
+        options.folder,
+        modality=options.modality,
+        site=options.site,
+        licence=options.licence,
+        targets=options.target,
+        force=options.force,
+        dry_run=options.dry_run,
+    )
+    print(added.words())
+    print(
+        f"\n{added.text}"
+        if options.dry_run
+        else f"\nWritten to {added.path}; now run: unibiomed data check {options.folder}"
+    )
+    return 0
+
+
+def run_check(options: argparse.Namespace) -> int:
+    """``unibiomed data check``."""
+    from ..data.check import check_dataset, find_entries, write_duplicates
+
+    names = None if options.datasets is None else [name.strip() for name in options.datasets.split(",")]
+    reports = []
+    for entry in find_entries(options.folder, names):
+        report = check_dataset(entry, limit=options.limit, workers=options.workers, progress=sys.stderr.isatty())
+        reports.append(report)
+        if not options.json:
+            print(report.table(), flush=True)
+        if options.write_duplicates and report.near_duplicates:
+            path = write_duplicates(entry, report, force=options.force)
+            print(f"Written to {path}", file=sys.stderr)
+            if entry.near_duplicates is None:
+                line = f'near_duplicates = "{path.name}"'
+                print(f"unibiomed: the entry does not use it yet; add to dataset.toml: {line}", file=sys.stderr)
+    if options.json:
+        print(json.dumps([report.to_dict() for report in reports], indent=2))
+    return 3 if any(report.errors for report in reports) else 0
 
 
 def run_build(options: argparse.Namespace) -> int:

@@ -120,7 +120,7 @@ def finetune(
         raise DataError(f"{steps} steps of {batch} images are not a training; give at least 1 of each")
     root, datasets = (data.parent, [data.name]) if (data / OWN_ENTRY).is_file() else (data, None)
     if not (data / OWN_ENTRY).is_file() and (data / "images").is_dir():
-        raise DataError(f"'{data}' is not described yet; write {data / OWN_ENTRY} as docs/data.md shows")
+        raise DataError(f"'{data}' is not described yet; run: unibiomed data add {data}")
     records = [record for record in load_records(root, datasets) if record.image is not None]
     held_out = [r for r in records if r.split == "test" and r.regions]
     start = model or str(NANO)

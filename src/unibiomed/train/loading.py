@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
-from unibiomed.errors import DataError
+from unibiomed.errors import UniBiomedError
 
 from .mixture import Source
 from .stages import Sample, Stage
@@ -46,7 +46,7 @@ Step = tuple[list[dict[str, Any]], tuple[int, Any]]
 """Batches of the parts of a step, and which worker made them with where its source stood afterwards."""
 
 
-class Steps(Dataset[Step | DataError]):
+class Steps(Dataset[Step | UniBiomedError]):
     """The batches of each step, made when asked for, with where the source stood after it."""
 
     def __init__(
@@ -62,11 +62,11 @@ class Steps(Dataset[Step | DataError]):
         self.make_source, self.states, self.start = make_source, states, start
         self._source: Source | None = None
 
-    def __getitem__(self, index: int) -> Step | DataError:
+    def __getitem__(self, index: int) -> Step | UniBiomedError:
         """The parts of step ``start + index``; an error is given back, a worker would raise it as a page of text."""
         try:
             return self._make(self.start + index)
-        except DataError as error:
+        except UniBiomedError as error:
             return error
 
     def _make(self, step: int) -> Step:
@@ -90,16 +90,16 @@ def load_steps(steps: Steps, count: int, workers: int) -> Iterator[Step]:
 
     Raises
     ------
-    DataError
+    UniBiomedError
         If a sample cannot be made.
     """
     for made in _made(steps, count, workers):
-        if isinstance(made, DataError):
+        if isinstance(made, UniBiomedError):
             raise made
         yield made
 
 
-def _made(steps: Steps, count: int, workers: int) -> Iterator[Step | DataError]:
+def _made(steps: Steps, count: int, workers: int) -> Iterator[Step | UniBiomedError]:
     if workers == 0:
         return (steps[index] for index in range(count))
     # spawned processes would read the store and the records once more

@@ -1,0 +1,178 @@
+"""Layouts with a description of their own: nnU-Net, COCO, and that of BiomedParse and UniBiomed."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from unibiomed.data.layouts.names import rules_from_names
+from unibiomed.data.layouts.pairs import cut_ending
+from unibiomed.data.layouts.proposal import Found, make_target
+from unibiomed.data.layouts.survey import Survey, spread
+from unibiomed.data.layouts.words import SPLIT_WORDS, modality_of, tokens
+from unibiomed.data.records import SPLITS
+from unibiomed.errors import DataError
+
+__all__ = ["MAX_JSON_BYTES", "coco_form", "nnunet_form", "published_form", "read_json_files", "split_of_name"]
+
+MAX_JSON_BYTES = 200_000_000
+"""Larger tables are not opened to find out what they are."""
+MAX_JSON_FILES = 12
+BACKGROUND = ("background", "ignore", "bg")
+
+
+def read_json_files(survey: Survey) -> dict[str, Any]:
+    """Contents of the JSON files of a folder by path, those at the top first; broken and huge ones are left out."""
+    paths = [
+        f"{where}/{name}" if where else name for where, names in survey.ending_in((".json",)).items() for name in names
+    ]
+    found: dict[str, Any] = {}
+    for path in sorted(paths, key=lambda path: (path.count("/"), path))[:MAX_JSON_FILES]:
+        file = survey.folder / path
+        try:
+            if file.stat().st_size <= MAX_JSON_BYTES:
+                found[path] = json.loads(file.read_bytes())
+        except (OSError, ValueError, RecursionError):
+            continue
+    return found
+
+
+def split_of_name(path: str) -> str | None:
+    """The split that the name of a file or its folders speaks of."""
+    said = {SPLIT_WORDS[word] for word in tokens(re.sub(r"\d+", " ", path)) if word in SPLIT_WORDS and len(word) > 2}
+    return said.pop() if len(said) == 1 else None
+
+
+def nnunet_form(
+    survey: Survey, files: Mapping[str, Any], endings: Sequence[str], volumes: Sequence[str]
+) -> Found | None:
+    """``imagesTr``, ``labelsTr`` and a ``dataset.json`` that names channels and labels."""
+    described = files.get("dataset.json")
+    if not isinstance(described, dict) or not survey.names.get("imagesTr") or not survey.names.get("labelsTr"):
+        return None
+    labels, channels = described.get("labels"), described.get("channel_names") or described.get("modality")
+    if not isinstance(labels, dict):
+        return None
+    masks = survey.names["labelsTr"]
+    ending = cut_ending(masks[0], [*volumes, *endings])[1]
+    if not ending:
+        raise DataError(f"'{survey.folder}': labelsTr/{masks[0]} is no mask file that this reads; convert the labels")
+    adapter = "volumes" if ending.lower() in volumes else "images"
+    names = [cut_ending(name, [*volumes, *endings])[0] for name in survey.names["imagesTr"]]
+    numbered = all(re.search(r"_\d{4}$", name) for name in names)
+    targets = []
+    for name, values in _label_values(labels).items():
+        word = " ".join(re.split(r"[_\s]+", name.strip()))
+        if word.lower() not in BACKGROUND and values:
+            targets.append(make_target(word, [f"labelsTr/{{stem}}{ending}"], values))
+    keys: dict[str, Any] = {"adapter": adapter, "images": "imagesTr"}
+    found = Found(keys, ["nnU-Net's layout: imagesTr, labelsTr, and names of the labels in dataset.json"])
+    if numbered:
+        keys["stem"] = r"^(.+)_\d{4}$"
+        keys["group"] = {"pattern": r"^(.+)_\d{4}$"}
+    listed = [str(value) for value in channels.values()] if isinstance(channels, dict) else []
+    told = [said[0] for word in listed if len(said := modality_of(word)) == 1]
+    if len(told) == len(listed) > 0:
+        if len(set(told)) == 1:
+            found.modality = told[0]
+            found.reasons.append(f"dataset.json names the channels {', '.join(listed)}: {told[0]}")
+        elif numbered and isinstance(channels, dict):
+            numbers = {
+                f"{int(key):04d}": value for key, value in zip(channels, told, strict=True) if str(key).isdigit()
+            }
+            found.modality = {"pattern": r"_(\d{4})$", "map": numbers}
+            found.reasons.append(f"dataset.json names the channels {', '.join(listed)}")
+    keys["targets"] = targets
+    found.clues = [str(described.get(key, "")) for key in ("name", "description")] + list(labels)
+    licence = described.get("licence") or described.get("license")
+    if isinstance(licence, str) and licence.strip():
+        keys["licence"] = licence.strip()
+        found.reasons.append(f"dataset.json states the licence: {licence.strip()}")
+    return found
+
+
+def _label_values(labels: Mapping[str, Any]) -> dict[str, list[int]]:
+    """Values by name, whichever way round a ``dataset.json`` has them; 0 is the background."""
+    named: dict[str, list[int]] = {}
+    for key, value in labels.items():
+        name, number = (value, key) if str(key).isdecimal() and isinstance(value, str) else (key, value)
+        numbers = number if isinstance(number, list) else [number]
+        named[str(name)] = [int(n) for n in numbers if str(n).isdecimal() and int(n) > 0]
+    return named
+
+
+def published_form(survey: Survey, files: Mapping[str, Any]) -> Found | None:
+    """``train``, ``train_mask`` and ``train.json``, or ``meta_train.json`` for volumes."""
+    if not any(f"{split}_mask" in survey.names for split in SPLITS):
+        return None
+    for split in SPLITS:
+        described = files.get(f"{split}.json")
+        items = described.get("annotations") if isinstance(described, dict) else None
+        flat = isinstance(items, list) and any(isinstance(item, dict) and "mask_file" in item for item in items[:10])
+        volumes = files.get(f"meta_{split}.json")
+        if flat or (isinstance(volumes, dict) and "volumes" in volumes):
+            reason = f"the layout of BiomedParse and UniBiomed: {split}, {split}_mask and their JSON"
+            return Found({"adapter": "published"}, [reason])
+    return None
+
+
+def coco_form(survey: Survey, files: Mapping[str, Any]) -> Found | None:
+    """Pictures with JSON that lists images, annotations and categories."""
+    tables: list[dict[str, str]] = []
+    listed: list[tuple[str, list[str]]] = []
+    words: dict[str, None] = {}
+    for path, content in files.items():
+        parts = [
+            content.get(key) if isinstance(content, dict) else None for key in ("images", "annotations", "categories")
+        ]
+        if not all(isinstance(part, list) and all(isinstance(item, dict) for item in part) for part in parts):
+            continue
+        images, annotations, categories = (part or [] for part in parts)
+        used = {item.get("category_id") for item in annotations}
+        words |= dict.fromkeys(str(item.get("name")) for item in categories if item.get("id") in used)
+        listed.append((path, [str(item.get("file_name")) for item in images]))
+        split = split_of_name(path)
+        tables.append({"file": path} | ({"split": split} if split else {}))
+    if not tables:
+        return None
+    homes = {path: _home(survey, path, names) for path, names in listed}
+    if len(set(homes.values())) > 1:
+        listed_homes = ", ".join(sorted(set(homes.values())))
+        raise DataError(
+            f"'{survey.folder}': the pictures of its COCO files lie in several folders ({listed_homes}), and an entry "
+            "has one; move them into one folder, or let file_name tell the folder"
+        )
+    found = Found({"adapter": "coco", "images": homes[tables[0]["file"]] or "."})
+    found.reasons.append(f"COCO annotations in {', '.join(table['file'] for table in tables)}")
+    if any("split" in table for table in tables) and not all("split" in table for table in tables):
+        for table in tables:
+            table.pop("split", None)
+        found.questions.append("not every COCO file tells its split, so all are split anew")
+    found.keys["tables"] = tables
+    found.keys["targets"] = [
+        make_target(" ".join(re.split(r"[_\s]+", word.strip())), categories=[word]) for word in words if word.strip()
+    ]
+    found.reasons.append(f"each of its categories is a target: {', '.join(words)}")
+    found.clues = list(words)
+    names = [cut_ending(name, (Path(name).suffix.lower(),))[0] for _, some in listed for name in some]
+    if names:
+        rules, reasons, questions = rules_from_names(names)
+        if any("split" in table for table in tables):
+            rules.pop("split", None)
+        found.keys |= {key: rule for key, rule in rules.items() if key in ("group", "split")}
+        found.reasons += reasons
+        found.questions += questions
+    return found
+
+
+def _home(survey: Survey, path: str, names: Sequence[str]) -> str:
+    """The folder that the pictures of a COCO file are in."""
+    some = spread(names, 20)
+    near = path.rpartition("/")[0]
+    for where in sorted(survey.names, key=lambda where: (where != near, where.count("/"), where)):
+        if some and all((survey.folder / where / name).is_file() for name in some):
+            return where
+    raise DataError(f"'{survey.folder}': the pictures that {path} names are in none of its folders; restore them")
