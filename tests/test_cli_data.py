@@ -119,7 +119,9 @@ def test_check_writes_the_duplicates(capsys: pytest.CaptureFixture[str], undescr
     entry = undescribed / "dataset.toml"
     entry.write_text('near_duplicates = "near_duplicates.txt"\n' + entry.read_text())
     code, out, err = run(capsys, "check", folder, "--write-duplicates", "--force")
-    assert (code, err) == (0, "") and "1 warning" in out and "duplicates" in out
+    assert code == 0 and "no near-duplicates to write" in err and "1 warning" in out and "duplicates" in out
+    code, out, err = run(capsys, "add", folder, "--force")
+    assert code == 0 and 'near_duplicates = "near_duplicates.txt"' in entry.read_text()
 
 
 def test_check_says_with_its_code_that_there_are_errors(capsys: pytest.CaptureFixture[str], undescribed: Path) -> None:

@@ -345,6 +345,7 @@ def test_which_entries_are_meant(toy: Toy, tmp_path: Path) -> None:
 def test_real_data(shared_data: Path) -> None:
     eyes = check_dataset(find_entries(shared_data / "drishti_gs_mini_od_oc")[0])
     assert eyes.images == 36 and not eyes.problems
+    assert not check_dataset(find_entries(shared_data / "drive_fundus_vessel")[0]).errors
     hearts = load_records(shared_data, ["acdc_cardiac_mri"])
     two = [record for record in hearts if record.group in ("patient074", "patient076")]
     leaks = [problem.files for problem in check_dataset(two).problems if problem.kind == "leak between splits"]

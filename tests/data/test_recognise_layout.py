@@ -11,8 +11,6 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
@@ -20,7 +18,6 @@ from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
 from unibiomed.data import Record, load_records
 from unibiomed.data.add import Added, add_dataset
 from unibiomed.data.layouts import recognise_layout, survey
-from unibiomed.data.toml_text import toml_text
 from unibiomed.errors import DataError, InputError, OutputError
 
 SIZE = (24, 32)
@@ -585,21 +582,3 @@ def test_real_folders(shared_data: Path) -> None:
     assert any("number their objects" in reason for reason in cells.reasons)
     polyps = recognise_layout(shared_data / "kvasir_seg_polyp").entry
     assert polyps["split"]["map"]["validation"] == "val" and polyps["modality"] == "endoscopy"
-
-
-words = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
-scalars = words | st.booleans() | st.integers(-(2**60), 2**60) | st.floats(allow_nan=False, allow_infinity=False)
-values = st.recursive(
-    scalars, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(words, inner, max_size=4), max_leaves=12
-)
-
-
-@given(st.dictionaries(words, values, max_size=6))
-def test_toml_is_read_as_it_was_written(table: dict[str, Any]) -> None:
-    assert tomllib.loads(toml_text(table)) == table
-
-
-@pytest.mark.parametrize("value", [None, float("nan"), object(), {"a": {1: 2}}, "\udce4"])
-def test_toml_refuses_what_it_cannot_say(value: object) -> None:
-    with pytest.raises(DataError):
-        toml_text({"key": value})

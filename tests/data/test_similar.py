@@ -83,6 +83,15 @@ def test_thumbnails_confirm() -> None:
     assert near_duplicates(hashes, thumbnails=looks) == [("a", "b", "c")]
 
 
+def test_a_shared_rim_does_not_make_images_alike() -> None:
+    rows, columns = np.mgrid[:120, :120] - 60
+    field = np.where(rows**2 + columns**2 < 50**2, 150.0, 0.0)
+    pictures = [(field + (field > 0) * 0.15 * scene(seed)).astype(np.uint8) for seed in (5, 6)]
+    looks = {str(i): thumbnail(pixels) for i, pixels in enumerate(pictures)}
+    assert np.corrcoef(looks["0"].ravel(), looks["1"].ravel())[0, 1] > 0.98
+    assert near_duplicates({"0": 1, "1": 1}, thumbnails=looks) == []
+
+
 def test_many_images_are_quick() -> None:
     rng = np.random.default_rng(0)
     numbers = rng.integers(0, 2**64, 50_000, dtype=np.uint64)

@@ -121,7 +121,9 @@ def run_check(options: argparse.Namespace) -> int:
         reports.append(report)
         if not options.json:
             print(report.table(), flush=True)
-        if options.write_duplicates and report.near_duplicates:
+        if options.write_duplicates and not report.near_duplicates:
+            print(f"{entry.name}: no near-duplicates to write", file=sys.stderr)
+        elif options.write_duplicates:
             path = write_duplicates(entry, report, force=options.force)
             print(f"Written to {path}", file=sys.stderr)
             if entry.near_duplicates is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import cache
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -73,11 +74,15 @@ def known_entries(root: str | Path | None = None) -> list[DatasetEntry]:
             entries[entry.name] = entry
     if root is not None:
         entries |= {entry.name: entry for entry in _own_entries(Path(root))}
-    published = load_published()
     return [
-        replace(entry, external=True) if published.is_external(entry.name) else entry
-        for _, entry in sorted(entries.items())
+        replace(entry, external=True) if _is_external(entry.name) else entry for _, entry in sorted(entries.items())
     ]
+
+
+@cache
+def _is_external(name: str) -> bool:
+    # every way of writing a hundred names is compared: once a name is enough
+    return load_published().is_external(name)
 
 
 def _own_entries(root: Path) -> list[DatasetEntry]:

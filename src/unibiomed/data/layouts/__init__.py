@@ -19,6 +19,7 @@ from unibiomed.data.layouts.survey import Survey, survey_folder
 from unibiomed.data.layouts.tables import read_tables, text_form
 from unibiomed.data.layouts.words import modality_of, sites_in
 from unibiomed.data.published import load_published
+from unibiomed.data.similar import NEAR_DUPLICATES
 from unibiomed.errors import DataError
 from unibiomed.images import MODALITIES, check_modality
 
@@ -82,6 +83,9 @@ def recognise_layout(
     if entry["adapter"] not in TOLD_BY_FILES:
         _check_told(entry, found)
     entry["licence"] = _licence(survey, found, licence)
+    if NEAR_DUPLICATES in survey.names[""]:
+        entry["near_duplicates"] = NEAR_DUPLICATES
+        found.reasons.append(f"near-identical images are listed in {NEAR_DUPLICATES}")
     reads = {"tables": found.keys.pop("tables", None), "targets": found.keys.pop("targets", None)}
     entry |= found.keys
     entry |= {key: value for key, value in reads.items() if value}
