@@ -1,7 +1,8 @@
 """The training loop, the same on a laptop and on a cluster: stages in order, checkpoints, going on after a kill.
 
 Every sample has random numbers of its own, made from the seed, the stage, the step and its number in the step. What a
-step learns from therefore does not depend on how many processes share it, nor on what came before a kill.
+step learns from therefore does not depend on how many processes share it, nor on what came before a kill. (Shards are
+streams: there each process reads its own share, so the images of a step depend on the number of processes.)
 """
 
 from __future__ import annotations
