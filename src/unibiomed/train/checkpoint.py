@@ -15,7 +15,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from unibiomed.errors import DataError, OutputError
+from unibiomed.data import index as files
+from unibiomed.errors import DataError
 
 
 @contextmanager
@@ -27,14 +28,12 @@ def writing(path: Path) -> Iterator[None]:
     OutputError
         If what is done inside fails to write.
     """
-    try:
-        yield
-    except OutputError:
-        raise
-    except (OSError, SafetensorError) as error:
-        # safetensors has its own error for a full disk
-        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
-        raise OutputError(f"'{path}' cannot be written ({reason}): make room or choose another --out") from error
+    with files.writing(path):
+        try:
+            yield
+        except SafetensorError as error:
+            # safetensors has its own error for a full disk
+            raise OSError(None, str(error).splitlines()[0]) from error
 
 
 def _tensors(module: nn.Module) -> dict[str, torch.Tensor]:
