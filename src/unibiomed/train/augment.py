@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 
 import numpy as np
@@ -14,8 +15,8 @@ from unibiomed.data.records import Record
 TURNABLE = {"pathology", "dermoscopy", "endoscopy"}
 # mirror images that do occur (a left and a right eye, breast, thyroid lobe), where no target names a side
 MIRRORED = {"ultrasound", "fundus", "OCT"}
-
-
+# cameras, lamps and stains differ from clinic to clinic
+COLOURED = TURNABLE | {"fundus"}
 # no frame of reference either: a part of such a picture, seen closer, is a picture of the same kind
 ZOOMED = {"pathology", "fundus"}
 
@@ -105,6 +106,19 @@ def _recolour(record: Record, image: torch.Tensor, rng: random.Random, strength:
     if rng.random() < 0.2:
         noise = torch.Generator().manual_seed(rng.getrandbits(31))
         image = image + torch.randn(image.shape, generator=noise) * 0.03
-    if rng.random() < 0.3 and record.modality in TURNABLE | {"fundus"}:
-        image = image * torch.tensor([2 ** rng.gauss(0, 0.12) for _ in range(3)])[:, None, None]
+    if record.modality in COLOURED and rng.random() < 0.6:
+        image = torch.einsum("ij,jhw->ihw", _colour_matrix(rng, strength), image)
     return image.clamp(0, 1)
+
+
+def _colour_matrix(rng: random.Random, strength: float) -> torch.Tensor:
+    """(3, 3): turn the hue, stretch the saturation, weigh the channels; grey stays grey but for the weights."""
+    angle, saturation = rng.gauss(0, 0.25) * strength, 2 ** (rng.gauss(-0.2, 0.5) * strength)
+    if rng.random() < 0.1 * strength:
+        saturation = 0.0
+    grey = torch.full((3, 3), 1 / 3)
+    # Rodrigues: a turn about the grey axis
+    cross = torch.tensor([[0.0, -1.0, 1.0], [1.0, 0.0, -1.0], [-1.0, 1.0, 0.0]]) / 3**0.5
+    turn = math.cos(angle) * (torch.eye(3) - grey) + math.sin(angle) * cross
+    gains = torch.tensor([2 ** (rng.gauss(0, 0.15) * strength) for _ in range(3)])
+    return gains[:, None] * (grey + saturation * turn)

@@ -100,6 +100,7 @@ def segmentation_loss(
     *,
     points: int = 12544,
     seeds: Sequence[int] | None = None,
+    weights: tuple[float, float] = (BCE_WEIGHT, DICE_WEIGHT),
 ) -> torch.Tensor:
     """L_seg = 2 BCE + 0.5 Dice for each mask (paper equation 1).
 
@@ -113,6 +114,8 @@ def segmentation_loss(
         Points a mask, drawn by uncertainty; 0 takes every pixel at twice the logits' resolution.
     seeds : sequence of int, optional
         A seed for each mask's points.
+    weights : tuple of float
+        Of cross-entropy and Dice; the paper's by default.
 
     Returns
     -------
@@ -127,7 +130,7 @@ def segmentation_loss(
         fine = F.interpolate(logits[:, None], size, mode="bilinear", align_corners=False)
         truth = F.interpolate(targets[:, None], size, mode="area")
         bce, dice = mask_losses(fine.flatten(1), truth.flatten(1))
-    return BCE_WEIGHT * bce + DICE_WEIGHT * dice
+    return weights[0] * bce + weights[1] * dice
 
 
 def soft_iou(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:

@@ -103,6 +103,10 @@ class StageRecipe:
     """Largest norm of the gradient; 0 for no limit."""
     points: int = 0
     """Points a mask for the segmentation loss (published: 12544); 0 for every pixel."""
+    bce_weight: float = 2.0
+    """Weight of cross-entropy in the segmentation loss."""
+    dice_weight: float = 0.5
+    """Weight of Dice in the segmentation loss; more of it helps thin and small targets."""
     dense_weight: float = 0.0
     """Weight of the auxiliary dense head, one channel a target (encoder and joint stages)."""
     align_weight: float = 0.0

@@ -103,10 +103,10 @@ class Stage:
         assert masks.quality is not None and masks.presence_logits is not None
         truth, recipe = batch[name], self.recipe
         logits, quality = masks.best(), masks.quality.amax(1)
-        loss, present = (
-            segmentation_loss(logits, truth, points=recipe.points, seeds=batch[f"{name}_seeds"]),
-            _present(truth),
-        )
+        weights = (recipe.bce_weight, recipe.dice_weight)
+        seeds = batch[f"{name}_seeds"]
+        loss = segmentation_loss(logits, truth, points=recipe.points, seeds=seeds, weights=weights)
+        present = _present(truth)
         if recipe.absent_masks:
             out = {"mask": _mean(loss, counts[name])}
         else:
@@ -131,7 +131,8 @@ class Stage:
         if self.recipe.dense_weight and len(batch["dense_truth"]):
             maps = self.heads.dense(F.gelu(features.maps[0]))
             logits = maps[batch["dense_truth_image"], batch["dense_target"]]
-            loss = segmentation_loss(logits, batch["dense_truth"], points=0)
+            weights = (self.recipe.bce_weight, self.recipe.dice_weight)
+            loss = segmentation_loss(logits, batch["dense_truth"], points=0, weights=weights)
             out["dense"] = self.recipe.dense_weight * _mean(loss, counts["dense_truth"])
         if self.recipe.label_weight and bool((batch["label"] >= 0).any()):
             logits = self.heads.label(features.maps[2].mean((2, 3)))

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+
 import numpy as np
 from PIL import Image
 
@@ -101,3 +103,22 @@ def test_a_group_on_both_sides_of_the_official_split(toy, refused):
     }
     toy.image("images/other_P3_1.png")
     refused("split 'other' is not one of")
+
+
+def test_twins_found_late_move_nothing(toy):
+    for name in ("train_P1_1.png", "test_P2_1.png", "test_P2_2.png", "test_P3_1.png", "val_P4_1.png", "train_P5_1.png"):
+        toy.image(f"images/{name}")
+    rules = "group = { pattern = '_(P.)_' }\nsplit = { pattern = '^([a-z]+)_' }\n"
+    toy.entry("images", rules)
+    before = {name: record.split for name, record in toy.read().items()}
+    twins = [["train_P1_1", "test_P2_1"], ["val_P4_1.png", "test_P3_1"], ["train_P1_1", "train_P5_1"], ["gone", "lost"]]
+    toy.entry("images", rules + f"twins = {json.dumps(twins)}\n")
+    after = {name: record.split for name, record in toy.read().items()}
+    # the whole group of a leaking test image goes; what is nearest to training stays where it was
+    assert after == {name: before[name] for name in ("train_P1_1", "train_P5_1", "val_P4_1")}
+
+
+def test_twins_are_lists_of_names(toy, refused):
+    toy.image("images/a.png")
+    toy.entry("images", 'twins = ["a", "b"]\n')
+    refused("'twins' of the file has the wrong type")

@@ -202,7 +202,19 @@ def find_places(
     joined = join_groups(own, linked)
     kept = {name: sides[name] for name in joined} if sides else None
     splits = assign_splits(entry.name, joined, kept, external=entry.external)
-    return {name: Place(group, splits[name], labels[name]) for name, group in joined.items()}
+    leaking = _leaking(entry, joined, splits)
+    return {name: Place(group, splits[name], labels[name]) for name, group in joined.items() if group not in leaking}
+
+
+def _leaking(entry: DatasetEntry, groups: Mapping[str, str], splits: Mapping[str, str]) -> set[str]:
+    """Groups with an image that has a twin in a split nearer to training."""
+    known = Names(groups)
+    leaking = set()
+    for listed in entry.twins:
+        images = [name for text in listed for name in known.find(text)]
+        nearest = min((SPLITS.index(splits[name]) for name in images), default=0)
+        leaking |= {groups[name] for name in images if SPLITS.index(splits[name]) > nearest}
+    return leaking
 
 
 def _official(entry: DatasetEntry, rows: Mapping[str, Row], given: Mapping[str, str | None] | None) -> dict[str, str]:
