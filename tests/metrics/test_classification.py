@@ -1,4 +1,4 @@
-"""Accuracy, AUROC, calibration error and Platt scaling against plain readings of their definitions."""
+"""Accuracy, errors for each label, AUROC and false findings against plain readings of their definitions."""
 
 from __future__ import annotations
 
@@ -9,14 +9,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unibiomed.metrics import accuracy, auroc, calibration_error, fit_platt
+from unibiomed.errors import InputError
+from unibiomed.metrics import (
+    accuracy,
+    auroc,
+    balanced_accuracy,
+    confusion_matrix,
+    false_findings,
+    label_scores,
+    substring_accuracy,
+)
 
 # few values, so that ties are common
 SCORED = st.lists(st.tuples(st.integers(0, 4).map(lambda n: n / 4), st.booleans()), min_size=1, max_size=30)
 
 
-def sigmoid(values: np.ndarray) -> np.ndarray:
-    return 1 / (1 + np.exp(-values))
+LABELS = st.sampled_from(["liver", "spleen", "kidney", "no findings"])
+ANSWERED = st.lists(st.tuples(LABELS, LABELS), min_size=1, max_size=30)
 
 
 # ---------------------------------------------------------------- accuracy
@@ -37,6 +46,72 @@ def test_accuracy_of_nothing() -> None:
 def test_accuracy_of_unequal_lengths() -> None:
     with pytest.raises(ValueError, match="2 predictions for 1 truths"):
         accuracy(["a", "b"], ["a"])
+
+
+def test_substring_accuracy_by_hand() -> None:
+    answers = ["It is a Liver tumor.", "no liver tumor", "liver", "spleen"]
+    assert substring_accuracy(answers, ["liver tumor", "tumor.", "liver tumor", "Spleen"]) == 0.75
+    assert math.isnan(substring_accuracy([], []))
+    with pytest.raises(InputError, match="1 predictions for 2 truths"):
+        substring_accuracy(["a"], ["a", "b"])
+
+
+@given(ANSWERED)
+def test_exact_is_never_above_substring(answered: list[tuple[str, str]]) -> None:
+    predictions, truths = zip(*answered, strict=True)
+    assert accuracy(predictions, truths) <= substring_accuracy(predictions, truths)
+    assert substring_accuracy([f"It is {p}, or so" for p in predictions], truths) >= accuracy(predictions, truths)
+
+
+# ---------------------------------------------------------------- labels
+
+
+def test_confusion_matrix_by_hand() -> None:
+    matrix, names = confusion_matrix(["a", "B.", "b", "other"], ["a", "a", "b", "b"], labels=["b", "a", "c"])
+    assert names == ("b", "a", "c", "other")
+    assert matrix.tolist() == [[1, 0, 0, 1], [1, 1, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]]
+
+
+def test_label_scores_by_hand() -> None:
+    scores = label_scores(["a", "b", "b", "other"], ["a", "a", "b", "b"], labels=["a", "b", "c"])
+    assert list(scores) == ["a", "b", "c", "other"]
+    assert (scores["a"].precision, scores["a"].recall, scores["a"].support) == (1.0, 0.5, 2)
+    assert scores["a"].f1 == pytest.approx(2 / 3) and scores["b"].f1 == pytest.approx(0.5)
+    assert math.isnan(scores["c"].precision) and math.isnan(scores["c"].recall) and math.isnan(scores["c"].f1)
+    assert scores["other"].precision == scores["other"].f1 == 0.0 and math.isnan(scores["other"].recall)
+
+
+@given(ANSWERED)
+def test_labels_against_counts(answered: list[tuple[str, str]]) -> None:
+    predictions, truths = zip(*answered, strict=True)
+    matrix, names = confusion_matrix(predictions, truths)
+    assert matrix.sum() == len(answered) and np.trace(matrix) / matrix.sum() == accuracy(predictions, truths)
+    scores = label_scores(predictions, truths)
+    assert sum(score.support for score in scores.values()) == len(answered)
+    for name in names:
+        right = sum(p == t == name for p, t in answered)
+        said, true = predictions.count(name), truths.count(name)
+        assert scores[name].f1 == pytest.approx(2 * right / (said + true))
+        if said:
+            assert scores[name].precision == pytest.approx(right / said)
+    recalls = [sum(p == t == name for p, t in answered) / truths.count(name) for name in set(truths)]
+    assert balanced_accuracy(predictions, truths) == pytest.approx(np.mean(recalls))
+
+
+def test_balanced_accuracy_is_not_fooled_by_a_common_label() -> None:
+    truths = ["no findings"] * 98 + ["tumor"] * 2
+    assert accuracy(["no findings"] * 100, truths) == 0.98 and balanced_accuracy(["no findings"] * 100, truths) == 0.5
+    assert math.isnan(balanced_accuracy([], []))
+
+
+def test_false_findings() -> None:
+    found = false_findings([0, 2, 0, 1])
+    assert (found.share, found.per_image, found.images) == (0.5, 0.75, 4)
+    assert math.isnan(false_findings([]).share)
+    with pytest.raises(InputError, match="numbers of findings"):
+        false_findings([0, float("nan")])
+    with pytest.raises(InputError, match=r"reach from -1 to 0"):
+        false_findings([0, -1])
 
 
 # ---------------------------------------------------------------- AUROC
@@ -60,60 +135,20 @@ def test_auroc_at_its_ends() -> None:
     assert auroc([0.5, 0.5], [True, False]) == 0.5
 
 
-# ---------------------------------------------------------------- calibration error
+@given(SCORED)
+def test_auroc_turns_round_with_its_scores(scored: list[tuple[float, bool]]) -> None:
+    scores, truths = np.array([s for s, _ in scored]), [t for _, t in scored]
+    if len(set(truths)) == 2:
+        assert auroc(-scores, truths) == pytest.approx(1 - auroc(scores, truths))
+        assert auroc(np.exp(scores), truths) == auroc(scores, truths)
 
 
-def test_calibration_error_by_hand() -> None:
-    # bin 0.2-0.3 holds two scores of mean 0.25 with truth 0.5; bin 0.9-1.0 holds two of mean 0.95 with truth 1
-    assert calibration_error([0.2, 0.29999, 0.9, 1.0], [0, 1, 1, 1]) == pytest.approx(0.5 * 0.25 + 0.5 * 0.05, abs=1e-4)
-
-
-def test_calibration_error_at_its_ends() -> None:
-    assert calibration_error([0.0, 1.0, 1.0], [0, 1, 1]) == 0.0
-    assert calibration_error([1.0, 0.0], [0, 1]) == 1.0
-
-
-@given(SCORED, st.integers(1, 15))
-def test_calibration_error_is_a_share(scored: list[tuple[float, bool]], bins: int) -> None:
-    scores, truths = zip(*scored, strict=True)
-    error = calibration_error(scores, truths, bins)
-    assert 0 <= error <= 1
-    # one bin sees only the means, which more bins can only take apart
-    assert error >= abs(np.mean(scores) - np.mean(truths)) - 1e-9
-
-
-def test_calibration_error_of_soft_truths() -> None:
-    assert calibration_error([0.42, 0.48], [0.4, 0.5]) == pytest.approx(0.0)
-
-
-# ---------------------------------------------------------------- Platt scaling
-
-
-def test_platt_finds_the_scale_and_offset_that_made_the_truths() -> None:
-    logits = np.linspace(-4, 4, 201)
-    scale, offset = fit_platt(logits, sigmoid(0.5 * logits - 1.2))
-    assert scale == pytest.approx(0.5, abs=0.02) and offset == pytest.approx(-1.2, abs=0.03)
-
-
-def test_platt_mends_overconfidence() -> None:
-    rng = np.random.default_rng(0)
-    honest = rng.normal(size=2000)
-    truths = rng.random(2000) < sigmoid(honest)
-    logits = 4 * honest + 2
-    scale, offset = fit_platt(logits, truths)
-    before = calibration_error(sigmoid(logits), truths)
-    after = calibration_error(sigmoid(scale * logits + offset), truths)
-    assert before > 0.15 and after < 0.04
-    assert auroc(scale * logits + offset, truths) == pytest.approx(auroc(logits, truths))
-
-
-@pytest.mark.parametrize("truths", [[1, 1, 1], [0, 0, 0], [0, 0, 1]])
-def test_platt_stays_finite_where_the_sides_do_not_overlap(truths: list[int]) -> None:
-    scale, offset = fit_platt([-1.0, 0.5, 2.0], truths)
-    assert abs(scale) < 50 and abs(offset) < 50
-    assert np.mean(sigmoid(scale * np.array([-1.0, 0.5, 2.0]) + offset)) == pytest.approx(np.mean(truths), abs=0.1)
-
-
-@pytest.mark.parametrize("logits", [[], [3.0]])
-def test_platt_leaves_scores_alone_without_examples(logits: list[float]) -> None:
-    assert fit_platt(logits, [1.0] * len(logits)) == (1.0, 0.0)
+def test_auroc_refuses() -> None:
+    with pytest.raises(InputError, match="1 of the 2 scores are NaN"):
+        auroc([0.1, float("nan")], [True, False])
+    with pytest.raises(InputError, match="truths must be true or false"):
+        auroc([0.1, 0.2], [0.5, 1])
+    with pytest.raises(InputError, match="truths are NaN"):
+        auroc([0.1, 0.2], [float("nan"), 1])
+    with pytest.raises(InputError, match="2 scores for 1 truths"):
+        auroc([0.1, 0.2], [True])

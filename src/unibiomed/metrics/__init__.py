@@ -5,7 +5,26 @@ Nothing here imports torch before it is needed. What cannot be scored, NaN and u
 
 from __future__ import annotations
 
-from .classification import accuracy, auroc, calibration_error, fit_platt
+from .calibration import (
+    ReliabilityBin,
+    RiskCoverage,
+    brier,
+    calibration_error,
+    fit_platt,
+    reliability,
+    risk_coverage,
+)
+from .classification import (
+    FalseFindings,
+    LabelScore,
+    accuracy,
+    auroc,
+    balanced_accuracy,
+    confusion_matrix,
+    false_findings,
+    label_scores,
+    substring_accuracy,
+)
 from .instances import (
     Detection,
     Panoptic,
@@ -21,22 +40,34 @@ from .surface import hd95, surface_dice
 
 __all__ = [
     "Detection",
+    "FalseFindings",
+    "LabelScore",
     "Overlap",
     "Panoptic",
+    "ReliabilityBin",
+    "RiskCoverage",
     "VolumeOverlap",
     "accuracy",
     "aggregated_jaccard",
     "auroc",
+    "balanced_accuracy",
+    "brier",
     "calibration_error",
+    "confusion_matrix",
     "detect",
     "detection_rate",
     "dice",
+    "false_findings",
     "false_masks_per_image",
     "fit_platt",
     "hd95",
     "iou",
     "label_instances",
+    "label_scores",
     "overlap",
     "panoptic",
+    "reliability",
+    "risk_coverage",
+    "substring_accuracy",
     "surface_dice",
 ]

@@ -11,6 +11,8 @@ import numpy.typing as npt
 
 from unibiomed.errors import InputError
 
+ROUNDING = 1e-6
+
 
 def check_lengths(**columns: Sequence[Any] | np.ndarray) -> int:
     """Return the one length that all the named columns have.
@@ -27,7 +29,7 @@ def check_lengths(**columns: Sequence[Any] | np.ndarray) -> int:
 
 
 def as_numbers(values: npt.ArrayLike, name: str, low: float = -np.inf, high: float = np.inf) -> np.ndarray:
-    """One-dimensional float64 array of `values`, all of them in [`low`, `high`].
+    """One-dimensional float64 array of `values`, all of them in [`low`, `high`] but for rounding.
 
     Raises
     ------
@@ -45,7 +47,8 @@ def as_numbers(values: npt.ArrayLike, name: str, low: float = -np.inf, high: flo
         raise InputError(
             f"{count} of the {array.size} {name} are NaN or infinite; say how to count them before scoring"
         )
-    if array.size and (array.min() < low or array.max() > high):
+    # a share computed in 32 bits may come out as 1.0000001
+    if array.size and (array.min() < low - ROUNDING or array.max() > high + ROUNDING):
         raise InputError(
             f"the {name} reach from {array.min():g} to {array.max():g}; they must lie in [{low:g}, {high:g}]"
         )

@@ -1,84 +1,199 @@
-"""Accuracy, ranking and calibration of scores."""
+"""Answers against truths: accuracy, errors for each label, ranking, and false findings on normal images.
+
+Answers are compared without regard to case, blanks around them and a final full stop.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import minimize
-from scipy.stats import rankdata
+
+from .arguments import as_flags, as_numbers, check_lengths
+
+# callers of before `calibration` had its own file
+from .calibration import calibration_error, fit_platt
+
+__all__ = [
+    "FalseFindings",
+    "LabelScore",
+    "accuracy",
+    "auroc",
+    "balanced_accuracy",
+    "calibration_error",
+    "confusion_matrix",
+    "false_findings",
+    "fit_platt",
+    "label_scores",
+    "substring_accuracy",
+]
 
 
 def accuracy(predictions: Sequence[str], truths: Sequence[str]) -> float:
-    """Share of exact matches, in [0, 1], without regard to case and a final full stop; NaN for none.
+    """Share of exact matches, in [0, 1]; NaN for none.
 
     Raises
     ------
-    ValueError
+    InputError
         If the lengths differ.
     """
-    if len(predictions) != len(truths):
-        raise ValueError(f"{len(predictions)} predictions for {len(truths)} truths")
-    pairs = zip(map(_plain, predictions), map(_plain, truths), strict=True)
-    same = [p == t for p, t in pairs]
-    return float(np.mean(same)) if same else float("nan")
+    check_lengths(predictions=predictions, truths=truths)
+    return _mean([_plain(p) == _plain(t) for p, t in zip(predictions, truths, strict=True)])
+
+
+def substring_accuracy(predictions: Sequence[str], truths: Sequence[str]) -> float:
+    """Share of answers that hold the true label anywhere, in [0, 1]; NaN for none.
+
+    This is the accuracy of the published evaluation of UniBiomed. It is lenient: "no liver tumor" holds "tumor", and an
+    answer that names every label is always right. Report `accuracy` beside it.
+
+    Raises
+    ------
+    InputError
+        If the lengths differ.
+    """
+    check_lengths(predictions=predictions, truths=truths)
+    return _mean([_plain(t) in _plain(p) for p, t in zip(predictions, truths, strict=True)])
+
+
+def confusion_matrix(
+    predictions: Sequence[str], truths: Sequence[str], labels: Sequence[str] | None = None
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Count how often each true label got each answer.
+
+    Parameters
+    ----------
+    predictions, truths : sequence of str
+        One answer and one label for each image.
+    labels : sequence of str, optional
+        Labels that come first, in this order, whether they occur or not. All others that occur follow in alphabetical
+        order: no answer is left out.
+
+    Returns
+    -------
+    np.ndarray
+        (labels, labels) int: a row for each true label, a column for each answer.
+    tuple of str
+        The labels, in lower case.
+
+    Raises
+    ------
+    InputError
+        If the lengths differ.
+    """
+    check_lengths(predictions=predictions, truths=truths)
+    p, t = [_plain(text) for text in predictions], [_plain(text) for text in truths]
+    first = list(dict.fromkeys(_plain(text) for text in labels or ()))
+    names = (*first, *sorted({*p, *t} - set(first)))
+    place = {name: i for i, name in enumerate(names)}
+    matrix = np.zeros((len(names), len(names)), int)
+    np.add.at(matrix, ([place[name] for name in t], [place[name] for name in p]), 1)
+    return matrix, names
+
+
+@dataclass(frozen=True, slots=True)
+class LabelScore:
+    """How well one label is told, all in [0, 1]."""
+
+    precision: float
+    """Share of the answers with this label that are right; NaN where it was never answered."""
+    recall: float
+    """Share of the images with this label that got it; NaN where there are none."""
+    f1: float
+    """2TP / (2TP + FP + FN); NaN where the label occurs nowhere."""
+    support: int
+    """Images that have the label."""
+
+
+def label_scores(
+    predictions: Sequence[str], truths: Sequence[str], labels: Sequence[str] | None = None
+) -> dict[str, LabelScore]:
+    """Precision, recall and F1 of every label, in the order of `confusion_matrix`.
+
+    Raises
+    ------
+    InputError
+        If the lengths differ.
+    """
+    matrix, names = confusion_matrix(predictions, truths, labels)
+    right, answered, true = np.diag(matrix), matrix.sum(axis=0), matrix.sum(axis=1)
+    return {
+        name: LabelScore(
+            _share(right[i], answered[i]),
+            _share(right[i], true[i]),
+            _share(2 * right[i], answered[i] + true[i]),
+            int(true[i]),
+        )
+        for i, name in enumerate(names)
+    }
+
+
+def balanced_accuracy(predictions: Sequence[str], truths: Sequence[str]) -> float:
+    """Mean recall of the labels that the truths have, in [0, 1], so that rare ones weigh as much; NaN for none.
+
+    Raises
+    ------
+    InputError
+        If the lengths differ.
+    """
+    return _mean([score.recall for score in label_scores(predictions, truths).values() if score.support])
 
 
 def auroc(scores: Sequence[float], truths: Sequence[bool]) -> float:
     """Area under the ROC curve, in [0, 1]; NaN if there are no positives or no negatives.
 
     It is the chance that a positive scores above a negative, ties counted half.
+
+    Raises
+    ------
+    InputError
+        If the lengths differ, a score is NaN or infinite, or a truth is neither true nor false.
     """
-    s, t = np.asarray(scores, float), np.asarray(truths, bool)
-    positive, negative = int(t.sum()), int((~t).sum())
-    if not positive or not negative:
+    s, t = as_numbers(scores, "scores"), as_flags(truths, "truths")
+    check_lengths(scores=s, truths=t)
+    if t.all() or not t.any():
         return float("nan")
-    return float((rankdata(s)[t].sum() - positive * (positive + 1) / 2) / (positive * negative))
+    negatives = np.sort(s[~t])
+    below, not_above = np.searchsorted(negatives, s[t], "left"), np.searchsorted(negatives, s[t], "right")
+    return float((below + not_above).mean() / 2 / negatives.size)
 
 
-def calibration_error(scores: Sequence[float], truths: Sequence[float], bins: int = 10) -> float:
-    """Expected calibration error, in [0, 1] (Guo, 2017).
+@dataclass(frozen=True, slots=True)
+class FalseFindings:
+    """What is told of images that show nothing abnormal."""
 
-    The mean gap between score and truth over `bins` equal bins, weighted by how many scores they hold.
-
-    Parameters
-    ----------
-    scores : sequence of float
-        In [0, 1].
-    truths : sequence of float
-        What the scores foretell: 0 or 1, or a value in [0, 1] such as an IoU.
-    """
-    s, t = np.asarray(scores, float), np.asarray(truths, float)
-    place = np.minimum((s * bins).astype(int), bins - 1)
-    gaps = [abs(s[place == b].mean() - t[place == b].mean()) * np.mean(place == b) for b in np.unique(place)]
-    return float(sum(gaps))
+    share: float
+    """Normal images with at least one finding, in [0, 1]; NaN for no images."""
+    per_image: float
+    """Mean number of findings on a normal image, 0 or more; NaN for no images."""
+    images: int
+    """Normal images that were read."""
 
 
-def fit_platt(logits: Sequence[float], truths: Sequence[float]) -> tuple[float, float]:
-    """Scale and offset that make ``sigmoid(scale * logit + offset)`` foretell `truths` best (Platt, 1999).
+def false_findings(findings: Sequence[int]) -> FalseFindings:
+    """Sum up the findings on normal images, each of which is false.
 
     Parameters
     ----------
-    logits : sequence of float
-    truths : sequence of float
-        In [0, 1].
+    findings : sequence of int
+        How many findings each normal image got, 0 or more.
 
-    Returns
-    -------
-    tuple of float
-        The minimum of the cross-entropy; (1, 0) when there are fewer than two examples.
+    Raises
+    ------
+    InputError
+        If a count is NaN or below 0.
     """
-    x, t = np.asarray(logits, float), np.asarray(truths, float)
-    if len(x) < 2:
-        return 1.0, 0.0
+    counts = as_numbers(findings, "numbers of findings", low=0)
+    return FalseFindings(_mean(counts > 0), _mean(counts), counts.size)
 
-    def cross_entropy(parameters: np.ndarray) -> float:
-        z = parameters[0] * x + parameters[1]
-        # a weak pull to (1, 0) keeps the answer finite where the two sides do not overlap
-        return float(np.mean(np.logaddexp(0, z) - t * z) + 1e-3 * ((parameters - [1, 0]) ** 2).sum())
 
-    scale, offset = minimize(cross_entropy, np.array([1.0, 0.0])).x
-    return float(scale), float(offset)
+def _mean(values: Sequence[float] | np.ndarray) -> float:
+    return float(np.mean(values)) if len(values) else float("nan")
+
+
+def _share(part: int, whole: int) -> float:
+    return float(part / whole) if whole else float("nan")
 
 
 def _plain(text: str) -> str:
