@@ -17,6 +17,7 @@ from .. import __version__
 from ..errors import UniBiomedError
 from ..tasks import TASKS
 from .data import add_data_commands
+from .evaluate import add_evaluate_command
 from .train import add_train_commands
 
 if TYPE_CHECKING:
@@ -130,6 +131,7 @@ def make_parser() -> argparse.ArgumentParser:
 
     add_train_commands(verbs)
     add_data_commands(verbs)
+    add_evaluate_command(verbs)
     return parser
 
 

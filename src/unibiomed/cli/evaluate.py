@@ -1,0 +1,73 @@
+"""``unibiomed evaluate``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+
+def add_evaluate_command(verbs: argparse._SubParsersAction[Any]) -> None:
+    """Add the verb to the command line.
+
+    Parameters
+    ----------
+    verbs : argparse subparsers
+        What ``add_subparsers`` of the command's parser gave.
+    """
+    verb = verbs.add_parser(
+        "evaluate",
+        help="judge models on a suite of data sets: tables, figures, a page",
+        description="Judge models on a suite. A killed run goes on where it was; what was asked is not asked again.",
+    )
+    verb.add_argument("suite", metavar="SUITE", help="shared, published, trust, or a TOML file")
+    verb.add_argument(
+        "--model",
+        action="append",
+        default=[],
+        metavar="M",
+        help="model folder or hub name, files:FOLDER, floor:NAME; TITLE=M names it; may be repeated (default: nano)",
+    )
+    verb.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder with data sets")
+    verb.add_argument("--out", type=Path, default=Path("runs/evaluate"), metavar="DIR", help="default: %(default)s")
+    verb.add_argument("--datasets", metavar="A,B", help="only these data sets")
+    verb.add_argument("--tasks", metavar="A,B", help="only these tasks")
+    verb.add_argument("--limit", type=int, metavar="N", help="images a data set (default: the suite's)")
+    verb.add_argument("--split", choices=("train", "val", "test"), help="default: the suite's, else test")
+    verb.add_argument("--no-floors", action="store_true", help="leave the trivial predictors out")
+    verb.add_argument("--samples-only", action="store_true", help="write samples.jsonl, for other programs, and stop")
+    verb.add_argument("--device", help="cpu, cuda, mps (default: the best there is)")
+    verb.set_defaults(run=run_evaluate)
+
+
+def run_evaluate(options: argparse.Namespace) -> int:
+    """``unibiomed evaluate``."""
+    from ..evaluate.harness import evaluate
+    from ..evaluate.suite import read_suite
+
+    changes: dict[str, Any] = {}
+    for name in ("datasets", "tasks"):
+        if value := getattr(options, name):
+            changes[name] = [item.strip() for item in value.split(",") if item.strip()]
+    for name in ("limit", "split"):
+        if (value := getattr(options, name)) is not None:
+            changes[name] = value
+    suite = read_suite(options.suite, changes)
+    if options.samples_only:
+        from ..evaluate.samples import make_cases, suite_records, write_samples
+
+        path = options.out / "samples.jsonl"
+        count = write_samples(make_cases(suite, suite_records(suite, options.data)), options.data, path)
+        print(f"{count} samples written to {path}")
+        return 0
+    found = evaluate(
+        suite,
+        options.model or ["nano"],
+        options.data,
+        options.out,
+        floors=not options.no_floors,
+        device=options.device,
+    )
+    print((found.folder / "tables" / "overview.md").read_text(encoding="utf-8"))
+    print(f"All tables: {found.folder / 'tables' / 'tables.md'}; every number: {found.folder / 'results.json'}")
+    return 0

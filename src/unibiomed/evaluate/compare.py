@@ -1,0 +1,68 @@
+"""Is the difference between two models more than chance? Paired by subject, corrected for how many were asked."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from unibiomed.metrics.statistics import compare_paired, holm
+
+from .score import Row, read_rows
+
+__all__ = ["compare"]
+
+MEASURES: dict[str, tuple[str, Callable[[Row], bool], Callable[[Row], float]]] = {
+    "Dice": ("segment", lambda r: bool(r.there) and r.kind == "own", lambda r: r.dice),
+    "recognition accuracy": ("recognize", lambda r: True, lambda r: float(bool(r.exact))),
+    "region classification accuracy": ("classify", lambda r: True, lambda r: float(bool(r.exact))),
+    "closed questions": ("ask", lambda r: r.kind == "closed", lambda r: float(bool(r.exact))),
+}
+FEWEST = 5
+"""Subjects below which no test is made."""
+
+
+def compare(scores: Mapping[str, Path]) -> list[dict[str, Any]]:
+    """The first model against each other one, in every measure that both have.
+
+    Parameters
+    ----------
+    scores : mapping of str to Path
+        Model to its rows.
+
+    Returns
+    -------
+    list of dict
+        ``a``, ``b``, ``measure``, ``count`` of subjects, mean ``difference`` a - b, ``effect`` (Cohen's dz), ``p_t``
+        and ``p_wilcoxon`` (two-sided), ``p_adjusted`` (Holm, over all comparisons, of ``p_t``).
+    """
+    names = list(scores)
+    if len(names) < 2:
+        return []
+    means = {name: _by_subject(path) for name, path in scores.items()}
+    out = []
+    for other in names[1:]:
+        for measure in MEASURES:
+            a, b = means[names[0]][measure], means[other][measure]
+            both = sorted(a.keys() & b.keys())
+            if len(both) < FEWEST:
+                continue
+            found = compare_paired(np.array([a[s] for s in both]), np.array([b[s] for s in both]))
+            out.append({"a": names[0], "b": other, "measure": measure, "count": len(both), **found})
+    adjusted = holm([row["p_t"] for row in out])
+    return [{**row, "p_adjusted": float(p)} for row, p in zip(out, adjusted, strict=True)]
+
+
+def _by_subject(path: Path) -> dict[str, dict[str, float]]:
+    """Of each measure the mean of every subject."""
+    values: dict[str, dict[str, list[float]]] = {name: defaultdict(list) for name in MEASURES}
+    for row in read_rows(path):
+        if row.change is not None or row.paraphrase:
+            continue
+        for name, (task, counts, value) in MEASURES.items():
+            if row.task == task and counts(row):
+                values[name][row.subject].append(value(row))
+    return {name: {s: sum(v) / len(v) for s, v in found.items()} for name, found in values.items()}

@@ -1,0 +1,187 @@
+"""The whole evaluation: ask, score, sum up, write. Each step is kept, so that the next run goes on from it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from unibiomed import __version__
+from unibiomed.data.index import replacing, writing
+from unibiomed.data.records import Record
+from unibiomed.errors import InputError
+
+from .compare import compare
+from .predictions import PredictionStore
+from .predictors import Predictor, make_predictor
+from .predictors.base import FLOORS, Context
+from .predictors.files import FilesPredictor
+from .run import Share, predict_cases, predictions_folder
+from .samples import Case, draw, make_cases, suite_records
+from .score import RowWriter, read_rows, score_case, strangers
+from .suite import Suite
+from .summary import summarise
+from .tables import write_tables
+from .trust import pair_table, paraphrase_table, robustness_table
+
+__all__ = ["Evaluation", "evaluate"]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Where the results of an evaluation lie.
+
+    Parameters
+    ----------
+    folder : Path
+        Holds ``results.json``, ``tables/``, ``predictions/`` and ``scores/``.
+    results : dict
+        What ``results.json`` holds.
+    """
+
+    folder: Path
+    results: dict[str, Any]
+
+
+def evaluate(
+    suite: Suite,
+    models: Sequence[str],
+    data: str | Path,
+    out: str | Path,
+    *,
+    floors: bool = True,
+    device: str | None = None,
+    share: Share | None = None,
+    progress: bool = True,
+) -> Evaluation:
+    """Judge models on a suite.
+
+    Parameters
+    ----------
+    suite : Suite
+    models : sequence of str
+        As `predictors.make_predictor` takes them.
+    data : path
+        Folder with the data sets.
+    out : path
+        Folder for predictions, scores and tables. What it holds already is not done again.
+    floors : bool
+        Also judge the trivial predictors.
+    device : str, optional
+        Of models.
+    share : Share, optional
+        The part of the images that this process asks for; only the first process goes on to the scores, when it finds
+        all predictions there or counts them as failures.
+    progress : bool
+        Show progress bars.
+
+    Returns
+    -------
+    Evaluation
+
+    Raises
+    ------
+    DataError
+        The suite or its data sets cannot be used.
+    InputError, ModelError
+        A model cannot be used, or two have one name.
+    OutputError
+        `out` cannot be written.
+    """
+    data, out = Path(data), Path(out)
+    records = suite_records(suite, data)
+
+    @lru_cache
+    def training() -> tuple[Record, ...]:
+        return tuple(suite_records(suite, data, "train"))
+
+    context = Context(training, device)
+    predictors = [make_predictor(spec, context) for spec in models]
+    if floors:
+        predictors += [make_predictor(f"floor:{name}", context) for name in FLOORS]
+    _check_names(predictors)
+    with writing(out):
+        out.mkdir(parents=True, exist_ok=True)
+    total = len(draw(records, suite.limit, suite.seed))
+    cases = _Cases(suite, records)
+    predict_cases(cases, predictors, out, share=share, total=None if suite.changes else total, progress=progress)
+    results: dict[str, Any] = {
+        "suite": suite.name,
+        "title": suite.title,
+        "version": __version__,
+        "images": total,
+        "models": {},
+    }
+    scores = {p.name: out / "scores" / f"{predictions_folder(out, p.name).name}.jsonl" for p in predictors}
+    known = _score(cases, predictors, out, scores, total=None if suite.changes else total, progress=progress)
+    for predictor in predictors:
+        rows = list(read_rows(scores[predictor.name]))
+        trust = {
+            "pairs": pair_table(rows, suite.pairs.limit, suite.seed) if suite.pairs else {},
+            "paraphrases": paraphrase_table(rows),
+            "robustness": robustness_table(rows),
+        }
+        store = PredictionStore(predictions_folder(out, predictor.name))
+        results["models"][predictor.name] = {
+            "note": predictor.note,
+            "floor": predictor.name in FLOORS,
+            "unknown_predictions": strangers(store, known) + _unused(predictor),
+            **summarise(rows),
+            **{name: part for name, part in trust.items() if part},
+        }
+    results["comparisons"] = compare(scores)
+    with replacing(out / "results.json") as fresh:
+        fresh.write_text(json.dumps(results, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    write_tables(results, out / "tables")
+    return Evaluation(out, results)
+
+
+def _score(
+    cases: _Cases,
+    predictors: Sequence[Predictor],
+    out: Path,
+    paths: Mapping[str, Path],
+    *,
+    total: int | None,
+    progress: bool,
+) -> set[str]:
+    """Write the rows of all predictors, each image's truth read once; gives the ids of all samples."""
+    known: set[str] = set()
+    stores = {p.name: PredictionStore(predictions_folder(out, p.name)) for p in predictors}
+    with ExitStack() as files:
+        writers = {p.name: files.enter_context(RowWriter(paths[p.name])) for p in predictors}
+        for case in tqdm(cases, total=total, desc="scoring", unit="image", disable=not progress):
+            known.update(sample.id for sample in case.samples)
+            for predictor in predictors:
+                mine = [s for s in case.samples if s.task in predictor.tasks]
+                for row in score_case(case, mine, stores[predictor.name]):
+                    writers[predictor.name].add(row)
+    return known
+
+
+def _unused(predictor: Predictor) -> list[str]:
+    """Files that a predictor was given and that belong to no sample."""
+    return predictor.unused() if isinstance(predictor, FilesPredictor) else []
+
+
+class _Cases:
+    """The cases of a suite, made again each time they are gone through: they are too many to hold."""
+
+    def __init__(self, suite: Suite, records: Sequence[Record]) -> None:
+        self.suite, self.records = suite, records
+
+    def __iter__(self) -> Iterator[Case]:
+        return iter(make_cases(self.suite, self.records))
+
+
+def _check_names(predictors: Sequence[Predictor]) -> None:
+    names = [p.name for p in predictors]
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(f"two models are called '{name}': name them apart, such as --model first={name}")

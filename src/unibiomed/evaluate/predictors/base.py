@@ -1,0 +1,124 @@
+"""The one small protocol that everything that is judged follows, and how a name becomes a predictor."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from unibiomed.data.records import Record
+from unibiomed.errors import InputError
+
+from ..predictions import Prediction
+from ..samples import Case
+
+__all__ = ["FLOORS", "KINDS", "Context", "Predictor", "make_predictor"]
+
+FLOORS = ("empty", "mean-shape", "commonest", "nearest")
+"""Trivial predictors that every table shows: what has to be beaten."""
+
+
+class Predictor(Protocol):
+    """Something that answers the questions about an image.
+
+    Attributes
+    ----------
+    name : str
+        In tables and folder names.
+    tasks : frozenset of str
+        What it can answer; samples of other tasks are left out of its tables, not counted as failures.
+    note : str
+        What a reader of the tables has to know of it, such as "is given the box of the truth"; may be empty.
+    """
+
+    name: str
+    tasks: frozenset[str]
+    note: str
+
+    def predict(self, case: Case, pixels: np.ndarray) -> list[Prediction]:
+        """Answer the samples of a case.
+
+        Parameters
+        ----------
+        case : Case
+            Only samples of the predictor's tasks.
+        pixels : numpy.ndarray
+            (height, width, 3) uint8: the image as it is to be seen. Masks have this height and width.
+
+        Returns
+        -------
+        list of Prediction
+            One for each sample; one that is missing counts as a failure.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a predictor may need besides its name.
+
+    Parameters
+    ----------
+    training : callable
+        The records of the suite's training split, read when first asked for.
+    device : str, optional
+        Of models; the best there is when left out.
+    """
+
+    training: Callable[[], Sequence[Record]]
+    device: str | None = None
+
+
+def make_predictor(spec: str, context: Context) -> Predictor:
+    """The predictor that a name on the command line means.
+
+    Parameters
+    ----------
+    spec : str
+        A model of this package by name or folder; ``floor:NAME``; ``files:FOLDER``; ``specialists:FOLDER``;
+        ``sam:NAME`` or ``text:NAME`` for models of `transformers`. ``TITLE=SPEC`` sets the name in the tables.
+    context : Context
+
+    Raises
+    ------
+    InputError
+        There is no such kind.
+    ModelError
+        The model is missing or broken.
+    """
+    title, found, rest = spec.partition("=")
+    if not found or "/" in title or ":" in title:
+        title, rest = "", spec
+    kind, found, name = rest.partition(":")
+    if not found or kind not in KINDS:
+        if found and not Path(rest).exists():
+            raise InputError(f"'{rest}' is no model: give a folder or name, or one of {', '.join(KINDS)} with ':NAME'")
+        kind, name = "unibiomed", rest
+    predictor = KINDS[kind](name, context)
+    if title:
+        predictor.name = title
+    return predictor
+
+
+def _own(name: str, context: Context) -> Predictor:
+    from .own import OwnPredictor
+
+    return OwnPredictor.load(name, context.device)
+
+
+def _floor(name: str, context: Context) -> Predictor:
+    from .floors import make_floor
+
+    return make_floor(name, context.training)
+
+
+def _files(name: str, context: Context) -> Predictor:
+    from .files import FilesPredictor
+
+    return FilesPredictor(Path(name))
+
+
+KINDS: dict[str, Callable[[str, Context], Predictor]] = {"unibiomed": _own, "floor": _floor, "files": _files}

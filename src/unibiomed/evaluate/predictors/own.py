@@ -1,0 +1,95 @@
+"""Models of this package as predictors."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+import numpy as np
+
+from unibiomed.interpret import Interpreter, Result, load
+from unibiomed.tasks import NO_FINDINGS, TASKS, is_no_findings, read_class
+
+from ..predictions import Prediction
+from ..samples import Case, Sample
+
+__all__ = ["OwnPredictor"]
+
+MAX_NEW_TOKENS = 128
+
+
+class OwnPredictor:
+    """A model of this package.
+
+    Parameters
+    ----------
+    interpreter : Interpreter
+    """
+
+    tasks = frozenset(TASKS)
+
+    def __init__(self, interpreter: Interpreter) -> None:
+        self.interpreter = interpreter
+        self.name = interpreter.name
+        self.note = ""
+
+    @classmethod
+    def load(cls, name: str, device: str | None = None) -> OwnPredictor:
+        """Load a model by name or folder.
+
+        Raises
+        ------
+        ModelError
+            It is missing or broken.
+        """
+        return cls(load(name, device=device))
+
+    def predict(self, case: Case, pixels: np.ndarray) -> list[Prediction]:
+        """The image is looked at once, and once more for each box."""
+        started = time.perf_counter()
+        seen = self.interpreter.encode(pixels)
+        out: list[Prediction] = []
+        plain = [s for s in case.samples if s.task == "segment" and not s.paraphrase]
+        if plain:
+            # one batch for all targets of the image
+            result = self.interpreter.interpret(
+                seen, "segment", targets=[s.target for s in plain], modality=plain[0].modality
+            )
+            for sample, finding in zip(plain, result.findings, strict=True):
+                assert finding.mask is not None
+                out.append(
+                    Prediction.of_masks(
+                        sample.id, "", [finding.label], [finding.mask], [finding.score], [finding.mask_score]
+                    )
+                )
+        for sample in case.samples:
+            if sample in plain:
+                continue
+            image = pixels if sample.box else seen
+            result = self.interpreter.interpret(
+                image,
+                sample.task,
+                targets=[sample.target] if sample.target else (),
+                box=sample.box,
+                question=sample.question if sample.task == "ask" or sample.paraphrase else None,
+                modality=sample.modality,
+                max_new_tokens=MAX_NEW_TOKENS,
+            )
+            out.append(_prediction(sample, result))
+        seconds = (time.perf_counter() - started) / max(len(out), 1)
+        return [replace(prediction, seconds=seconds) for prediction in out]
+
+
+def _prediction(sample: Sample, result: Result) -> Prediction:
+    masked = [f for f in result.findings if f.mask is not None]
+    masks = [f.mask for f in masked if f.mask is not None]
+    labels = [f.label for f in masked]
+    if sample.task == "classify":
+        return Prediction(sample.id, result.raw_text, (read_class(result.raw_text),))
+    if sample.task == "recognize" and is_no_findings(result.raw_text):
+        return Prediction(sample.id, result.raw_text, (NO_FINDINGS,))
+    if sample.task in ("ask", "describe"):
+        return Prediction(sample.id, result.raw_text)
+    return Prediction.of_masks(
+        sample.id, result.raw_text, labels, masks, [f.score for f in masked], [f.mask_score for f in masked]
+    )

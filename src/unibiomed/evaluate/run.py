@@ -1,0 +1,123 @@
+"""Ask every predictor every question, and keep what each says; what is kept is not asked again."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from unibiomed.errors import OutputError, UniBiomedError
+
+from .predictions import Prediction, PredictionStore
+from .predictors import Predictor
+from .samples import Case
+
+__all__ = ["predict_cases", "predictions_folder"]
+
+
+def predictions_folder(out: Path, predictor: str) -> Path:
+    """Where the predictions of one predictor are kept."""
+    return out / "predictions" / "".join(c if c.isalnum() or c in "-_.+" else "_" for c in predictor)
+
+
+@dataclass(frozen=True)
+class Share:
+    """Which part of the images this process takes: every `world`-th from `rank` on."""
+
+    rank: int = 0
+    world: int = 1
+
+    def of(self, cases: Iterable[Case]) -> Iterator[Case]:
+        """The cases of this process."""
+        return (case for i, case in enumerate(cases) if i % self.world == self.rank)
+
+
+def predict_cases(
+    cases: Iterable[Case],
+    predictors: Sequence[Predictor],
+    out: Path,
+    *,
+    share: Share | None = None,
+    total: int | None = None,
+    progress: bool = True,
+) -> dict[str, Counter[str]]:
+    """Answer all cases.
+
+    Parameters
+    ----------
+    cases : iterable of Case
+        Each is decoded once for all predictors.
+    predictors : sequence of Predictor
+    out : Path
+        Folder of the evaluation.
+    share : Share, optional
+        For several processes.
+    total : int, optional
+        Number of cases, for the progress bar.
+    progress : bool
+        Show it.
+
+    Returns
+    -------
+    dict of str to Counter
+        For each predictor how many samples were ``answered``, ``kept`` from an earlier run and ``failed``.
+
+    Raises
+    ------
+    OutputError
+        The folder cannot be written.
+    """
+    stores = {p.name: PredictionStore(predictions_folder(out, p.name)) for p in predictors}
+    counts: dict[str, Counter[str]] = {p.name: Counter() for p in predictors}
+    for case in tqdm((share or Share()).of(cases), total=total, desc="asking", unit="image", disable=not progress):
+        pixels: np.ndarray | None = None
+        for predictor in predictors:
+            store, count = stores[predictor.name], counts[predictor.name]
+            mine = [s for s in case.samples if s.task in predictor.tasks]
+            asked = [s for s in mine if not store.has(s.id)]
+            count["kept"] += len(mine) - len(asked)
+            if not asked:
+                continue
+            if pixels is None:
+                pixels = case.pixels()
+            for prediction in answer_case(predictor, replace(case, samples=tuple(asked)), pixels):
+                store.write(prediction)
+                count["failed" if prediction.error else "answered"] += 1
+    return counts
+
+
+def answer_case(predictor: Predictor, case: Case, pixels: np.ndarray) -> list[Prediction]:
+    """One prediction for each sample: a model that crashes, answers twice or not at all has failed there."""
+    size = (pixels.shape[0], pixels.shape[1])
+    try:
+        found = predictor.predict(case, pixels)
+    except OutputError:
+        raise
+    except UniBiomedError as error:
+        return [Prediction.failed(s.id, str(error)) for s in case.samples]
+    except Exception as error:  # whatever a model does on one image, the others are judged
+        return [Prediction.failed(s.id, f"{type(error).__name__}: {error}") for s in case.samples]
+    times = Counter(p.sample for p in found)
+    by_id = {p.sample: p for p in found}
+    out = []
+    for sample in case.samples:
+        if times[sample.id] != 1:
+            reason = "answered more than once" if times[sample.id] else "no answer"
+            out.append(Prediction.failed(sample.id, reason))
+            continue
+        prediction = by_id[sample.id]
+        sizes = {tuple(mask.get("size", ())) for mask in prediction.masks}
+        if sizes - {size}:
+            wrong = " x ".join(str(side) for side in (sizes - {size}).pop())
+            reason = f"a mask of {wrong} for an image of {size[0]} x {size[1]} (height x width)"
+            prediction = Prediction.failed(sample.id, reason)
+        out.append(prediction)
+    strangers = sorted(times.keys() - {s.id for s in case.samples})
+    if strangers and not any(p.error for p in out):
+        # an answer to what was not asked: whose it was meant to be is not known
+        out = [Prediction.failed(p.sample, f"an answer for the unknown sample '{strangers[0]}'") for p in out]
+    return out

@@ -1,0 +1,285 @@
+"""What is asked of a model: one sample is one question about one image, with everything that is known of the answer."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from unibiomed.data import load_records
+from unibiomed.data.catalog import load_catalog
+from unibiomed.data.conversation import canonical_turns
+from unibiomed.data.index import replacing, writing
+from unibiomed.data.phrasing import foreign_targets
+from unibiomed.data.records import NO_FINDINGS, Record
+from unibiomed.data.scene import Scene
+from unibiomed.errors import DataError
+from unibiomed.tasks import SEG, image_words, make_question
+
+from .changes import STRENGTHS, change_image, change_mask
+from .suite import Suite
+
+__all__ = ["Case", "Sample", "draw", "make_cases", "suite_records", "write_samples"]
+
+Box = tuple[int, int, int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One question about one image.
+
+    Parameters
+    ----------
+    id : str
+        ``dataset/name#task``, with the target, box or number of the question and the change of the image after it;
+        unique in a suite and the same on every machine.
+    task : str
+        One of `unibiomed.tasks.TASKS`.
+    question : str
+        The words the model is asked.
+    answer : str
+        The reference answer, with ``[SEG]`` and ``<p>`` where it points at pixels.
+    target : str
+        What ``segment`` asks for; empty for other tasks.
+    labels : tuple of str
+        What is there, in the words of the answer: for ``recognize`` the findings or "No findings", for ``classify``
+        what is in the box.
+    regions : tuple of int or None
+        The region behind each ``[SEG]`` of the answer; None for a target of another body part, which is not there.
+    box : tuple of int or None
+        The box that is asked about, in pixels.
+    modality : str or None
+        The modality that the question names.
+    kind : str
+        ``open`` or ``closed`` for the experts' questions; ``own`` or ``foreign`` for ``segment``; else empty.
+    volume : str or None
+        The volume that the image is a slice of.
+    paraphrase : int
+        0 for the question's own words, else which other words they are.
+    """
+
+    id: str
+    task: str
+    question: str
+    answer: str
+    target: str = ""
+    labels: tuple[str, ...] = ()
+    regions: tuple[int | None, ...] = ()
+    box: Box | None = None
+    modality: str | None = None
+    kind: str = ""
+    volume: str | None = None
+    paraphrase: int = 0
+
+
+@dataclass(frozen=True)
+class Case:
+    """One image, changed or not, with all its samples: what a predictor sees at once.
+
+    Parameters
+    ----------
+    record : Record
+    samples : tuple of Sample
+    change : tuple of (str, int) or None
+        What was done to the pixels, and how strongly.
+    number : int
+        Place of the image among those of its data set, from 0, in the order of their names: the published protocol
+        stops after some.
+    """
+
+    record: Record
+    samples: tuple[Sample, ...]
+    change: tuple[str, int] | None = None
+    number: int = 0
+
+    def pixels(self) -> np.ndarray:
+        """The image as a model sees it: (height, width, 3) uint8."""
+        pixels = self.record.load_image()
+        if self.change is None:
+            return pixels
+        # noise of its own for each image, the same for every model
+        return change_image(pixels, *self.change, seed=random.Random(self.record.key).getrandbits(31))
+
+    def masks(self, size: tuple[int, int]) -> dict[int, np.ndarray]:
+        """Truth of each region that has an outline or is known to be absent: number to (height, width) bool."""
+        masks = {j: region.load(size) for j, region in enumerate(self.record.regions) if region.box is None}
+        return masks if self.change is None else {j: change_mask(mask, *self.change) for j, mask in masks.items()}
+
+    def truths(self, sample: Sample, masks: dict[int, np.ndarray], size: tuple[int, int]) -> list[np.ndarray]:
+        """Truth behind each ``[SEG]`` of a sample's answer."""
+        empty = np.zeros(size, dtype=bool)
+        return [empty if j is None else masks[j] for j in sample.regions]
+
+
+def write_samples(cases: Iterable[Case], root: Path, path: Path) -> int:
+    """Write every sample as a line of JSON, for programs that answer on their own; gives their number.
+
+    Raises
+    ------
+    OutputError
+        It cannot be written.
+    """
+    count = 0
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as fresh, fresh.open("w", encoding="utf-8") as file:
+        for case in cases:
+            record = case.record
+            image = record.image if isinstance(record.image, Path) else None
+            if image is not None and image.is_relative_to(root):
+                image = image.relative_to(root)
+            for sample in case.samples:
+                line = {
+                    "sample": sample.id,
+                    "image": str(image),
+                    "slice": record.slice_index,
+                    "change": case.change,
+                    "task": sample.task,
+                    "question": sample.question,
+                    "target": sample.target or None,
+                    "box": sample.box,
+                }
+                file.write(json.dumps({k: v for k, v in line.items() if v is not None}) + "\n")
+                count += 1
+    return count
+
+
+def suite_records(suite: Suite, root: str | Path, split: str | None = None) -> list[Record]:
+    """The records of a suite, all of them, or those of another split (for floors that learn from the training split).
+
+    Raises
+    ------
+    DataError
+        A data set that the suite names is not there, or none is.
+    """
+    names = suite.datasets or None
+    if suite.optional and names:
+        here = {entry.name for entry in load_catalog(root)}
+        names = [name for name in names if name in here]
+        if not names:
+            raise DataError(f"suite '{suite.name}': none of its data sets is under '{root}'; see 'unibiomed data list'")
+    records = [r for r in load_records(root, names) if r.split == (split or suite.split) and r.image is not None]
+    if not records:
+        raise DataError(f"suite '{suite.name}': no image in the {split or suite.split} split under '{root}'")
+    return records
+
+
+def draw(records: Sequence[Record], limit: int, seed: int) -> list[Record]:
+    """At most `limit` records of each data set (0: all), by name and seed alone, in the order of their names."""
+    groups: dict[str, list[Record]] = defaultdict(list)
+    for record in sorted(records, key=lambda r: r.key):
+        groups[record.dataset].append(record)
+    chosen: list[Record] = []
+    for name, group in sorted(groups.items()):
+        if limit and len(group) > limit:
+            group = sorted(random.Random(f"{seed}/{name}").sample(group, limit), key=lambda r: r.key)
+        chosen += group
+    return chosen
+
+
+def make_cases(suite: Suite, records: Sequence[Record]) -> Iterator[Case]:
+    """All images of a suite with their questions; masks are read, one image at a time.
+
+    Parameters
+    ----------
+    suite : Suite
+    records : sequence of Record
+        From `suite_records`.
+
+    Yields
+    ------
+    Case
+        Each image once as it is, then its changed forms.
+    """
+    drawn = draw(records, suite.limit, suite.seed)
+    changed = set()
+    if suite.changes:
+        changed = {r.key for r in draw(drawn, suite.changes.limit, suite.seed)}
+    places: dict[str, int] = defaultdict(int)
+    for record in drawn:
+        case = Case(record, tuple(_samples(suite, record)), None, places[record.dataset])
+        places[record.dataset] += 1
+        if not case.samples:
+            continue
+        yield case
+        if record.key in changed and suite.changes:
+            asked = [s for s in case.samples if s.task in ("segment", "recognize") and not s.paraphrase]
+            for name in suite.changes.names:
+                for strength in STRENGTHS[: 1 if name == "flip" else None]:
+                    samples = tuple(replace(s, id=f"{s.id}@{name}{strength}") for s in asked)
+                    yield Case(record, samples, (name, strength), case.number)
+
+
+def _samples(suite: Suite, record: Record) -> Iterator[Sample]:
+    needs_masks = set(suite.tasks) - {"segment", "ask"}
+    masks: dict[int, np.ndarray] = {}
+    if needs_masks and record.regions:
+        size = record.load_image().shape[:2]
+        masks = {j: r.load(size) for j, r in enumerate(record.regions) if r.box is None}
+    scene = Scene(record, masks)
+    common: dict[str, Any] = {
+        "modality": scene.modality,
+        "volume": suite.volume_of(record.dataset, record.key.removeprefix(f"{record.dataset}/")),
+    }
+    if "segment" in suite.tasks:
+        yield from _segment(suite, record, common)
+    if not needs_masks and "ask" not in suite.tasks:
+        return
+    numbers: dict[str, int] = defaultdict(int)
+    for turn in canonical_turns(record, masks):
+        if turn.task == "segment" or turn.task not in suite.tasks:
+            continue
+        number = numbers[turn.task]
+        numbers[turn.task] += 1
+        kind = record.questions[number].kind if turn.task == "ask" else ""
+        mark = f"/{number}" if turn.task in ("classify", "describe", "ask") else ""
+        labels: tuple[str, ...] = ()
+        if turn.task == "recognize":
+            labels = tuple(p.strip(" .") for p in turn.answer.replace("It is", "").split(SEG) if p.strip(" ."))
+        elif turn.task == "classify":
+            labels = (turn.answer,)
+        sample = Sample(
+            f"{record.key}#{turn.task}{mark}",
+            turn.task,
+            turn.question,
+            turn.answer,
+            labels=labels or ((NO_FINDINGS,) if turn.task == "recognize" else ()),
+            regions=turn.masks,
+            box=turn.box,
+            kind=kind,
+            **common,
+        )
+        yield sample
+        yield from _paraphrased(suite, sample, "")
+
+
+def _segment(suite: Suite, record: Record, common: dict[str, Any]) -> Iterator[Sample]:
+    asked: list[tuple[str, int | None]] = [(r.target, j) for j, r in enumerate(record.regions) if r.box is None]
+    if suite.foreign and asked and (strangers := foreign_targets(record.modality, record.site)):
+        asked.append((random.Random(f"{suite.seed}/{record.key}").choice(sorted(strangers)), None))
+    for target, region in asked:
+        sample = Sample(
+            f"{record.key}#segment/{target}",
+            "segment",
+            make_question("segment", target=target, modality=common["modality"]),
+            f"It is {SEG}.",
+            target=target,
+            regions=(region,),
+            kind="foreign" if region is None else "own",
+            **common,
+        )
+        yield sample
+        if region is not None:
+            yield from _paraphrased(suite, sample, target)
+
+
+def _paraphrased(suite: Suite, sample: Sample, target: str) -> Iterator[Sample]:
+    for number, words in enumerate(suite.paraphrases.get(sample.task, []), 1):
+        question = words.format(target=target, image=image_words(sample.modality))
+        yield replace(sample, id=f"{sample.id}~{number}", question=question, paraphrase=number)

@@ -1,0 +1,151 @@
+r"""A suite: which data sets and questions a model is judged on, read from a TOML file and checked.
+
+Keys of the file (only ``name`` is always needed)::
+
+    name = "shared"
+    title = "..."
+    datasets = ["liver_ct"]        # those that must be there; without it, all that are found
+    optional = true                # of `datasets`, evaluate those that are there (at least one)
+    split = "test"
+    tasks = ["segment", "ask"]     # of unibiomed.tasks; all when left out
+    limit = 0                      # images a data set, drawn by `seed`; 0 for all
+    seed = 42
+    foreign = true                 # of each image also ask for a target of another body part, which is not there
+
+    [volumes]                      # data set = what the slices of one volume share in their names
+    heart = '^(.+)_slice_\d+$'
+
+    [paraphrases]                  # the same question in other words, for the agreement of answers
+    segment = ["Show me the {target} in this {image}."]
+
+    [changes]                      # what is done to the pixels, each at five strengths (unibiomed.evaluate.changes)
+    names = ["noise", "rotation"]
+    limit = 50                     # images a data set that are changed
+
+    [pairs]                        # the paired test of trust: images with and without the same target
+    limit = 50                     # pairs a target
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from unibiomed.data.entries import build, read_toml
+from unibiomed.data.records import SPLITS
+from unibiomed.errors import DataError
+from unibiomed.tasks import TASKS
+
+from .changes import CHANGES
+
+__all__ = ["BUILT_IN", "Changes", "Pairs", "Suite", "find_suite", "read_suite"]
+
+BUILT_IN = ("published", "shared", "trust")
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What is done to the pixels of images before the same questions are asked again."""
+
+    names: list[str] = field(default_factory=lambda: list(CHANGES))
+    limit: int = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Pairs:
+    """The paired test of trust: one question, one image with the target and one without."""
+
+    limit: int = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Suite:
+    """A suite; the keys are explained at the top of this module."""
+
+    name: str
+    title: str = ""
+    datasets: list[str] = field(default_factory=list)
+    optional: bool = False
+    split: str = "test"
+    tasks: list[str] = field(default_factory=lambda: list(TASKS))
+    limit: int = 0
+    seed: int = 42
+    foreign: bool = True
+    volumes: dict[str, str] = field(default_factory=dict)
+    paraphrases: dict[str, list[str]] = field(default_factory=dict)
+    changes: Changes | None = None
+    pairs: Pairs | None = None
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[\w.-]+", self.name):
+            raise DataError(f"suite name '{self.name}' holds other signs than letters, digits, '_', '-', '.'")
+        if self.split not in SPLITS:
+            raise DataError(f"suite '{self.name}': split '{self.split}' is unknown; use one of {', '.join(SPLITS)}")
+        for task in [*self.tasks, *self.paraphrases]:
+            if task not in TASKS:
+                raise DataError(f"suite '{self.name}': task '{task}' is unknown; use some of {', '.join(TASKS)}")
+        for number in (self.limit, *(part.limit for part in (self.changes, self.pairs) if part)):
+            if number < 0:
+                raise DataError(f"suite '{self.name}': a limit is negative; 0 means all")
+        for name in self.changes.names if self.changes else []:
+            if name not in CHANGES:
+                raise DataError(f"suite '{self.name}': change '{name}' is unknown; use some of {', '.join(CHANGES)}")
+        for dataset, pattern in self.volumes.items():
+            try:
+                groups = re.compile(pattern).groups
+            except re.error as error:
+                raise DataError(f"suite '{self.name}': volumes of '{dataset}': {error}") from error
+            if groups != 1:
+                raise DataError(f"suite '{self.name}': volumes of '{dataset}' need exactly one group in brackets")
+
+    def volume_of(self, dataset: str, name: str) -> str | None:
+        """Name of the volume that an image is a slice of; None where images stand alone."""
+        pattern = self.volumes.get(dataset)
+        hit = re.search(pattern, name) if pattern else None
+        return hit.group(1) if hit else None
+
+
+def find_suite(name: str) -> Path:
+    """The file of a suite: a built-in one by its name, else a path.
+
+    Raises
+    ------
+    DataError
+        There is none.
+    """
+    if name in BUILT_IN:
+        return Path(str(files("unibiomed.evaluate") / "suites" / f"{name}.toml"))
+    path = Path(name)
+    if not path.is_file():
+        raise DataError(f"'{name}' is no suite: give a TOML file, or one of {', '.join(BUILT_IN)}")
+    return path
+
+
+def read_suite(name: str, changes: Mapping[str, Any] | None = None) -> Suite:
+    """Read a suite.
+
+    Parameters
+    ----------
+    name : str
+        A built-in suite, or a TOML file.
+    changes : mapping, optional
+        Fields that the command line sets in place of the file's.
+
+    Raises
+    ------
+    DataError
+        There is none, or a key is unknown, missing or of the wrong type.
+    """
+    path = find_suite(name)
+    values = read_toml(path)
+    for key, kind in (("changes", Changes), ("pairs", Pairs)):
+        if key in values:
+            values[key] = build(kind, values[key], key)
+    try:
+        return replace(build(Suite, values, "the suite"), **(changes or {}))
+    except DataError as error:
+        raise DataError(f"{path.name}: {error}") from error

@@ -1,0 +1,309 @@
+"""The numbers of one predictor: every task, the strict protocol and the published one side by side, with intervals.
+
+Strict: every image counts, those without the target too, answers have to be exact, failures score 0.
+
+Published (as the authors' scripts do; reference: their evaluation code): of each data set only the first 300
+annotations; images without the target are left out; an answer is right that contains the label; a volume's Dice leaves
+out slices without the target.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from unibiomed.metrics.classification import auroc, calibration_error
+from unibiomed.metrics.instances import Panoptic
+from unibiomed.metrics.segmentation import Overlap
+
+from .intervals import macro_mean, mean_of
+from .score import Row
+
+__all__ = ["PUBLISHED_LIMIT", "summarise", "to_be_published"]
+
+PUBLISHED_LIMIT = 300
+Table = dict[str, Any]
+
+
+def summarise(rows: Iterable[Row]) -> Table:
+    """All results of one predictor, ready for JSON.
+
+    Parameters
+    ----------
+    rows : iterable of Row
+        From `score.score_cases` or `score.read_rows`.
+
+    Returns
+    -------
+    dict
+        ``samples``, ``failures`` (by reason), and one table for each task that has samples.
+    """
+    tasks: dict[str, list[Row]] = defaultdict(list)
+    failures: Counter[str] = Counter()
+    number = 0
+    for row in rows:
+        number += 1
+        if row.failure is not None:
+            failures[f"{row.task}: {row.failure}"] += 1
+        if row.change is None and not row.paraphrase:
+            tasks[row.task].append(row)
+    out: Table = {"samples": number, "failures": dict(failures.most_common())}
+    for task, make in TABLES.items():
+        if tasks[task]:
+            out[task] = make(tasks[task])
+    return out
+
+
+def to_be_published(rows: Iterable[Row]) -> list[Row]:
+    """Of each data set the first 300 annotations: samples whose target is there, in the order of the images."""
+    taken: Counter[str] = Counter()
+    kept = []
+    for row in rows:
+        if row.there and row.kind != "foreign":
+            taken[row.dataset] += 1
+            if taken[row.dataset] <= PUBLISHED_LIMIT:
+                kept.append(row)
+    return kept
+
+
+# ---------------------------------------------------------------- segmentation
+
+
+def _segment(rows: list[Row]) -> Table:
+    own = [row for row in rows if row.kind != "foreign"]
+    foreign = [row for row in rows if row.kind == "foreign"]
+    there = [row for row in own if row.there]
+    published = to_be_published(rows)
+    strict: Table = {
+        "dice": _macro(there, lambda r: r.target, lambda r: r.dice),
+        "dice_with_absent": _macro(own, lambda r: r.target, lambda r: r.dice),
+        "iou": _macro(there, lambda r: r.target, lambda r: r.iou),
+        "surface_dice": _macro(there, lambda r: r.target, lambda r: r.surface_dice or 0.0),
+        "detected": _mean(there, lambda r: float(r.found is True and r.failure is None)),
+        "false_masks": _mean([r for r in own if not r.there], lambda r: float(bool(r.found))),
+        "false_masks_foreign": _mean(foreign, lambda r: float(bool(r.found))),
+        "targets": _split(own, lambda r: r.target, _target),
+        "modalities": _split(there, lambda r: r.modality, _by_target),
+        "datasets": _split(there, lambda r: r.dataset, _by_target),
+    }
+    if volumes := _volumes(own, every=True):
+        strict["volumes"] = volumes
+    if any(row.objects for row in own):
+        strict["objects"] = _split([r for r in own if r.there and _in_pieces(r)], lambda r: r.target, _objects)
+    return {
+        "strict": strict,
+        "published": {
+            "dice": _macro(published, lambda r: r.target, lambda r: r.dice),
+            "targets": _split(published, lambda r: r.target, lambda part: {"dice": _mean(part, lambda r: r.dice)}),
+            "volumes": _volumes(own, every=False),
+        },
+        "scores": _judged(rows),
+    }
+
+
+def _target(rows: list[Row]) -> Table:
+    there = [row for row in rows if row.there]
+    # a distance in pixels and one in mm have no mean
+    far = [row for row in there if row.measured and row.hd95 is not None]
+    table = {
+        "dice": _mean(there, lambda r: r.dice),
+        "dice_with_absent": _mean(rows, lambda r: r.dice),
+        "iou": _mean(there, lambda r: r.iou),
+        "surface_dice": _mean(there, lambda r: r.surface_dice or 0.0),
+        "detected": _mean(there, lambda r: float(r.found is True and r.failure is None)),
+        "false_masks": _mean([r for r in rows if not r.there], lambda r: float(bool(r.found))),
+    }
+    return table | ({"hd95_mm": _mean(far, lambda r: r.hd95 or 0.0)} if far else {})
+
+
+def _by_target(rows: list[Row]) -> Table:
+    return {"dice": _macro(rows, lambda r: r.target, lambda r: r.dice)}
+
+
+def _volumes(rows: list[Row], *, every: bool) -> Table:
+    """Dice of whole volumes: over all slices, or (as published) over those that show the target."""
+    sums: dict[tuple[str, str, str], Overlap] = {}
+    subjects: dict[tuple[str, str, str], str] = {}
+    failed: set[tuple[str, str, str]] = set()
+    for row in rows:
+        if row.volume is None or not (every or row.there):
+            continue
+        key = (row.target, row.dataset, row.volume)
+        subjects[key] = row.subject
+        if row.failure is not None:
+            failed.add(key)
+            continue
+        assert row.shared is not None and row.predicted is not None and row.true is not None
+        sums[key] = sums.get(key, Overlap()) + Overlap(row.shared, row.predicted, row.true)
+    found: dict[str, list[tuple[float, str]]] = defaultdict(list)
+    for key, subject in subjects.items():
+        total = sums.get(key, Overlap())
+        if total.true or key in failed:
+            found[key[0]].append((0.0 if key in failed else total.dice, subject))
+    return {
+        target: mean_of([v for v, _ in values], [s for _, s in values]).to_dict()
+        for target, values in sorted(found.items())
+    }
+
+
+def _in_pieces(row: Row) -> bool:
+    return row.target.endswith("nucleus")
+
+
+def _objects(rows: list[Row]) -> Table:
+    total = Panoptic()
+    for row in rows:
+        if row.objects:
+            _, matched, extra, missed, shared = row.objects
+            total = total + Panoptic(int(matched), int(extra), int(missed), shared)
+    return {
+        "aji": _mean(rows, lambda r: r.objects[0] if r.objects else 0.0),
+        "pq": total.quality,
+        "sq": total.segmentation_quality,
+        "rq": total.recognition_quality,
+    }
+
+
+def _judged(rows: list[Row]) -> Table:
+    """How much the model's own scores are worth."""
+    judged = [row for row in rows if row.presence is not None and row.there is not None]
+    out: Table = {}
+    if judged and len({row.there for row in judged}) == 2:
+        presence = [row.presence or 0.0 for row in judged]
+        there = [bool(row.there) for row in judged]
+        out["presence"] = {
+            "auroc": auroc(presence, there),
+            "calibration_error": calibration_error(presence, there),
+            "count": len(judged),
+        }
+    overlap = [row for row in judged if row.there and row.mask_score is not None]
+    if overlap:
+        scores = [row.mask_score or 0.0 for row in overlap]
+        out["mask"] = {
+            "calibration_error": calibration_error(scores, [row.iou for row in overlap]),
+            "count": len(overlap),
+        }
+    return out
+
+
+# ---------------------------------------------------------------- words
+
+
+def _labels(rows: list[Row]) -> Table:
+    """Recognition and region classification: exact (strict) and as a part of the answer (published)."""
+    return {
+        "strict": {
+            "accuracy": _mean(rows, lambda r: float(bool(r.exact))),
+            "balanced_accuracy": _macro(rows, _name, lambda r: float(bool(r.exact))),
+            "labels": _split(rows, _name, lambda part: {"accuracy": _mean(part, lambda r: float(bool(r.exact)))}),
+            "per_label": _per_label(rows),
+            "datasets": _split(
+                rows, lambda r: r.dataset, lambda part: {"accuracy": _mean(part, lambda r: float(bool(r.exact)))}
+            ),
+        },
+        "published": {"accuracy": _mean(_first(rows), lambda r: float(bool(r.substring)))},
+    }
+
+
+def _recognize(rows: list[Row]) -> Table:
+    table = _labels(rows)
+    normal = [row for row in rows if not row.there]
+    table["strict"] |= {
+        "false_findings": _mean(normal, lambda r: float(bool(r.found))),
+        "missed": _mean([row for row in rows if row.there], lambda r: float(not r.found)),
+        "dice": _mean(rows, lambda r: r.dice),
+    }
+    table["published"]["dice"] = _mean(_first([row for row in rows if row.there]), lambda r: r.dice)
+    return table
+
+
+def _name(row: Row) -> str:
+    return " + ".join(row.wanted or [])
+
+
+def _per_label(rows: Sequence[Row]) -> Table:
+    """Precision, recall and F1 of each label, where an answer may name several."""
+    counts: dict[str, list[int]] = defaultdict(lambda: [0, 0, 0])
+    names: dict[str, str] = {}
+    for row in rows:
+        wanted = {w.lower().strip(" ."): w for w in row.wanted or []}
+        said = set() if row.failure is not None else {s.lower().strip(" .") for s in row.said or []}
+        names |= wanted
+        for label in wanted.keys() | said:
+            counts[label][0] += label in wanted and label in said
+            counts[label][1] += label in said
+            counts[label][2] += label in wanted
+    out = {}
+    for label, (hits, said_times, true_times) in sorted(counts.items()):
+        if not true_times:
+            continue
+        out[names[label]] = {
+            "precision": hits / said_times if said_times else 0.0,
+            "recall": hits / true_times,
+            "f1": 2 * hits / (said_times + true_times),
+            "count": true_times,
+        }
+    invented = sum(said for hits, said, true in counts.values() if not true)
+    return out | (
+        {"(other)": {"precision": 0.0, "recall": 0.0, "f1": 0.0, "count": 0, "said": invented}} if invented else {}
+    )
+
+
+def _ask(rows: list[Row]) -> Table:
+    table: Table = {}
+    for kind in ("closed", "open"):
+        part = [row for row in rows if row.kind == kind]
+        if part:
+            table[kind] = {
+                "accuracy": _mean(part, lambda r: float(bool(r.exact))),
+                "accuracy_published": _mean(part, lambda r: float(bool(r.substring))),
+            }
+    return table
+
+
+def _texts(rows: list[Row]) -> Table:
+    from .texts import text_scores
+
+    table: Table = {"strict": text_scores(rows), "published": text_scores(_first(rows))}
+    if any(row.there is not None for row in rows):
+        table["strict"]["dice"] = _mean([row for row in rows if row.there is not None], lambda r: r.dice)
+    return table
+
+
+TABLES: dict[str, Callable[[list[Row]], Table]] = {
+    "segment": _segment,
+    "recognize": _recognize,
+    "classify": _labels,
+    "describe": _texts,
+    "report": _texts,
+    "ask": _ask,
+}
+
+
+# ---------------------------------------------------------------- helpers
+
+
+def _first(rows: Sequence[Row]) -> list[Row]:
+    taken: Counter[str] = Counter()
+    kept = []
+    for row in rows:
+        taken[row.dataset] += 1
+        if taken[row.dataset] <= PUBLISHED_LIMIT:
+            kept.append(row)
+    return kept
+
+
+def _mean(rows: Sequence[Row], value: Callable[[Row], float]) -> Table:
+    return mean_of([value(row) for row in rows], [row.subject for row in rows]).to_dict()
+
+
+def _macro(rows: Sequence[Row], by: Callable[[Row], str], value: Callable[[Row], float]) -> Table:
+    return macro_mean((by(row), row.subject, value(row)) for row in rows).to_dict()
+
+
+def _split(rows: Sequence[Row], by: Callable[[Row], str], make: Callable[[list[Row]], Table]) -> Table:
+    parts: dict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        parts[by(row)].append(row)
+    return {name: make(part) for name, part in sorted(parts.items())}

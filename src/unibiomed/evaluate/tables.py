@@ -1,0 +1,381 @@
+"""The tables of an evaluation, as Markdown and as LaTeX, from ``results.json`` alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from unibiomed.data.index import replacing, writing
+
+__all__ = ["Sheet", "make_sheets", "write_tables"]
+
+NONE = "–"
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """One table.
+
+    Parameters
+    ----------
+    name : str
+        Of its file.
+    title : str
+    columns : tuple of str
+    rows : list of list of str
+        Cells as text.
+    note : str
+        What has to be known to read it.
+    """
+
+    name: str
+    title: str
+    columns: tuple[str, ...]
+    rows: list[list[str]]
+    note: str = ""
+
+    def markdown(self) -> str:
+        """As Markdown."""
+        lines = [f"### {self.title}", ""]
+        lines.append("| " + " | ".join(self.columns) + " |")
+        lines.append("|" + "|".join("---" for _ in self.columns) + "|")
+        lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in self.rows]
+        return "\n".join([*lines, *(["", self.note] if self.note else []), ""])
+
+    def latex(self) -> str:
+        """As a LaTeX ``tabular``."""
+        lines = [r"\begin{tabular}{l" + "r" * (len(self.columns) - 1) + "}", r"\hline"]
+        lines.append(" & ".join(_latex(c) for c in self.columns) + r" \\ \hline")
+        lines += [" & ".join(_latex(cell) for cell in row) + r" \\" for row in self.rows]
+        return "\n".join([f"% {self.title}", *lines, r"\hline", r"\end{tabular}", ""])
+
+
+def _latex(text: str) -> str:
+    for sign in "&%$#_{}":
+        text = text.replace(sign, "\\" + sign)
+    return text.replace("–", "--").replace("±", r"$\pm$").replace("<", "$<$").replace(">", "$>$")
+
+
+def number(table: Any, digits: int = 3, *, percent: bool = False, interval: bool = True) -> str:
+    """A cell: the value with its interval, or a dash."""
+    if not isinstance(table, Mapping) or table.get("value") is None:
+        return NONE
+
+    def shown(value: float) -> str:
+        return f"{100 * value:.1f}" if percent else f"{value:.{digits}f}"
+
+    text = shown(table["value"]) + ("%" if percent else "")
+    if interval and table.get("low") is not None:
+        text += f" ({shown(table['low'])}–{shown(table['high'])})"
+    return text
+
+
+def make_sheets(results: Mapping[str, Any]) -> list[Sheet]:
+    """All tables that the results have something for."""
+    models = results["models"]
+    sheets = [_overview(models)]
+    sheets += _segment(models)
+    sheets += _labels(models, "recognize", "Grounded recognition")
+    sheets += _labels(models, "classify", "Region classification")
+    sheets += _texts(models, "describe", "Region reports")
+    sheets += _texts(models, "report", "Grounded reports")
+    sheets += _ask(models)
+    sheets += _trust(models)
+    sheets += _comparisons(results.get("comparisons") or [])
+    sheets.append(_failures(models))
+    return [sheet for sheet in sheets if sheet.rows]
+
+
+def write_tables(results: Mapping[str, Any], folder: Path) -> None:
+    """Write ``tables.md`` with all of them, and each as ``NAME.md`` and ``NAME.tex``.
+
+    Raises
+    ------
+    OutputError
+        The folder cannot be written.
+    """
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    sheets = make_sheets(results)
+    for sheet in sheets:
+        _write(folder / f"{sheet.name}.md", sheet.markdown())
+        _write(folder / f"{sheet.name}.tex", sheet.latex())
+    _write(folder / "tables.md", "\n".join(sheet.markdown() for sheet in sheets))
+
+
+def _write(path: Path, text: str) -> None:
+    with replacing(path) as fresh:
+        fresh.write_text(text, encoding="utf-8")
+
+
+def _get(table: Any, *keys: str) -> Any:
+    for key in keys:
+        table = table.get(key) if isinstance(table, Mapping) else None
+    return table
+
+
+def _ordered(models: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """Models first, floors below."""
+    return sorted(models.items(), key=lambda item: bool(item[1].get("floor")))
+
+
+def _overview(models: Mapping[str, Any]) -> Sheet:
+    rows = []
+    for name, table in _ordered(models):
+        failed = sum((table.get("failures") or {}).values())
+        rows.append(
+            [
+                name,
+                number(_get(table, "segment", "strict", "dice")),
+                number(_get(table, "recognize", "strict", "accuracy"), percent=True),
+                number(_get(table, "classify", "strict", "accuracy"), percent=True),
+                number(_get(table, "ask", "closed", "accuracy"), percent=True),
+                str(table.get("samples", 0)),
+                str(failed),
+                table.get("note") or "",
+            ]
+        )
+    columns = ("model", "Dice", "recognition", "region class", "closed questions", "answers", "failures", "note")
+    note = "Strict protocol; mean over targets (Dice) or images; 95 % interval by subject in brackets."
+    return Sheet("overview", "Overview", columns, rows, note)
+
+
+def _segment(models: Mapping[str, Any]) -> list[Sheet]:
+    rows = []
+    for name, table in _ordered(models):
+        strict, published = _get(table, "segment", "strict"), _get(table, "segment", "published")
+        if strict is None:
+            continue
+        rows.append(
+            [
+                name,
+                number(strict["dice"]),
+                number(published["dice"]),
+                number(strict["dice_with_absent"]),
+                number(strict["surface_dice"]),
+                number(strict["detected"], percent=True),
+                number(strict["false_masks"], percent=True),
+                number(strict["false_masks_foreign"], percent=True),
+            ]
+        )
+    columns = (
+        "model",
+        "Dice",
+        "Dice, published protocol",
+        "Dice, absent counted",
+        "surface Dice",
+        "found",
+        "false masks",
+        "of another body part",
+    )
+    note = (
+        "Surface Dice at 2 mm, or 2 pixels where the size of a pixel is not known. False masks: of images without the "
+        "target, those with any pixel."
+    )
+    sheets = [Sheet("segmentation", "Segmentation", columns, rows, note)]
+    for part, title in (("targets", "Dice by target"), ("modalities", "Dice by modality"), ("datasets", "Dice by set")):
+        sheets.append(_matrix(models, ("segment", "strict", part), "dice", f"segmentation_{part}", title))
+    sheets.append(_matrix(models, ("segment", "strict", "volumes"), None, "volumes", "Volume Dice, all slices"))
+    sheets.append(
+        _matrix(
+            models,
+            ("segment", "published", "volumes"),
+            None,
+            "volumes_published",
+            "Volume Dice, published protocol (slices with the target alone)",
+        )
+    )
+    main = [(n, t) for n, t in _ordered(models) if not t.get("floor") and _get(t, "segment")]
+    for name, table in main:
+        sheets.append(_targets(name, table["segment"]["strict"]["targets"]))
+        judged = table["segment"]["scores"]
+        if judged:
+            rows = [
+                [
+                    name,
+                    _plain(_get(judged, "presence", "auroc")),
+                    _plain(_get(judged, "presence", "calibration_error")),
+                    _plain(_get(judged, "mask", "calibration_error")),
+                ]
+            ]
+            columns = ("model", "presence AUROC", "presence calibration error", "mask score calibration error")
+            sheets.append(Sheet(f"scores_{_file(name)}", f"The scores of {name}", columns, rows))
+        objects = table["segment"]["strict"].get("objects") or {}
+        rows = [[t, number(v["aji"]), *(f"{v[k]:.3f}" for k in ("pq", "sq", "rq"))] for t, v in objects.items()]
+        sheets.append(
+            Sheet(f"objects_{_file(name)}", f"Single objects, {name}", ("target", "AJI", "PQ", "SQ", "RQ"), rows)
+        )
+    return sheets
+
+
+def _file(name: str) -> str:
+    return "".join(c if c.isalnum() or c in "-_." else "_" for c in name)
+
+
+def _plain(value: Any) -> str:
+    return NONE if value is None or value != value else f"{value:.3f}"
+
+
+def _targets(name: str, targets: Mapping[str, Any]) -> Sheet:
+    rows = []
+    for target, table in targets.items():
+        absent = table["false_masks"]
+        rows.append(
+            [
+                target,
+                str(table["dice"]["count"]),
+                str(table["dice"]["subjects"]),
+                number(table["dice"]),
+                number(table["surface_dice"], interval=False),
+                number(table.get("hd95_mm"), 1, interval=False),
+                f"{number(absent, percent=True, interval=False)} of {absent['count']}" if absent["count"] else NONE,
+            ]
+        )
+    columns = ("target", "images with it", "subjects", "Dice", "surface Dice", "HD95 (mm)", "false masks without it")
+    return Sheet(f"targets_{_file(name)}", f"Every target, {name}", columns, rows)
+
+
+def _matrix(models: Mapping[str, Any], path: Sequence[str], key: str | None, file: str, title: str) -> Sheet:
+    """One row a target (or modality, …), one column a model."""
+    having = [(name, _get(table, *path)) for name, table in _ordered(models) if _get(table, *path)]
+    names = sorted({row for _, table in having for row in table})
+
+    def cell(table: Any, row: str) -> str:
+        return number(_get(table, row) if key is None else _get(table, row, key))
+
+    rows = [[row, *(cell(table, row) for _, table in having)] for row in names]
+    return Sheet(file, title, (path[-1].rstrip("s"), *(name for name, _ in having)), rows)
+
+
+def _labels(models: Mapping[str, Any], task: str, title: str) -> list[Sheet]:
+    rows = []
+    for name, table in _ordered(models):
+        strict = _get(table, task, "strict")
+        if strict is None:
+            continue
+        row = [
+            name,
+            number(strict["accuracy"], percent=True),
+            number(_get(table, task, "published", "accuracy"), percent=True),
+            number(strict["balanced_accuracy"], percent=True),
+        ]
+        if task == "recognize":
+            row += [
+                number(strict["false_findings"], percent=True),
+                number(strict["missed"], percent=True),
+                number(strict["dice"]),
+            ]
+        rows.append(row)
+    columns: tuple[str, ...] = ("model", "accuracy (exact)", "accuracy (published: substring)", "balanced accuracy")
+    if task == "recognize":
+        columns += ("false findings on normal images", "nothing found on abnormal ones", "Dice")
+    sheets = [Sheet(task, title, columns, rows)]
+    for name, table in _ordered(models):
+        labels = _get(table, task, "strict", "per_label")
+        if table.get("floor") or not labels:
+            continue
+        cells = [
+            [label, str(v["count"]), *(f"{100 * v[k]:.1f}%" for k in ("precision", "recall", "f1"))]
+            for label, v in labels.items()
+        ]
+        columns = ("label", "images", "precision", "recall", "F1")
+        sheets.append(Sheet(f"{task}_labels_{_file(name)}", f"{title}, every label, {name}", columns, cells))
+    return sheets
+
+
+def _texts(models: Mapping[str, Any], task: str, title: str) -> list[Sheet]:
+    having = [(name, _get(table, task, "strict")) for name, table in _ordered(models) if _get(table, task, "strict")]
+    keys = sorted({key for _, table in having for key, value in table.items() if isinstance(value, float | int)})
+    rows = [[name, *(_percent(table.get(key)) for key in keys)] for name, table in having]
+    return [Sheet(task, title, ("model", *keys), rows, "Times 100.")]
+
+
+def _percent(value: Any) -> str:
+    return NONE if value is None else f"{100 * value:.1f}"
+
+
+def _ask(models: Mapping[str, Any]) -> list[Sheet]:
+    rows = [
+        [
+            name,
+            *(
+                number(_get(table, "ask", kind, key), percent=True)
+                for kind in ("closed", "open")
+                for key in ("accuracy", "accuracy_published")
+            ),
+        ]
+        for name, table in _ordered(models)
+        if _get(table, "ask")
+    ]
+    columns = ("model", "closed (exact)", "closed (published)", "open (exact)", "open (published)")
+    return [Sheet("ask", "Visual question answering", columns, rows)]
+
+
+def _trust(models: Mapping[str, Any]) -> list[Sheet]:
+    pairs, words, changes = [], [], []
+    for name, table in _ordered(models):
+        for kind, part in (table.get("pairs") or {}).items():
+            set_accuracy, confusion = (number(part[key], percent=True) for key in ("set_accuracy", "confusion"))
+            pairs.append([name, kind.replace("_", ", "), str(part["set_accuracy"]["count"]), set_accuracy, confusion])
+        for task, part in (table.get("paraphrases") or {}).items():
+            own, other = number(part.get("dice_own_words")), number(part.get("dice"))
+            words.append([name, task, number(part["agreement"]), own, other])
+        for change, levels in (table.get("robustness") or {}).items():
+            changes.append([name, change, *(number(_get(levels, str(n), "dice"), interval=False) for n in range(6))])
+    return [
+        Sheet(
+            "pairs",
+            "Pairs of images, target in one only",
+            ("model", "question", "pairs", "both right", "same answer to both"),
+            pairs,
+            "A coin thrown for each image: 25 % and 50 %.",
+        ),
+        Sheet(
+            "paraphrases",
+            "The same question in other words",
+            ("model", "task", "agreement", "Dice, own words", "Dice, other words"),
+            words,
+        ),
+        Sheet(
+            "robustness",
+            "Dice on changed images, by strength",
+            ("model", "change", "unchanged", "1", "2", "3", "4", "5"),
+            changes,
+        ),
+    ]
+
+
+def _comparisons(comparisons: Iterable[Mapping[str, Any]]) -> list[Sheet]:
+    rows = [
+        [
+            f"{c['a']} – {c['b']}",
+            c["measure"],
+            str(c["count"]),
+            f"{c['difference']:+.3f}",
+            f"{c['effect']:.2f}",
+            _p(c["p_t"]),
+            _p(c["p_wilcoxon"]),
+            _p(c["p_adjusted"]),
+        ]
+        for c in comparisons
+    ]
+    columns = ("models", "measure", "subjects", "difference", "effect (dz)", "p (t)", "p (Wilcoxon)", "p (t, Holm)")
+    return [Sheet("comparisons", "Differences, paired by subject, two-sided", columns, rows)]
+
+
+def _p(value: float | None) -> str:
+    return NONE if value is None else "<0.0001" if value < 1e-4 else f"{value:.4f}"
+
+
+def _failures(models: Mapping[str, Any]) -> Sheet:
+    rows = [
+        [name, reason, str(count)] for name, table in _ordered(models) for reason, count in table["failures"].items()
+    ]
+    rows += [
+        [name, f"prediction of an unknown sample: {path}", "1"]
+        for name, table in _ordered(models)
+        for path in table.get("unknown_predictions") or []
+    ]
+    return Sheet("failures", "Failures, all scored 0", ("model", "reason", "samples"), rows)
