@@ -17,6 +17,7 @@ from unibiomed.data.catalog import load_catalog
 from unibiomed.data.conversation import canonical_turns
 from unibiomed.data.index import replacing, writing
 from unibiomed.data.phrasing import foreign_targets
+from unibiomed.data.published import load_published
 from unibiomed.data.records import NO_FINDINGS, Record
 from unibiomed.data.scene import Scene
 from unibiomed.errors import DataError
@@ -159,7 +160,9 @@ def suite_records(suite: Suite, root: str | Path, split: str | None = None) -> l
         A data set that the suite names is not there, or none is.
     """
     names = suite.datasets or None
-    if suite.optional and names:
+    if suite.catalogue:
+        names = [n for item in load_published().datasets for n in (item.name, item.shipped) if n]
+    if (suite.optional or suite.catalogue) and names:
         here = {entry.name for entry in load_catalog(root)}
         names = [name for name in names if name in here]
         if not names:

@@ -6,6 +6,7 @@ Keys of the file (only ``name`` is always needed)::
     title = "..."
     datasets = ["liver_ct"]        # those that must be there; without it, all that are found
     optional = true                # of `datasets`, evaluate those that are there (at least one)
+    catalogue = true               # all data sets of the paper's catalogue that are there, and shipped parts of them
     split = "test"
     tasks = ["segment", "ask"]     # of unibiomed.tasks; all when left out
     limit = 0                      # images a data set, drawn by `seed`; 0 for all
@@ -70,6 +71,7 @@ class Suite:
     title: str = ""
     datasets: list[str] = field(default_factory=list)
     optional: bool = False
+    catalogue: bool = False
     split: str = "test"
     tasks: list[str] = field(default_factory=lambda: list(TASKS))
     limit: int = 0

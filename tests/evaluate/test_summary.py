@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import pytest
+
+from unibiomed.evaluate.score import Row
+from unibiomed.evaluate.summary import PUBLISHED_LIMIT, summarise
+
+
+def segment(name: str, dice: float | None, *, target: str = "liver", there: bool = True, **more) -> Row:
+    """A row with a Dice of tenths; None for an empty mask."""
+    row = Row(f"set/{name}#segment/{target}", "segment", "set", "CT", f"set/{name}", 0, target, kind="own", there=there)
+    row.shared, row.predicted, row.true = (round(10 * (dice or 0)), 10 if dice is not None else 0, 10 if there else 0)
+    row.found, row.surface_dice = dice is not None, dice or 0.0
+    for key, value in more.items():
+        setattr(row, key, value)
+    return row
+
+
+def test_strict_counts_what_the_published_protocol_leaves_out():
+    rows = [segment("a", 0.8), segment("b", 0.4), segment("c", None, there=False), segment("d", 0.0, there=False)]
+    table = summarise(rows)["segment"]
+    assert table["strict"]["dice"]["value"] == pytest.approx(0.6)
+    # of two images without the target one is right (1), one has a false mask (0)
+    assert table["strict"]["dice_with_absent"]["value"] == pytest.approx((0.8 + 0.4 + 1 + 0) / 4)
+    assert table["strict"]["false_masks"]["value"] == 0.5 and table["strict"]["false_masks"]["count"] == 2
+    assert table["published"]["dice"]["value"] == pytest.approx(0.6)
+    assert table["published"]["dice"]["count"] == 2
+
+
+def test_published_stops_after_300_annotations():
+    rows = [segment(f"{i:04}", 1.0 if i < PUBLISHED_LIMIT else 0.0) for i in range(PUBLISHED_LIMIT + 100)]
+    table = summarise(rows)["segment"]
+    assert table["published"]["dice"]["value"] == 1.0
+    assert table["strict"]["dice"]["value"] == pytest.approx(0.75)
+
+
+def test_a_failure_scores_nothing_and_is_named():
+    rows = [segment("a", 1.0), segment("b", 1.0, failure="RuntimeError: crashed"), segment("c", None, there=False)]
+    rows[2].failure, rows[2].found = "no prediction", True
+    table = summarise(rows)
+    assert table["failures"] == {"segment: RuntimeError: crashed": 1, "segment: no prediction": 1}
+    assert table["segment"]["strict"]["dice"]["value"] == 0.5
+    assert table["segment"]["strict"]["detected"]["value"] == 0.5
+    assert table["segment"]["strict"]["false_masks"]["value"] == 1.0
+    assert table["samples"] == 3
+
+
+def test_volume_dice_over_all_slices_and_as_published():
+    rows = [
+        segment("v_1", 0.8, volume="v"),
+        segment("v_2", 0.0, there=False, volume="v"),  # ten false pixels
+        segment("w_1", 1.0, volume="w"),
+    ]
+    table = summarise(rows)["segment"]
+    assert table["strict"]["volumes"]["liver"]["value"] == pytest.approx((2 * 8 / 30 + 1) / 2)
+    assert table["published"]["volumes"]["liver"]["value"] == pytest.approx((0.8 + 1) / 2)
+
+
+def test_a_mean_of_targets():
+    rows = [segment(str(i), 1.0) for i in range(9)] + [segment("x", 0.0, target="polyp")]
+    assert summarise(rows)["segment"]["strict"]["dice"]["value"] == pytest.approx(0.5)
+
+
+def label(name: str, wanted: list[str], said: list[str], *, substring: bool = False) -> Row:
+    row = Row(f"set/{name}#recognize", "recognize", "set", "CT", f"set/{name}", 0, wanted=wanted, said=said)
+    row.there, row.found = wanted != ["No findings"], said != ["No findings"]
+    row.exact, row.substring = sorted(wanted) == sorted(said), substring or wanted == said
+    row.shared = row.predicted = row.true = 0
+    return row
+
+
+def test_recognition():
+    rows = [
+        label("a", ["Polyp"], ["Polyp"]),
+        label("b", ["Polyp"], ["Polyp with stalk"], substring=True),
+        label("c", ["No findings"], ["Polyp"]),
+        label("d", ["No findings"], ["No findings"]),
+        label("e", ["Glioma"], ["No findings"]),
+    ]
+    table = summarise(rows)["recognize"]
+    assert table["strict"]["accuracy"]["value"] == pytest.approx(2 / 5)
+    assert table["published"]["accuracy"]["value"] == pytest.approx(3 / 5)
+    assert table["strict"]["balanced_accuracy"]["value"] == pytest.approx((1 / 2 + 1 / 2 + 0) / 3)
+    assert table["strict"]["false_findings"]["value"] == 0.5
+    assert table["strict"]["missed"]["value"] == pytest.approx(1 / 3)
+    polyp = table["strict"]["per_label"]["Polyp"]
+    assert (polyp["precision"], polyp["recall"], polyp["count"]) == (0.5, 0.5, 2)
+    assert table["strict"]["per_label"]["Glioma"]["recall"] == 0.0
+    assert table["strict"]["per_label"]["(other)"]["said"] == 1
+
+
+def test_changed_images_and_other_words_stay_out_of_the_tables():
+    rows = [segment("a", 1.0), segment("a", 0.0, change="noise", strength=3), segment("a", 0.0, paraphrase=1)]
+    assert summarise(rows)["segment"]["strict"]["dice"]["count"] == 1
