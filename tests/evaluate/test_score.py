@@ -1,0 +1,163 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from unibiomed.data.records import Record, Region
+from unibiomed.evaluate.predictions import Prediction, PredictionStore
+from unibiomed.evaluate.samples import Case, Sample
+from unibiomed.evaluate.score import Row, RowWriter, read_rows, score_case, strangers
+
+SIZE = (20, 30)
+
+
+def square(row: int, column: int, side: int = 8) -> np.ndarray:
+    mask = np.zeros(SIZE, dtype=bool)
+    mask[row : row + side, column : column + side] = True
+    return mask
+
+
+@pytest.fixture
+def case(tmp_path: Path) -> Case:
+    Image.fromarray(np.zeros((*SIZE, 3), np.uint8)).save(tmp_path / "a.png")
+    Image.fromarray(square(4, 4).astype(np.uint8)).save(tmp_path / "liver.png")
+    record = Record(
+        "set/a",
+        tmp_path / "a.png",
+        "set",
+        "CT",
+        "abdomen",
+        "patient 1",
+        "test",
+        (Region("liver", tmp_path / "liver.png"), Region("spleen", None)),
+        spacing=(0.5, 0.5),
+    )
+    samples = tuple(
+        Sample(f"set/a#segment/{target}", "segment", "?", "It is [SEG].", target, regions=(j,), kind=kind)
+        for target, j, kind in (("liver", 0, "own"), ("spleen", 1, "own"), ("polyp", None, "foreign"))
+    )
+    return Case(record, samples)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> PredictionStore:
+    return PredictionStore(tmp_path / "predictions")
+
+
+def mask(sample: Sample, guess: np.ndarray, score: float | None = None) -> Prediction:
+    return Prediction.of_masks(sample.id, "", [sample.target], [guess], [score], [score])
+
+
+def test_masks(case, store):
+    liver, spleen, polyp = case.samples
+    store.write(mask(liver, square(4, 8), 0.9))
+    store.write(mask(spleen, square(0, 0) & False, 0.2))
+    store.write(mask(polyp, square(0, 0, 1), 0.6))
+    a, b, c = score_case(case, case.samples, store)
+    assert (a.shared, a.predicted, a.true, a.there, a.found) == (32, 64, 64, True, True)
+    assert a.dice == 0.5 and a.iou == pytest.approx(1 / 3)
+    # shifted by four pixels of half a millimetre: within two millimetres
+    assert a.surface_dice == pytest.approx(1.0, abs=0.02) and a.hd95 == pytest.approx(2.0) and a.measured
+    assert (a.presence, a.mask_score, a.subject) == (0.9, 0.9, "set/patient 1")
+    assert (b.there, b.found, b.dice, b.failure) == (False, False, 1.0, None)
+    assert (c.there, c.found, c.dice) == (False, True, 0.0)
+
+
+def test_a_failure_is_the_worst_there_is(case, store):
+    liver, _spleen, _ = case.samples
+    store.write(Prediction.failed(liver.id, "crashed\nbadly"))
+    a, b, c = score_case(case, case.samples, store)
+    assert (a.failure, a.dice, a.surface_dice, a.found) == ("crashed badly", 0.0, 0.0, False)
+    assert a.hd95 == pytest.approx(np.hypot(10, 15))
+    assert (b.failure, b.dice, b.found) == ("no prediction", 0.0, True)
+    assert c.failure == "no prediction"
+
+
+def test_a_mask_of_the_wrong_size_is_a_failure(case, store):
+    liver = case.samples[0]
+    store.write(mask(liver, np.ones((30, 20), dtype=bool)))
+    (row,) = score_case(case, [liver], store)
+    assert row.failure == "the mask is 20 x 30 pixels, the image 30 x 20" and row.dice == 0.0
+
+
+def words(case: Case, task: str, answer: str, **more) -> tuple[Case, Sample]:
+    sample = Sample(f"set/a#{task}", task, "?", answer, **more)
+    return Case(case.record, (sample,)), sample
+
+
+def test_recognition_joins_masks_and_compares_labels(case, store):
+    asked, sample = words(case, "recognize", "It is [SEG]. Liver tumor", labels=("Liver tumor",), regions=(0,))
+    said = Prediction.of_masks(
+        sample.id,
+        "It is [SEG]. liver tumor. It is [SEG]. Cyst",
+        ["liver tumor", "Cyst"],
+        [square(4, 4) & (np.arange(30) < 8), square(4, 4) & (np.arange(30) >= 8)],
+        [0.4, 0.7],
+    )
+    store.write(said)
+    (row,) = score_case(asked, [sample], store)
+    assert (row.exact, row.substring, row.dice, row.presence) == (False, True, 1.0, 0.7)
+    assert row.answer == "liver tumor. Cyst"
+
+
+def test_any_pixel_on_a_normal_image_is_false(case, store):
+    asked, sample = words(case, "recognize", "No findings", labels=("No findings",))
+    store.write(Prediction.of_masks(sample.id, "It is [SEG]. Cyst", ["Cyst"], [square(0, 0)]))
+    (row,) = score_case(asked, [sample], store)
+    assert (row.there, row.found, row.exact, row.dice) == (False, True, False, 0.0)
+    store.write(Prediction(sample.id, "No findings", ("No findings",)))
+    (row,) = score_case(asked, [sample], store)
+    assert (row.found, row.exact, row.dice) == (False, True, 1.0)
+
+
+def test_classes_and_answers(case, store):
+    asked, sample = words(case, "classify", "liver in abdomen CT", box=(4, 4, 12, 12))
+    store.write(Prediction(sample.id, "Liver in abdomen CT<|end|>", ("Liver",)))
+    (row,) = score_case(asked, [sample], store)
+    assert (row.exact, row.said, row.wanted) == (True, ["Liver"], ["liver"])
+    asked, sample = words(case, "ask", "Yes", kind="closed")
+    store.write(Prediction(sample.id, "yes, it does."))
+    (row,) = score_case(asked, [sample], store)
+    assert (row.exact, row.substring) == (False, True)
+
+
+def test_other_words_are_compared_with_the_first_answer(case, store):
+    liver = case.samples[0]
+    other = Sample(**{**_plain(liver), "id": f"{liver.id}~1", "paraphrase": 1})
+    store.write(mask(liver, square(4, 4)))
+    store.write(mask(other, square(4, 8)))
+    _, row = score_case(case, [liver, other], store)
+    assert row.agreement == 0.5
+
+
+def _plain(sample: Sample) -> dict:
+    return {name: getattr(sample, name) for name in sample.__dataclass_fields__}
+
+
+def test_rows_are_written_and_read(tmp_path, case, store):
+    store.write(mask(case.samples[0], square(4, 4)))
+    rows = list(score_case(case, case.samples, store))
+    with RowWriter(tmp_path / "scores" / "m.jsonl") as writer:
+        for row in rows:
+            writer.add(row)
+    assert list(read_rows(tmp_path / "scores" / "m.jsonl")) == rows
+
+
+def test_a_broken_write_leaves_the_old_file(tmp_path):
+    path = tmp_path / "m.jsonl"
+    row = Row("set/a#ask/0", "ask", "set", "CT", "set/a", 0)
+    with RowWriter(path) as writer:
+        writer.add(row)
+    with pytest.raises(KeyboardInterrupt), RowWriter(path) as writer:
+        raise KeyboardInterrupt
+    assert list(read_rows(path)) == [row]
+
+
+def test_strangers_are_found(case, store):
+    store.write(mask(case.samples[0], square(4, 4)))
+    store.write(Prediction("set/other#segment/liver", "text"))
+    known = {sample.id for sample in case.samples}
+    assert strangers(store, known) == [str(store.path("set/other#segment/liver").relative_to(store.folder))]
