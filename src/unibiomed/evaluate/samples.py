@@ -226,9 +226,11 @@ def _samples(suite: Suite, record: Record) -> Iterator[Sample]:
         size = record.load_image().shape[:2]
         masks = {j: r.load(size) for j, r in enumerate(record.regions) if r.box is None}
     scene = Scene(record, masks)
+    # a few slices drawn from a volume are not the volume
+    name = record.key.removeprefix(f"{record.dataset}/")
     common: dict[str, Any] = {
         "modality": scene.modality,
-        "volume": suite.volume_of(record.dataset, record.key.removeprefix(f"{record.dataset}/")),
+        "volume": None if suite.limit else suite.volume_of(record.dataset, name),
     }
     if "segment" in suite.tasks:
         yield from _segment(suite, record, common)

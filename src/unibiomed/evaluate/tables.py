@@ -246,7 +246,8 @@ def _matrix(models: Mapping[str, Any], path: Sequence[str], key: str | None, fil
         return number(_get(table, row) if key is None else _get(table, row, key))
 
     rows = [[row, *(cell(table, row) for _, table in having)] for row in names]
-    return Sheet(file, title, (path[-1].rstrip("s"), *(name for name, _ in having)), rows)
+    first = {"modalities": "modality", "datasets": "data set"}.get(path[-1], "target")
+    return Sheet(file, title, (first, *(name for name, _ in having)), rows)
 
 
 def _labels(models: Mapping[str, Any], task: str, title: str) -> list[Sheet]:

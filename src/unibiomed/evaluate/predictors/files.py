@@ -158,7 +158,7 @@ class FilesPredictor:
         if not paths:
             return None
         self._used.add(paths[0])
-        return load_mask(paths[0], size)
+        return load_mask(paths[0], size, None, None)
 
     def unused(self) -> list[str]:
         """Files and answers that belong to no sample that was asked for."""

@@ -1,0 +1,159 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from unibiomed.cli import main
+from unibiomed.errors import InputError
+from unibiomed.evaluate.harness import evaluate
+from unibiomed.evaluate.suite import Pairs, Suite
+
+ENTRY = """
+name = "toy"
+licence = "CC0"
+adapter = "images"
+modality = "endoscopy"
+site = "colon"
+abnormal_known = true
+split = { pattern = '^(train|test)' }
+[[targets]]
+name = "polyp"
+abnormal = true
+"""
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """Six training and four test images with a bright disc, the last of each without."""
+    root = tmp_path / "data"
+    folder = root / "toy"
+    for part in ("images", "masks"):
+        (folder / part).mkdir(parents=True)
+    (folder / "dataset.toml").write_text(ENTRY)
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 6), ("test", 4)):
+        for i in range(count):
+            y, x = np.mgrid[:40, :60]
+            mask = (y - 20) ** 2 + (x - 20 - 3 * i) ** 2 < 80 if i < count - 1 else np.zeros((40, 60), dtype=bool)
+            pixels = (rng.integers(0, 60, (40, 60)) + 150 * mask).astype(np.uint8)
+            Image.fromarray(np.stack([pixels] * 3, 2)).save(folder / "images" / f"{split}_{i}.png")
+            Image.fromarray(mask.astype(np.uint8)).save(folder / "masks" / f"{split}_{i}.png")
+    return root
+
+
+def masks_of(data: Path, out: Path, *, change=None) -> Path:
+    """A folder of predictions that equal the truth, or what `change` makes of it."""
+    for path in (data / "toy" / "masks").glob("test_*.png"):
+        mask = np.asarray(Image.open(path))
+        target = out / "toy" / path.stem / "polyp.png"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(mask if change is None else change(mask)).save(target)
+    return out
+
+
+SUITE = Suite("toy", tasks=["segment"], foreign=False, pairs=Pairs())
+
+
+def test_perfect_masks_and_floors(data, tmp_path):
+    folder = masks_of(data, tmp_path / "perfect")
+    found = evaluate(SUITE, [f"files:{folder}"], data, tmp_path / "out", progress=False).results
+    strict = found["models"]["perfect"]["segment"]["strict"]
+    assert strict["dice"]["value"] == 1.0 and strict["dice"]["count"] == 3
+    assert strict["false_masks"] == strict["false_masks"] | {"value": 0.0, "count": 1}
+    assert found["models"]["perfect"]["failures"] == {}
+    assert found["models"]["perfect"]["pairs"]["masks"]["set_accuracy"]["value"] == 1.0
+    assert found["models"]["empty"]["segment"]["strict"]["dice"]["value"] == 0.0
+    assert found["models"]["empty"]["segment"]["strict"]["dice_with_absent"]["value"] == 0.25
+    assert 0 < found["models"]["mean-shape"]["segment"]["strict"]["dice"]["value"] < 1
+    # the training split shows the same discs
+    assert found["models"]["nearest"]["segment"]["strict"]["dice"]["value"] == 1.0
+    assert json.loads((tmp_path / "out" / "results.json").read_text()) == found
+    tables = (tmp_path / "out" / "tables" / "tables.md").read_text()
+    assert "| perfect | 1.000" in tables and "mean-shape" in tables
+    assert r"\begin{tabular}" in (tmp_path / "out" / "tables" / "segmentation.tex").read_text()
+
+
+def test_nothing_is_skipped(data, tmp_path):
+    folder = masks_of(data, tmp_path / "holes")
+    (folder / "toy" / "test_0" / "polyp.png").unlink()
+    Image.fromarray(np.ones((9, 9), np.uint8)).save(folder / "toy" / "test_1" / "polyp.png")
+    Image.fromarray(np.ones((40, 60), np.uint8)).save(folder / "toy" / "stranger_polyp.png")
+    found = evaluate(SUITE, [f"files:{folder}"], data, tmp_path / "out", floors=False, progress=False).results
+    table = found["models"]["holes"]
+    assert table["segment"]["strict"]["dice"]["value"] == pytest.approx(1 / 3)
+    assert sum(table["failures"].values()) == 2
+    assert any("no prediction" in reason for reason in table["failures"])
+    assert table["unknown_predictions"] == ["toy/stranger_polyp.png"]
+    text = (tmp_path / "out" / "tables" / "failures.md").read_text()
+    assert "no prediction" in text and "stranger_polyp.png" in text
+
+
+def test_a_second_run_asks_only_what_failed(data, tmp_path, monkeypatch):
+    folder = masks_of(data, tmp_path / "m")
+    lost = folder / "toy" / "test_2" / "polyp.png"
+    kept = lost.read_bytes()
+    lost.unlink()
+    first = evaluate(SUITE, [f"files:{folder}"], data, tmp_path / "out", floors=False, progress=False).results
+    assert first["models"]["m"]["segment"]["strict"]["dice"]["value"] == pytest.approx(2 / 3)
+    lost.write_bytes(kept)
+    from unibiomed.evaluate.predictors.files import FilesPredictor
+
+    asked: list[str] = []
+    own = FilesPredictor.predict
+
+    def spy(self, case, pixels):
+        asked.extend(sample.id for sample in case.samples)
+        return own(self, case, pixels)
+
+    monkeypatch.setattr(FilesPredictor, "predict", spy)
+    second = evaluate(SUITE, [f"files:{folder}"], data, tmp_path / "out", floors=False, progress=False).results
+    assert asked == ["toy/test_2#segment/polyp"]
+    assert second["models"]["m"]["segment"]["strict"]["dice"]["value"] == 1.0
+
+
+def test_two_models_are_compared_and_need_two_names(data, tmp_path):
+    good = masks_of(data, tmp_path / "a" / "m")
+    bad = masks_of(data, tmp_path / "b" / "m", change=lambda mask: np.roll(mask, 5, 1))
+    with pytest.raises(InputError, match="two models are called 'm'"):
+        evaluate(SUITE, [f"files:{good}", f"files:{bad}"], data, tmp_path / "out", progress=False)
+    models = [f"good=files:{good}", f"bad=files:{bad}"]
+    found = evaluate(SUITE, models, data, tmp_path / "out", floors=False, progress=False).results
+    assert list(found["models"]) == ["good", "bad"]
+    # three subjects are too few for a test
+    assert found["comparisons"] == []
+
+
+def test_the_command(data, tmp_path, capsys):
+    folder = masks_of(data, tmp_path / "perfect")
+    suite = tmp_path / "suite.toml"
+    suite.write_text('name = "mine"\ntasks = ["segment"]\n')
+    out = tmp_path / "out"
+    command = ["evaluate", str(suite), "--data", str(data), "--out", str(out)]
+    assert main([*command, "--samples-only"]) == 0
+    lines = [json.loads(line) for line in (out / "samples.jsonl").read_text().splitlines()]
+    assert {line["sample"] for line in lines} >= {"toy/test_0#segment/polyp", "toy/test_3#segment/polyp"}
+    assert lines[0]["image"] == "toy/images/test_0.png" and lines[0]["target"] == "polyp"
+    capsys.readouterr()
+    assert main([*command, "--model", f"files:{folder}", "--no-floors"]) == 0
+    assert "| perfect |" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["nothing.toml"], "is no suite"),
+        (["shared", "--datasets", "lost"], "'lost' is not under"),
+        (["shared", "--model", "files:lost"], "is not a folder of predictions"),
+        (["shared", "--model", "oracle:me"], "is no model"),
+        (["shared", "--model", "floor:cellar"], "there is no floor 'cellar'"),
+        (["shared", "--tasks", "guess"], "task 'guess' is unknown"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line(data, tmp_path, capsys, arguments, words):
+    assert main(["evaluate", *arguments, "--data", str(data), "--out", str(tmp_path / "out")]) == 2
+    said = capsys.readouterr().err
+    assert words in said and said.count("\n") == 1
