@@ -200,8 +200,8 @@ def _segment(models: Mapping[str, Any]) -> list[Sheet]:
                     _plain(_get(judged, "mask", "calibration_error")),
                 ]
             ]
-            columns = ("model", "presence AUROC", "presence calibration error", "mask score calibration error")
-            sheets.append(Sheet(f"scores_{_file(name)}", f"The scores of {name}", columns, rows))
+            judgement = ("model", "presence AUROC", "presence calibration error", "mask score calibration error")
+            sheets.append(Sheet(f"scores_{_file(name)}", f"The scores of {name}", judgement, rows))
         objects = table["segment"]["strict"].get("objects") or {}
         rows = [[t, number(v["aji"]), *(f"{v[k]:.3f}" for k in ("pq", "sq", "rq"))] for t, v in objects.items()]
         sheets.append(
@@ -288,7 +288,8 @@ def _labels(models: Mapping[str, Any], task: str, title: str) -> list[Sheet]:
 
 def _texts(models: Mapping[str, Any], task: str, title: str) -> list[Sheet]:
     having = [(name, _get(table, task, "strict")) for name, table in _ordered(models) if _get(table, task, "strict")]
-    keys = sorted({key for _, table in having for key, value in table.items() if isinstance(value, float | int)})
+    numbers = (key for _, table in having for key, value in table.items() if isinstance(value, float | int))
+    keys = [key for key in dict.fromkeys(numbers) if key != "count"]
     rows = [[name, *(_percent(table.get(key)) for key in keys)] for name, table in having]
     return [Sheet(task, title, ("model", *keys), rows, "Times 100.")]
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
+
+from unibiomed.errors import InputError
 
 from .score import Row
 
@@ -23,7 +26,17 @@ def text_scores(rows: Sequence[Row]) -> dict[str, Any]:
     dict of str to float
         By the metric's name, with ``count``.
     """
-    from unibiomed.metrics.language import language_scores
+    from unibiomed.metrics import language
 
     answers = ["" if row.failure is not None else row.answer or "" for row in rows]
-    return language_scores(answers, [[row.reference or ""] for row in rows]) | {"count": len(rows)}
+    references = [[row.reference or ""] for row in rows]
+    scores = {f"BLEU-{n}": value for n, value in enumerate(language.bleu(answers, references), 1)}
+    scores |= {
+        "ROUGE-L": language.rouge_l(answers, references),
+        "CIDEr": language.cider(answers, references),
+        "METEOR (exact, stem)": language.meteor_exact_stem(answers, references),
+    }
+    # without Java, or the wheel of pycocoevalcap, the column is missing
+    with suppress(InputError):
+        scores["METEOR 1.5"] = language.meteor(answers, references).score
+    return {**scores, "count": len(rows)}

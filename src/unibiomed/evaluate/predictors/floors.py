@@ -38,7 +38,11 @@ def make_floor(name: str, training: Training) -> Predictor:
     """
     if name == "empty":
         return EmptyMask()
-    made = {"mean-shape": MeanShape, "commonest": Commonest, "nearest": Nearest}
+    made: dict[str, Callable[[Training], Predictor]] = {
+        "mean-shape": MeanShape,
+        "commonest": Commonest,
+        "nearest": Nearest,
+    }
     if name not in made:
         raise InputError(f"there is no floor '{name}': use one of {', '.join(FLOORS)}")
     return made[name](training)
