@@ -30,7 +30,7 @@ from .summary import summarise
 from .tables import write_tables
 from .trust import pair_table, paraphrase_table, robustness_table
 
-__all__ = ["Evaluation", "evaluate"]
+__all__ = ["Evaluation", "evaluate", "judge"]
 
 
 @dataclass(frozen=True)
@@ -105,6 +105,20 @@ def evaluate(
     predictors = [make_predictor(spec, context) for spec in models]
     if floors:
         predictors += [make_predictor(f"floor:{name}", context) for name in FLOORS]
+    results = judge(suite, records, predictors, out, share=share, progress=progress)
+    return Evaluation(out, results)
+
+
+def judge(
+    suite: Suite,
+    records: Sequence[Record],
+    predictors: Sequence[Predictor],
+    out: Path,
+    *,
+    share: Share | None = None,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """As `evaluate`, with records and predictors at hand; gives what ``results.json`` holds."""
     _check_names(predictors)
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
@@ -139,7 +153,7 @@ def evaluate(
     with replacing(out / "results.json") as fresh:
         fresh.write_text(json.dumps(results, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     write_tables(results, out / "tables")
-    return Evaluation(out, results)
+    return results
 
 
 def _score(
