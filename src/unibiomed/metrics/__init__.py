@@ -35,6 +35,7 @@ from .instances import (
     label_instances,
     panoptic,
 )
+from .language import Meteor, bleu, cider, meteor, meteor_exact_stem, ptb_words, rouge_l
 from .segmentation import Overlap, VolumeOverlap, dice, iou, overlap
 from .surface import hd95, surface_dice
 
@@ -42,6 +43,7 @@ __all__ = [
     "Detection",
     "FalseFindings",
     "LabelScore",
+    "Meteor",
     "Overlap",
     "Panoptic",
     "ReliabilityBin",
@@ -51,8 +53,10 @@ __all__ = [
     "aggregated_jaccard",
     "auroc",
     "balanced_accuracy",
+    "bleu",
     "brier",
     "calibration_error",
+    "cider",
     "confusion_matrix",
     "detect",
     "detection_rate",
@@ -64,10 +68,14 @@ __all__ = [
     "iou",
     "label_instances",
     "label_scores",
+    "meteor",
+    "meteor_exact_stem",
     "overlap",
     "panoptic",
+    "ptb_words",
     "reliability",
     "risk_coverage",
+    "rouge_l",
     "substring_accuracy",
     "surface_dice",
 ]
