@@ -14,6 +14,7 @@ from .calibration import (
     reliability,
     risk_coverage,
 )
+from .chest_labels import ChestAgreement, chest_findings, chest_label_agreement, label_chest_report
 from .classification import (
     FalseFindings,
     LabelScore,
@@ -40,6 +41,7 @@ from .segmentation import Overlap, VolumeOverlap, dice, iou, overlap
 from .surface import hd95, surface_dice
 
 __all__ = [
+    "ChestAgreement",
     "Detection",
     "FalseFindings",
     "LabelScore",
@@ -56,6 +58,8 @@ __all__ = [
     "bleu",
     "brier",
     "calibration_error",
+    "chest_findings",
+    "chest_label_agreement",
     "cider",
     "confusion_matrix",
     "detect",
@@ -66,6 +70,7 @@ __all__ = [
     "fit_platt",
     "hd95",
     "iou",
+    "label_chest_report",
     "label_instances",
     "label_scores",
     "meteor",
