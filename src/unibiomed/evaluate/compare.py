@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from unibiomed.metrics.statistics import compare_paired, holm
+from unibiomed.metrics.statistics import holm, paired_t_test, wilcoxon
 
 from .score import Row, read_rows
 
@@ -50,8 +49,21 @@ def compare(scores: Mapping[str, Path]) -> list[dict[str, Any]]:
             both = sorted(a.keys() & b.keys())
             if len(both) < FEWEST:
                 continue
-            found = compare_paired(np.array([a[s] for s in both]), np.array([b[s] for s in both]))
-            out.append({"a": names[0], "b": other, "measure": measure, "count": len(both), **found})
+            pair = [a[s] for s in both], [b[s] for s in both]
+            test = paired_t_test(*pair)
+            out.append(
+                {
+                    "a": names[0],
+                    "b": other,
+                    "measure": measure,
+                    "count": len(both),
+                    "difference": test.difference,
+                    # the same difference everywhere has no spread to measure it by
+                    "effect": test.effect if math.isfinite(test.effect) else None,
+                    "p_t": test.p,
+                    "p_wilcoxon": wilcoxon(*pair).p,
+                }
+            )
     adjusted = holm([row["p_t"] for row in out])
     return [{**row, "p_adjusted": float(p)} for row, p in zip(out, adjusted, strict=True)]
 

@@ -356,7 +356,7 @@ def _comparisons(comparisons: Iterable[Mapping[str, Any]]) -> list[Sheet]:
             c["measure"],
             str(c["count"]),
             f"{c['difference']:+.3f}",
-            f"{c['effect']:.2f}",
+            NONE if c["effect"] is None else f"{c['effect']:.2f}",
             _p(c["p_t"]),
             _p(c["p_wilcoxon"]),
             _p(c["p_adjusted"]),

@@ -10,7 +10,10 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
-from .intervals import macro_mean, mean_of
+from unibiomed.metrics.statistics import Interval
+from unibiomed.metrics.trust import paired_trust
+
+from .intervals import Estimate, macro_mean, mean_of
 from .score import Row
 
 __all__ = ["pair_table", "paraphrase_table", "robustness_table"]
@@ -49,26 +52,29 @@ def pair_table(rows: Sequence[Row], limit: int, seed: int) -> Table:
         "text": _sides([r for r in plain if r.task == "recognize"], lambda r: r.dataset),
     }
     for name, sides in groups.items():
-        results: list[tuple[str, str, float, float]] = []
-        for key, (there, absent) in sorted(sides.items()):
-            for a, b in _pairs(there, absent, limit, f"{seed}/{name}/{key}"):
-                right = bool(a.found) and not b.found and a.failure is None and b.failure is None
-                same = bool(a.found) == bool(b.found) or a.failure is not None or b.failure is not None
-                results.append((key, a.subject, float(right), float(same)))
-        if results:
-            out[name] = {
-                "set_accuracy": mean_of([r[2] for r in results], [r[1] for r in results]).to_dict(),
-                "confusion": mean_of([r[3] for r in results], [r[1] for r in results]).to_dict(),
-                "questions": {
-                    key: {
-                        "set_accuracy": _share([r[2] for r in results if r[0] == key]),
-                        "confusion": _share([r[3] for r in results if r[0] == key]),
-                        "pairs": sum(r[0] == key for r in results),
-                    }
-                    for key in sorted({r[0] for r in results})
-                },
-            }
+        pairs = {
+            key: _pairs(there, absent, limit, f"{seed}/{name}/{key}") for key, (there, absent) in sorted(sides.items())
+        }
+        if pairs:
+            out[name] = _tested([pair for part in pairs.values() for pair in part])
+            out[name]["questions"] = {key: _tested(part) for key, part in pairs.items()}
     return out
+
+
+def _tested(pairs: Sequence[tuple[Row, Row]]) -> Table:
+    def said(row: Row) -> bool | None:
+        return None if row.failure is not None else bool(row.found)
+
+    found = paired_trust([said(a) for a, _ in pairs], [said(b) for _, b in pairs], [a.subject for a, _ in pairs])
+    return {
+        "set_accuracy": _interval(found.set_accuracy, found.pairs),
+        "confusion": _interval(found.confusion, found.pairs),
+        "unreadable": found.unreadable,
+    }
+
+
+def _interval(found: Interval, count: int) -> Table:
+    return Estimate(found.value, found.low, found.high, count, found.subjects).to_dict()
 
 
 def _sides(rows: Sequence[Row], by: Any) -> dict[str, tuple[list[Row], list[Row]]]:
@@ -85,10 +91,6 @@ def _pairs(there: list[Row], absent: list[Row], limit: int, seed: str) -> list[t
     rng.shuffle(there)
     rng.shuffle(absent)
     return list(zip(there, absent, strict=False))[: limit or None]
-
-
-def _share(values: list[float]) -> float:
-    return round(sum(values) / len(values), 6)
 
 
 def paraphrase_table(rows: Sequence[Row]) -> Table:
