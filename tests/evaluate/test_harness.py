@@ -157,3 +157,23 @@ def test_what_is_wrong_is_said_in_one_line(data, tmp_path, capsys, arguments, wo
     assert main(["evaluate", *arguments, "--data", str(data), "--out", str(tmp_path / "out")]) == 2
     said = capsys.readouterr().err
     assert words in said and said.count("\n") == 1
+
+
+def test_several_processes_say_the_same(data, tmp_path):
+    folder = masks_of(data, tmp_path / "m", change=lambda mask: np.roll(mask, 2, 1))
+    one = evaluate(SUITE, [f"files:{folder}"], data, tmp_path / "one", floors=False, progress=False)
+    two = evaluate(SUITE, [f"files:{folder}"], data, tmp_path / "two", floors=False, processes=2, progress=False)
+    assert one.results == two.results
+    kept = [sorted(p.name for p in (out / "predictions" / "m" / "toy").iterdir()) for out in (one.folder, two.folder)]
+    assert kept[0] == kept[1] and len(kept[0]) == 4
+    with pytest.raises(InputError, match="0 processes"):
+        evaluate(SUITE, [f"files:{folder}"], data, tmp_path / "three", processes=0, progress=False)
+
+
+@pytest.mark.slow
+def test_ray_says_the_same(data, tmp_path):
+    pytest.importorskip("ray")
+    folder = masks_of(data, tmp_path / "m", change=lambda mask: np.roll(mask, 2, 1))
+    one = evaluate(SUITE, [f"files:{folder}"], data, tmp_path / "one", floors=False, progress=False)
+    two = evaluate(SUITE, [f"files:{folder}"], data, tmp_path / "two", floors=False, ray=2, progress=False)
+    assert one.results == two.results

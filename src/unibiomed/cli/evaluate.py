@@ -36,6 +36,8 @@ def add_evaluate_command(verbs: argparse._SubParsersAction[Any]) -> None:
     verb.add_argument("--split", choices=("train", "val", "test"), help="default: the suite's, else test")
     verb.add_argument("--no-floors", action="store_true", help="leave the trivial predictors out")
     verb.add_argument("--samples-only", action="store_true", help="write samples.jsonl, for other programs, and stop")
+    verb.add_argument("--processes", type=int, default=1, metavar="N", help="that ask; default: %(default)s")
+    verb.add_argument("--ray", type=int, metavar="N", help="ask on a Ray cluster (see RAY_ADDRESS), or N processes")
     verb.add_argument("--device", help="cpu, cuda, mps (default: the best there is)")
     verb.set_defaults(run=run_evaluate)
 
@@ -67,7 +69,12 @@ def run_evaluate(options: argparse.Namespace) -> int:
         options.out,
         floors=not options.no_floors,
         device=options.device,
+        processes=options.processes,
+        ray=options.ray,
     )
+    if not found.results:
+        # another process of this launch scores
+        return 0
     print((found.folder / "tables" / "overview.md").read_text(encoding="utf-8"))
     print(f"All tables: {found.folder / 'tables' / 'tables.md'}; every number: {found.folder / 'results.json'}")
     return 0

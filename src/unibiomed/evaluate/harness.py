@@ -22,9 +22,10 @@ from .predictions import PredictionStore
 from .predictors import Predictor, make_predictor
 from .predictors.base import FLOORS, Context
 from .predictors.files import FilesPredictor
-from .run import Share, predict_cases, predictions_folder
+from .run import predict_cases, predictions_folder
 from .samples import Case, draw, make_cases, suite_records
 from .score import RowWriter, read_rows, score_case, strangers
+from .spread import ask_in_processes, ask_on_ray, launched_share, parts_of
 from .suite import Suite
 from .summary import summarise
 from .tables import write_tables
@@ -57,7 +58,8 @@ def evaluate(
     *,
     floors: bool = True,
     device: str | None = None,
-    share: Share | None = None,
+    processes: int = 1,
+    ray: int | None = None,
     progress: bool = True,
 ) -> Evaluation:
     """Judge models on a suite.
@@ -75,9 +77,10 @@ def evaluate(
         Also judge the trivial predictors.
     device : str, optional
         Of models.
-    share : Share, optional
-        The part of the images that this process asks for; only the first process goes on to the scores, when it finds
-        all predictions there or counts them as failures.
+    processes : int
+        That ask the models. Where ``accelerate launch`` started several, each asks its share, and the first scores.
+    ray : int, optional
+        Ask on a Ray cluster instead, or on as many processes of a local one.
     progress : bool
         Show progress bars.
 
@@ -94,8 +97,18 @@ def evaluate(
     OutputError
         `out` cannot be written.
     """
-    data, out = Path(data), Path(out)
+    data, out = Path(data).resolve(), Path(out).resolve()
     records = suite_records(suite, data)
+    launched = launched_share()
+    if launched:
+        device = device or launched[1]
+        progress = progress and launched[0].rank == 0
+    elif ray is not None or processes != 1:
+        parts = parts_of(suite, models, data, out, device, ray or processes)
+        if ray is not None:
+            ask_on_ray(parts, ray, progress=progress)
+        else:
+            ask_in_processes(parts, processes, progress=progress)
 
     @lru_cache
     def training() -> tuple[Record, ...]:
@@ -103,9 +116,15 @@ def evaluate(
 
     context = Context(training, device)
     predictors = [make_predictor(spec, context) for spec in models]
+    _check_names(predictors)
+    if launched:
+        predict_cases(make_cases(suite, records), predictors, out, share=launched[0], progress=progress)
+        launched[2]()
+        if launched[0].rank:
+            return Evaluation(out, {})
     if floors:
         predictors += [make_predictor(f"floor:{name}", context) for name in FLOORS]
-    results = judge(suite, records, predictors, out, share=share, progress=progress)
+    results = judge(suite, records, predictors, out, progress=progress)
     return Evaluation(out, results)
 
 
@@ -115,7 +134,6 @@ def judge(
     predictors: Sequence[Predictor],
     out: Path,
     *,
-    share: Share | None = None,
     progress: bool = True,
 ) -> dict[str, Any]:
     """As `evaluate`, with records and predictors at hand; gives what ``results.json`` holds."""
@@ -124,7 +142,7 @@ def judge(
         out.mkdir(parents=True, exist_ok=True)
     total = len(draw(records, suite.limit, suite.seed))
     cases = _Cases(suite, records)
-    predict_cases(cases, predictors, out, share=share, total=None if suite.changes else total, progress=progress)
+    predict_cases(cases, predictors, out, total=None if suite.changes else total, progress=progress)
     results: dict[str, Any] = {
         "suite": suite.name,
         "title": suite.title,
@@ -173,6 +191,8 @@ def _score(
         for case in tqdm(cases, total=total, desc="scoring", unit="image", disable=not progress):
             known.update(sample.id for sample in case.samples)
             for predictor in predictors:
+                if isinstance(predictor, FilesPredictor):
+                    predictor.claim(case)
                 mine = [s for s in case.samples if s.task in predictor.tasks]
                 for row in score_case(case, mine, stores[predictor.name]):
                     writers[predictor.name].add(row)

@@ -10,18 +10,20 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from unibiomed.errors import OutputError, UniBiomedError
+from unibiomed.errors import DataError, OutputError, UniBiomedError
 
 from .predictions import Prediction, PredictionStore
 from .predictors import Predictor
 from .samples import Case
 
-__all__ = ["predict_cases", "predictions_folder"]
+__all__ = ["Share", "predict_cases", "predictions_folder"]
 
 
 def predictions_folder(out: Path, predictor: str) -> Path:
     """Where the predictions of one predictor are kept."""
-    return out / "predictions" / "".join(c if c.isalnum() or c in "-_.+" else "_" for c in predictor)
+    name = "".join(c if c.isalnum() or c in "-_.+" else "_" for c in predictor)
+    # a name of nothing but dots is another folder
+    return out / "predictions" / (name if name.strip(".") else "_")
 
 
 @dataclass(frozen=True)
@@ -94,14 +96,14 @@ def answer_case(predictor: Predictor, case: Case, pixels: np.ndarray) -> list[Pr
     """One prediction for each sample: a model that crashes, answers twice or not at all has failed there."""
     size = (pixels.shape[0], pixels.shape[1])
     try:
-        found = predictor.predict(case, pixels)
+        found = list(predictor.predict(case, pixels))
+        times = Counter(p.sample for p in found)
     except OutputError:
         raise
     except UniBiomedError as error:
         return [Prediction.failed(s.id, str(error)) for s in case.samples]
     except Exception as error:  # whatever a model does on one image, the others are judged
         return [Prediction.failed(s.id, f"{type(error).__name__}: {error}") for s in case.samples]
-    times = Counter(p.sample for p in found)
     by_id = {p.sample: p for p in found}
     out = []
     for sample in case.samples:
@@ -109,13 +111,11 @@ def answer_case(predictor: Predictor, case: Case, pixels: np.ndarray) -> list[Pr
             reason = "answered more than once" if times[sample.id] else "no answer"
             out.append(Prediction.failed(sample.id, reason))
             continue
-        prediction = by_id[sample.id]
-        sizes = {tuple(mask.get("size", ())) for mask in prediction.masks}
-        if sizes - {size}:
-            wrong = " x ".join(str(side) for side in (sizes - {size}).pop())
-            reason = f"a mask of {wrong} for an image of {size[0]} x {size[1]} (height x width)"
-            prediction = Prediction.failed(sample.id, reason)
-        out.append(prediction)
+        try:
+            by_id[sample.id].decode(size)
+            out.append(by_id[sample.id])
+        except DataError as error:
+            out.append(Prediction.failed(sample.id, str(error).removeprefix(f"{sample.id}: ")))
     strangers = sorted(times.keys() - {s.id for s in case.samples})
     if strangers and not any(p.error for p in out):
         # an answer to what was not asked: whose it was meant to be is not known

@@ -88,13 +88,13 @@ class FilesPredictor:
         found: dict[str, list[dict[str, Any]]] = defaultdict(list)
         if not path.exists():
             return found
-        with path.open(encoding="utf-8") as file:
+        with path.open("rb") as file:
             for number, line in enumerate(file, 1):
                 if not line.strip():
                     continue
                 try:
                     row = json.loads(line) if len(line) <= MAX_LINE else None
-                except ValueError:
+                except (ValueError, RecursionError):
                     row = None
                 good = isinstance(row, dict) and isinstance(row.get("sample"), str)
                 if not (good and isinstance(row, dict) and isinstance(row.get("text", ""), str)):
@@ -115,13 +115,11 @@ class FilesPredictor:
 
     def _one(self, case: Case, sample: Sample, size: tuple[int, int]) -> Prediction:
         if self._store is not None and self._store.path(sample.id).exists():
-            self._used.add(self._store.path(sample.id))
             return self._store.read(sample.id)
         rows = self._answers.get(sample.id, [])
         if len(rows) > 1:
             raise DataError(f"{len(rows)} answers in {ANSWERS}")
         row: dict[str, Any] = rows[0] if rows else {}
-        self._heard.update([sample.id] if rows else [])
         text = row.get("text", "")
         score = row.get("score")
         if score is not None and not (type(score) in (int, float) and 0 <= score <= 1):
@@ -137,8 +135,7 @@ class FilesPredictor:
             return Prediction(sample.id, text, (read_class(text),))
         if sample.task in ("ask", "describe"):
             return Prediction(sample.id, text)
-        given = row.get("labels")
-        labels = [str(v) for v in given] if isinstance(given, list) else [p.label for p in read_phrases(text)]
+        labels = _labels(row)
         if is_no_findings(text) or labels == [NO_FINDINGS]:
             return Prediction(sample.id, text, (NO_FINDINGS,))
         empty = np.zeros(size, dtype=bool)
@@ -147,26 +144,43 @@ class FilesPredictor:
         return Prediction.of_masks(sample.id, text, labels, known, [score] * len(known))
 
     def _mask(self, case: Case, target: str, size: tuple[int, int]) -> np.ndarray | None:
+        paths = self._paths(case, target)
+        if len(paths) > 1:
+            raise DataError(f"two masks of one target: {paths[0].name} and {paths[1].name}")
+        return load_mask(paths[0], size, None, None) if paths else None
+
+    def _paths(self, case: Case, target: str) -> list[Path]:
         record = case.record
         name = record.key.removeprefix(f"{record.dataset}/")
         if case.change is not None:
             name = f"{name}@{case.change[0]}{case.change[1]}"
         keys = {_plain(f"{name} {target}"), _plain(f"{name} {record.modality} {record.site} {target}")}
-        paths = [path for key in sorted(keys) for path in self._masks.get((record.dataset, key), [])]
-        if len(paths) > 1:
-            raise DataError(f"two masks of one target: {paths[0].name} and {paths[1].name}")
-        if not paths:
-            return None
-        self._used.add(paths[0])
-        return load_mask(paths[0], size, None, None)
+        return [path for key in sorted(keys) for path in self._masks.get((record.dataset, key), [])]
+
+    def claim(self, case: Case) -> None:
+        """Remember which files and answers belong to a case; what no case claims is `unused`."""
+        for sample in case.samples:
+            labels = [sample.target] if sample.target else []
+            for row in self._answers.get(sample.id, []):
+                self._heard.add(sample.id)
+                labels += _labels(row)
+            for label in labels:
+                self._used.update(self._paths(case, label))
+            if self._store is not None:
+                self._used.add(self._store.path(sample.id))
 
     def unused(self) -> list[str]:
-        """Files and answers that belong to no sample that was asked for."""
+        """Files and answers that belong to no case that was claimed."""
         files = {path for paths in self._masks.values() for path in paths}
         if self._store is not None:
             files |= set(self._store.paths())
         left = [str(path.relative_to(self.folder)) for path in sorted(files - self._used)]
         return left + [f"{ANSWERS}: {sample}" for sample in sorted(self._answers.keys() - self._heard)]
+
+
+def _labels(row: dict[str, Any]) -> list[str]:
+    given = row.get("labels")
+    return [str(v) for v in given] if isinstance(given, list) else [p.label for p in read_phrases(row.get("text", ""))]
 
 
 def _plain(name: str) -> str:

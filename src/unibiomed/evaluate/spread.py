@@ -1,0 +1,142 @@
+"""Asking in many processes: of this machine, of a Ray cluster, or of those that ``accelerate launch`` started.
+
+Each asks its share of the images and keeps the answers in the folder of the evaluation, which all must see under the
+same path. Scores are made by one process afterwards, from what is kept.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from unibiomed.data.processes import in_processes
+from unibiomed.errors import DataError, InputError
+
+from .predictors import Predictor, make_predictor
+from .predictors.base import Context
+from .run import Share, predict_cases
+from .samples import draw, make_cases, suite_records
+from .suite import Suite
+
+__all__ = ["Part", "ask_in_processes", "ask_on_ray", "launched_share", "parts_of"]
+
+PARTS_A_WORKER = 8
+"""Parts that a worker takes one after the other: the bar moves, and a slow worker holds up less."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """One part of the asking; travels to the process that does it."""
+
+    suite: Suite
+    models: tuple[str, ...]
+    data: Path
+    out: Path
+    device: str | None
+    share: Share
+
+
+def parts_of(
+    suite: Suite, models: Iterable[str], data: Path, out: Path, device: str | None, workers: int
+) -> list[Part]:
+    """The asking in parts for some workers."""
+    images = len(draw(suite_records(suite, data), suite.limit, suite.seed))
+    count = max(1, min(images, workers * PARTS_A_WORKER))
+    return [Part(suite, tuple(models), data, out, device, Share(i, count)) for i in range(count)]
+
+
+def ask_part(part: Part) -> dict[str, dict[str, int]]:
+    """Ask one part; gives the counts of `predict_cases`."""
+    suite, data = part.suite, part.data
+    predictors = _predictors(
+        part.models, str(data), suite.name, part.device, lambda: suite_records(suite, data, "train")
+    )
+    cases = make_cases(suite, suite_records(suite, data))
+    found = predict_cases(cases, predictors, part.out, share=part.share, progress=False)
+    return {name: dict(counts) for name, counts in found.items()}
+
+
+_LOADED: dict[tuple[Any, ...], list[Predictor]] = {}
+
+
+def _predictors(
+    models: tuple[str, ...], data: str, suite: str, device: str | None, training: Callable[[], Any]
+) -> list[Predictor]:
+    """Models stay loaded from one part to the next."""
+    key = (models, data, suite, device)
+    if key not in _LOADED:
+        _LOADED.clear()
+        _LOADED[key] = [make_predictor(spec, Context(lru_cache(training), device)) for spec in models]
+    return _LOADED[key]
+
+
+def ask_in_processes(parts: list[Part], workers: int, *, progress: bool = True) -> None:
+    """Ask in processes of this machine.
+
+    Raises
+    ------
+    InputError
+        `workers` is not positive.
+    """
+    if workers < 1:
+        raise InputError(f"{workers} processes cannot ask anything: give 1 or more")
+    bar = tqdm(
+        in_processes(ask_part, parts, workers), total=len(parts), desc="asking", unit="part", disable=not progress
+    )
+    for _ in bar:
+        pass
+
+
+def ask_on_ray(parts: list[Part], workers: int, *, progress: bool = True) -> None:
+    """Ask on the Ray cluster that ``RAY_ADDRESS`` names, or on this machine with `workers` processes.
+
+    Raises
+    ------
+    DataError
+        Ray is not installed.
+    """
+    try:
+        import ray
+    except ImportError:
+        raise DataError("asking on a cluster needs Ray: pip install 'unibiomed[ray]'") from None
+    started = not ray.is_initialized()
+    if started:
+        here = {} if os.environ.get("RAY_ADDRESS") else {"num_cpus": max(workers, 1), "include_dashboard": False}
+        ray.init(log_to_driver=False, **here)
+    try:
+        ask = ray.remote(num_cpus=1)(ask_part)
+        waiting = [ask.remote(part) for part in parts]
+        with tqdm(total=len(parts), desc="asking", unit="part", disable=not progress) as bar:
+            while waiting:
+                done, waiting = ray.wait(waiting)
+                ray.get(done)
+                bar.update(len(done))
+    finally:
+        if started:
+            ray.shutdown()
+
+
+def launched_share() -> tuple[Share, str, Callable[[], None]] | None:
+    """What this process does where ``accelerate launch`` or ``torchrun`` started several; None where it is alone.
+
+    Returns
+    -------
+    tuple or None
+        Its share, its device, and a function that waits for the others.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) < 2:
+        return None
+    try:
+        from accelerate import PartialState
+    except ImportError:
+        raise DataError("several processes need accelerate: pip install 'unibiomed[train]'") from None
+    import torch
+
+    state = PartialState(cpu=not torch.accelerator.is_available())
+    return Share(state.process_index, state.num_processes), str(state.device), state.wait_for_everyone
