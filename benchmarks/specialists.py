@@ -5,7 +5,8 @@
 Each has the ImageNet-pretrained encoder that nano has, a U-Net decoder down to the full resolution, and nano's random
 views; it sees each training image as often as the recipe showed it to nano. It is judged as nano is: on every test
 image of its data set, those without the target included, on the image's own pixels. Finished targets are kept in
-``specialists.json``, so a run that was stopped goes on.
+``specialists.json``, so a run that was stopped goes on, and each U-Net as ``DATASET__TARGET.safetensors``, which
+``unibiomed evaluate SUITE --model specialists:FOLDER`` judges beside other models.
 """
 
 from __future__ import annotations
@@ -25,8 +26,9 @@ from torch import nn
 from tqdm import tqdm
 
 from unibiomed.data import Record, load_records
+from unibiomed.evaluate.predictors.specialists import Specialist, UNet, save_specialist, specialist_path
 from unibiomed.metrics.segmentation import dice
-from unibiomed.model.backbone import EfficientNetLiteConfig, EfficientNetLiteModel, fold_efficientnet_lite
+from unibiomed.model.backbone import fold_efficientnet_lite
 from unibiomed.train.losses import mask_losses
 from unibiomed.train.mixture import Mixture
 from unibiomed.train.optimizer import rate_factor
@@ -36,37 +38,14 @@ from unibiomed.train.store import ImageStore
 from unibiomed.train.views import Viewer
 
 BATCH = 8
-LEVELS = [16, 24, 40, 112, 320]
-WIDTHS = [16, 32, 64, 128]
 
 
-def block(inside: int, out: int) -> nn.Sequential:
-    """Two 3x3 convolutions, as in U-Net, with batch normalisation."""
-    layers: list[nn.Module] = []
-    for channels in (inside, out):
-        layers += [nn.Conv2d(channels, out, 3, padding=1, bias=False), nn.BatchNorm2d(out), nn.ReLU(inplace=True)]
-    return nn.Sequential(*layers)
-
-
-class UNet(nn.Module):
-    """U-Net on EfficientNet-Lite0: skip connections at strides 2, 4, 8, 16, one output channel at full resolution."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.encoder = EfficientNetLiteModel(EfficientNetLiteConfig(outputs=[0, 1, 2, 4, 6]))
-        state = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True, map_location="cpu")
-        self.encoder.load_state_dict(fold_efficientnet_lite(state))
-        below = [*WIDTHS[1:], LEVELS[-1]]
-        self.up = nn.ModuleList(block(s + b, w) for s, b, w in zip(LEVELS[:-1], below, WIDTHS, strict=True))
-        self.out = nn.Sequential(block(WIDTHS[0], WIDTHS[0]), nn.Conv2d(WIDTHS[0], 1, 1))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(batch, 3, height, width) to (batch, height, width) logits."""
-        levels = [f.permute(0, 3, 1, 2) for f in self.encoder(pixel_values=x).intermediate_hidden_states]
-        y = levels[-1]
-        for skip, up in zip(reversed(levels[:-1]), reversed(self.up), strict=True):
-            y = up(torch.cat([F.interpolate(y, size=skip.shape[-2:], mode="nearest"), skip], 1))
-        return self.out(F.interpolate(y, size=x.shape[-2:], mode="bilinear", align_corners=False))[:, 0]
+def pretrained() -> UNet:
+    """A U-Net whose encoder knows ImageNet."""
+    net = UNet()
+    state = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True, map_location="cpu")
+    net.encoder.load_state_dict(fold_efficientnet_lite(state))
+    return net
 
 
 def samples_seen(recipe: Recipe, records: list[Record]) -> dict[str, int]:
@@ -83,7 +62,7 @@ def samples_seen(recipe: Recipe, records: list[Record]) -> dict[str, int]:
 def train_one(records: list[Record], target: str, store: ImageStore, size: int, samples: int, seed: int) -> UNet:
     """A U-Net for `target` from `samples` random views of `records`."""
     torch.manual_seed(seed)
-    net = UNet().train()
+    net = pretrained().train()
     encoder = {id(p) for p in net.encoder.parameters()}
     groups = [
         {"params": [p for p in net.parameters() if id(p) in encoder], "peak": 3e-4},
@@ -156,13 +135,15 @@ def main() -> None:
     done = json.loads(path.read_text()) if path.exists() else {}
     for (dataset, target), members in sorted(groups.items()):
         key = f"{dataset}/{target}"
-        if key in done or (options.only and target not in options.only):
+        kept = key in done and specialist_path(options.out, dataset, target).is_file()
+        if kept or (options.only and target not in options.only):
             continue
         training = [r for r in members if r.split == "train"]
         test = [r for r in members if r.split == "test"]
         random.Random(f"{options.seed}/{dataset}").shuffle(test)
         store = ImageStore(training, size, options.out / "cache")
         net = train_one(training, target, store, size, seen[dataset], options.seed)
+        save_specialist(net, Specialist(dataset, target, size, seen[dataset]), options.out)
         done[key] = {"samples": seen[dataset], "size": size} | judge(net, test[: options.limit], target, size)
         fresh = path.with_suffix(".new")
         fresh.write_text(json.dumps(done) + "\n")

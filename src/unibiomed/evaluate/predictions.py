@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -83,8 +84,8 @@ class Prediction:
             text,
             tuple(labels),
             tuple(rle_encode(mask) for mask in masks),
-            tuple(scores) or none,
-            tuple(mask_scores) or none,
+            tuple(None if score is None else float(score) for score in scores) or none,
+            tuple(None if score is None else float(score) for score in mask_scores) or none,
             seconds,
         )
 
@@ -203,7 +204,7 @@ def _refuse(word: str) -> float:
 
 def _check_types(values: dict[str, Any]) -> None:
     def number(value: Any) -> bool:
-        return value is None or (type(value) in (int, float))
+        return value is None or (type(value) in (int, float) and math.isfinite(value))
 
     right = {
         "sample": lambda v: isinstance(v, str),

@@ -96,6 +96,13 @@ class Suite:
         for name in self.changes.names if self.changes else []:
             if name not in CHANGES:
                 raise DataError(f"suite '{self.name}': change '{name}' is unknown; use some of {', '.join(CHANGES)}")
+        for words in (words for several in self.paraphrases.values() for words in several):
+            try:
+                words.format(target="", image="")
+            except (LookupError, ValueError, AttributeError) as error:
+                raise DataError(
+                    f"suite '{self.name}': paraphrase '{words}' cannot be filled in; use only {{target}} and {{image}}"
+                ) from error
         for dataset, pattern in self.volumes.items():
             try:
                 groups = re.compile(pattern).groups
@@ -144,10 +151,10 @@ def read_suite(name: str, changes: Mapping[str, Any] | None = None) -> Suite:
     """
     path = find_suite(name)
     values = read_toml(path)
-    for key, kind in (("changes", Changes), ("pairs", Pairs)):
-        if key in values:
-            values[key] = build(kind, values[key], key)
     try:
+        for key, kind in (("changes", Changes), ("pairs", Pairs)):
+            if key in values:
+                values[key] = build(kind, values[key], key)
         return replace(build(Suite, values, "the suite"), **(changes or {}))
     except DataError as error:
         raise DataError(f"{path.name}: {error}") from error

@@ -7,7 +7,7 @@ import math
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -79,8 +79,14 @@ def load_model(
     return model if target is None else model.to(target), processor
 
 
-def find_folder(name: str | os.PathLike[str]) -> Path:
+def find_folder(name: str | os.PathLike[str], more: Sequence[str] = ()) -> Path:
     """Folder of a model: `name` itself, or a download of ``organisation/model`` from the Hugging Face hub.
+
+    Parameters
+    ----------
+    name : str or path-like
+    more : sequence of str
+        Patterns of files to download besides JSON, safetensors and text.
 
     Raises
     ------
@@ -96,7 +102,7 @@ def find_folder(name: str | os.PathLike[str]) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(str(name), allow_patterns=["*.json", "*.safetensors", "*.txt"]))
+        return Path(snapshot_download(str(name), allow_patterns=["*.json", "*.safetensors", "*.txt", *more]))
     except (OSError, ValueError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:150]
         raise ModelError(f"no folder '{name}' here, and the hub does not give it ({reason}); check the name") from error

@@ -121,4 +121,29 @@ def _files(name: str, context: Context) -> Predictor:
     return FilesPredictor(Path(name))
 
 
-KINDS: dict[str, Callable[[str, Context], Predictor]] = {"unibiomed": _own, "floor": _floor, "files": _files}
+def _sam(name: str, context: Context) -> Predictor:
+    from .huggingface_masks import BoxPredictor
+
+    return BoxPredictor(name, context.device)
+
+
+def _text(name: str, context: Context) -> Predictor:
+    from .huggingface_text import TextPredictor
+
+    return TextPredictor(name, context.device)
+
+
+def _specialists(name: str, context: Context) -> Predictor:
+    from .specialists import SpecialistsPredictor
+
+    return SpecialistsPredictor(Path(name), context.device)
+
+
+KINDS: dict[str, Callable[[str, Context], Predictor]] = {
+    "unibiomed": _own,
+    "floor": _floor,
+    "files": _files,
+    "specialists": _specialists,
+    "sam": _sam,
+    "text": _text,
+}

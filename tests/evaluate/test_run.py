@@ -1,0 +1,149 @@
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from unibiomed.errors import InputError, OutputError
+from unibiomed.evaluate.predictions import Prediction, PredictionStore
+from unibiomed.evaluate.run import Share, answer_case, predict_cases, predictions_folder
+
+
+class Scripted:
+    """Finds nothing, and remembers what it was asked; `twist` changes its answers, or raises."""
+
+    def __init__(self, name="scripted", tasks=("segment",), twist=lambda case, found: found):
+        self.name, self.tasks, self.note, self.twist = name, frozenset(tasks), "", twist
+        self.asked: list[str] = []
+
+    def predict(self, case, pixels):
+        self.asked += [sample.id for sample in case.samples]
+        empty = np.zeros(pixels.shape[:2], dtype=bool)
+        return self.twist(case, [Prediction.of_masks(s.id, "", [s.target], [empty]) for s in case.samples])
+
+
+@pytest.fixture
+def cases(toy_cases):
+    return toy_cases(datasets=["organs"], tasks=["segment", "recognize"])
+
+
+def ids(cases, task="segment"):
+    return [s.id for case in cases for s in case.samples if s.task == task]
+
+
+def answer(case, twist):
+    return answer_case(Scripted(twist=twist), case, case.pixels())
+
+
+def test_each_is_asked_what_it_can_answer_and_once(cases, tmp_path):
+    one, both = Scripted("one"), Scripted("both", ("segment", "recognize"))
+    counts = predict_cases(cases, [one, both], tmp_path, progress=False)
+    assert one.asked == ids(cases)
+    assert sorted(both.asked) == sorted(ids(cases) + ids(cases, "recognize"))
+    assert counts["one"] == Counter(answered=9, kept=0) and counts["both"] == Counter(answered=12, kept=0)
+    again = Scripted("one")
+    assert predict_cases(cases, [again], tmp_path, progress=False) == {"one": Counter(kept=9)}
+    assert again.asked == []
+
+
+def test_a_run_goes_on_after_broken_files_and_failures(cases, tmp_path):
+    predict_cases(cases, [Scripted()], tmp_path, progress=False)
+    store = PredictionStore(predictions_folder(tmp_path, "scripted"))
+    broken, failed, missing = ids(cases)[0], ids(cases)[4], ids(cases)[8]
+    store.path(broken).write_text(store.path(broken).read_text()[:40])
+    store.write(Prediction.failed(failed, "no memory"))
+    store.path(missing).unlink()
+    second = Scripted()
+    counts = predict_cases(cases, [second], tmp_path, progress=False)
+    assert second.asked == [broken, failed, missing]
+    assert counts["scripted"] == Counter(answered=3, kept=6)
+    assert all(store.has(sample) for sample in ids(cases))
+
+
+@pytest.mark.parametrize("error", [RuntimeError("no\nmemory"), MemoryError(), InputError("too small")])
+def test_a_crash_on_one_image_fails_there_alone(cases, tmp_path, error):
+    def crash(case, found):
+        if case.record.key == "organs/test_1":
+            raise error
+        return found
+
+    counts = predict_cases(cases, [Scripted(twist=crash), Scripted("steady")], tmp_path, progress=False)
+    assert counts["scripted"] == Counter(answered=6, failed=3, kept=0)
+    assert counts["steady"] == Counter(answered=9, kept=0)
+    store = PredictionStore(predictions_folder(tmp_path, "scripted"))
+    reason = store.read(ids(cases)[3]).error
+    assert reason and "\n" not in reason and not store.has(ids(cases)[3])
+    # the words of a user's error are whole; of others the kind is told
+    assert reason == "too small" if isinstance(error, InputError) else type(error).__name__ in reason
+
+
+def test_what_cannot_be_written_stops_the_run(cases, tmp_path):
+    def full(case, found):
+        raise OutputError("disk full")
+
+    with pytest.raises(OutputError):
+        answer(cases[0], full)
+    (tmp_path / "predictions").write_text("in the way")
+    with pytest.raises(OutputError):
+        predict_cases(cases, [Scripted()], tmp_path, progress=False)
+
+
+def test_a_mask_of_the_wrong_size(segment_case):
+    def turn(case, found):
+        wrong = np.zeros((30, 20), dtype=bool)
+        return [Prediction.of_masks(found[0].sample, "", ["liver"], [wrong]), *found[1:]]
+
+    first, *others = answer(segment_case, turn)
+    assert first.sample == segment_case.samples[0].id and first.masks == ()
+    assert first.error == "the mask is 20 x 30 pixels, the image 30 x 20"
+    assert [p.error for p in others] == [None, None]
+
+
+@pytest.mark.parametrize("rle", [{"size": 5, "counts": "1"}, {"size": [[20], [30]]}, {"size": [20, 30], "counts": "1"}])
+def test_broken_run_lengths(segment_case, rle):
+    first, *others = answer(segment_case, lambda case, found: [replace(found[0], masks=(rle,)), *found[1:]])
+    assert first.error and not any(p.error for p in others)
+
+
+def test_doubled_answers(segment_case):
+    found = answer(segment_case, lambda case, found: [*found, found[1]])
+    assert [p.error for p in found] == [None, "answered more than once", None]
+
+
+def test_missing_answers(segment_case):
+    found = answer(segment_case, lambda case, found: found[1:])
+    assert [p.error for p in found] == ["no answer", None, None]
+    assert [p.error for p in answer(segment_case, lambda case, found: [])] == ["no answer"] * 3
+
+
+def test_answers_for_strangers(segment_case):
+    stranger = Prediction("organs/test_9#segment/liver", "x")
+    found = answer(segment_case, lambda case, found: [*found, stranger])
+    assert all("unknown sample 'organs/test_9#segment/liver'" in p.error for p in found)
+    assert [p.sample for p in found] == [s.id for s in segment_case.samples]
+    # an answer under a wrong name is a missing one and a stranger: the missing one is told
+    renamed = answer(segment_case, lambda case, found: [stranger, *found[1:]])
+    assert [p.error for p in renamed] == ["no answer", None, None]
+
+
+@pytest.mark.parametrize("nonsense", [None, 3, [None], ["liver"]])
+def test_answers_that_are_none(segment_case, nonsense):
+    assert all(p.error for p in answer(segment_case, lambda case, found: nonsense))
+
+
+def test_several_processes_share_the_images(cases, tmp_path):
+    asked = []
+    for rank in range(2):
+        part = Scripted()
+        predict_cases(cases, [part], tmp_path, share=Share(rank, 2), progress=False)
+        asked.append(part.asked)
+    assert asked[0] == ids([cases[0], cases[2]]) and asked[1] == ids([cases[1]])
+
+
+def test_folders_of_predictors(tmp_path):
+    assert predictions_folder(tmp_path, "nano-v1.2+x").name == "nano-v1.2+x"
+    for name in ("../up", "..", ".", "a/b", "a b"):
+        folder = predictions_folder(tmp_path, name)
+        assert folder.resolve().parent == (tmp_path / "predictions").resolve()

@@ -1,0 +1,157 @@
+from __future__ import annotations
+
+import json
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from unibiomed.data.phrasing import foreign_targets
+from unibiomed.errors import DataError, OutputError
+from unibiomed.evaluate.changes import change_image, change_mask
+from unibiomed.evaluate.samples import draw, suite_records, write_samples
+from unibiomed.evaluate.suite import Changes, Suite
+from unibiomed.tasks import SEG
+
+
+def test_the_same_twice(toy_cases):
+    first = toy_cases(changes=Changes())
+    assert first == toy_cases(changes=Changes())
+    ids = [sample.id for case in first for sample in case.samples]
+    assert len(ids) == len(set(ids)) > 100
+
+
+def test_absent_and_foreign_targets_are_asked_for(toy_cases):
+    cases = toy_cases(datasets=["organs"], tasks=["segment"])
+    assert [case.record.key for case in cases] == ["organs/test_0", "organs/test_1", "organs/test_2"]
+    assert [case.number for case in cases] == [0, 1, 2]
+    areas = {}
+    for case in cases:
+        own, stranger = case.samples[:-1], case.samples[-1]
+        assert [s.target for s in own] == ["liver", "liver tumor"] and {s.kind for s in own} == {"own"}
+        assert stranger.kind == "foreign" and stranger.regions == (None,)
+        assert stranger.target in foreign_targets("CT", "abdomen")
+        size = case.pixels().shape[:2]
+        masks = case.masks(size)
+        truths = [case.truths(sample, masks, size) for sample in case.samples]
+        assert all(len(t) == 1 and t[0].shape == size for t in truths)
+        areas[case.record.key] = [int(t[0].sum()) for t in truths]
+    assert all(areas["organs/test_0"][:2]) and areas["organs/test_0"][2] == 0
+    assert areas["organs/test_1"][0] and areas["organs/test_1"][1:] == [0, 0]
+    assert areas["organs/test_2"] == [0, 0, 0]
+    alone = toy_cases(datasets=["organs"], tasks=["segment"], foreign=False)
+    assert [s.kind for case in alone for s in case.samples] == ["own"] * 6
+
+
+def test_the_foreign_target_is_drawn_by_the_seed(toy_cases):
+    targets = {
+        seed: [case.samples[-1].target for case in toy_cases(datasets=["organs"], tasks=["segment"], seed=seed)]
+        for seed in range(4)
+    }
+    assert len({tuple(found) for found in targets.values()}) > 1
+
+
+def test_what_each_task_asks(toy_cases):
+    full, healthy = (toy_cases(datasets=["organs"], foreign=False)[i].samples for i in (0, 2))
+    assert Counter(s.task for s in full) == {"segment": 2, "recognize": 1, "report": 1, "classify": 2, "describe": 2}
+    assert Counter(s.task for s in healthy) == {"segment": 2, "recognize": 1, "report": 1}
+    seen = {s.id.partition("#")[2]: s for s in full}
+    assert seen["recognize"].labels == ("Liver tumor",) and seen["recognize"].regions == (1,)
+    assert seen["segment/liver"].question == "Please segment the liver in the CT image."
+    for sample in full:
+        assert sample.answer.count(SEG) == len(sample.regions)
+        assert (sample.box is not None) == (sample.task in ("classify", "describe"))
+    x0, y0, x1, y1 = seen["classify/0"].box
+    assert (x1 - x0, y1 - y0) == (11, 11)
+    assert seen["classify/0"].labels == (seen["classify/0"].answer,)
+    assert next(s for s in healthy if s.task == "recognize").labels == ("No findings",)
+
+
+def test_the_questions_of_experts(toy_cases):
+    cases = toy_cases(datasets=["quiz"], tasks=["ask"])
+    asked = [s for case in cases for s in case.samples]
+    assert [s.id for s in asked] == [f"{case.record.key}#ask/{n}" for case in cases for n in range(2)]
+    assert [s.kind for s in asked] == ["closed", "open"] * 2
+    assert asked[1].question == "What is shown in view 0?" and asked[1].answer == "a polyp"
+
+
+def test_a_limit_draws_by_name_and_seed_alone(toy_root):
+    records = suite_records(Suite("toy"), toy_root, "train")
+    few = draw(records, 3, 0)
+    assert Counter(r.dataset for r in few) == {"organs": 3, "quiz": 2}
+    assert [r.key for r in few] == sorted(r.key for r in few)
+    assert draw(records[::-1], 3, 0) == few
+    organs = [r for r in records if r.dataset == "organs"]
+    assert draw(organs, 3, 0) == [r for r in few if r.dataset == "organs"]
+    assert len({tuple(r.key for r in draw(organs, 3, seed)) for seed in range(6)}) > 1
+    assert draw(records, 0, 0) == sorted(records, key=lambda r: r.key)
+
+
+def test_changed_images(toy_cases):
+    cases = toy_cases(datasets=["organs"], foreign=False, changes=Changes(["flip", "rotation"], limit=1))
+    plain = [case for case in cases if case.change is None]
+    changed = [case for case in cases if case.change is not None]
+    assert len(plain) == 3 and len({case.record.key for case in changed}) == 1
+    assert [case.change for case in changed] == [("flip", 1), *(("rotation", n) for n in range(1, 6))]
+    assert {s.task for case in changed for s in case.samples} == {"segment", "recognize"}
+    assert all(s.id.endswith("@rotation5") for s in changed[-1].samples)
+    for case in changed:
+        source = next(c for c in plain if c.record == case.record)
+        assert case.number == source.number
+        masks, moved = source.masks((20, 30)), case.masks((20, 30))
+        assert all(np.array_equal(moved[j], change_mask(masks[j], *case.change)) for j in masks)
+    assert np.array_equal(changed[0].pixels(), change_image(changed[0].record.load_image(), "flip", 1, 0))
+
+
+def test_noise_is_the_same_for_every_model_and_another_for_each_image(toy_cases):
+    cases = [c for c in toy_cases(datasets=["organs"], changes=Changes(["noise"])) if c.change == ("noise", 1)]
+    noises = [case.pixels().astype(int) - case.record.load_image() for case in cases]
+    assert np.array_equal(cases[0].pixels(), cases[0].pixels())
+    assert not np.array_equal(noises[0], noises[1])
+
+
+def test_paraphrases(toy_cases):
+    words = {"segment": ["Show me the {target} in this {image}.", "{target}?"], "recognize": ["Is it normal?"]}
+    samples = toy_cases(datasets=["organs"], tasks=["segment", "recognize"], paraphrases=words)[0].samples
+    liver = [s for s in samples if s.target == "liver"]
+    assert [s.paraphrase for s in liver] == [0, 1, 2]
+    assert [s.id for s in liver] == [f"organs/test_0#segment/liver{end}" for end in ("", "~1", "~2")]
+    assert [s.question for s in liver[1:]] == ["Show me the liver in this CT image.", "liver?"]
+    assert {(s.answer, s.regions) for s in liver} == {("It is [SEG].", (0,))}
+    assert sum(s.kind == "foreign" for s in samples) == 1
+    assert [s.question for s in samples if s.task == "recognize"][1:] == ["Is it normal?"]
+
+
+def test_volumes(toy_cases):
+    cases = toy_cases(datasets=["organs"], tasks=["segment", "recognize"], volumes={"organs": r"^(test)_\d+$"})
+    assert {s.volume for case in cases for s in case.samples} == {"test"}
+    assert {s.volume for case in toy_cases() for s in case.samples} == {None}
+
+
+def test_samples_for_other_programs(toy_cases, toy_root, tmp_path):
+    cases = toy_cases(changes=Changes(["noise"], limit=1))
+    path = tmp_path / "new" / "samples.jsonl"
+    assert write_samples(cases, toy_root, path) == sum(len(case.samples) for case in cases)
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [line["sample"] for line in lines] == [s.id for case in cases for s in case.samples]
+    first = lines[0]
+    assert first["image"] == "organs/images/test_0.png" and (toy_root / first["image"]).is_file()
+    assert first["target"] == "liver" and "box" not in first and "change" not in first
+    assert any(line.get("change") == ["noise", 5] for line in lines)
+    # what the model should answer is not told
+    assert all(not {"answer", "labels", "regions"} & line.keys() for line in lines)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError):
+        write_samples(cases, toy_root, tmp_path / "file" / "samples.jsonl")
+
+
+def test_data_sets_that_are_missing(toy_root, one_line):
+    with pytest.raises(DataError, match="lungs") as caught:
+        suite_records(Suite("toy", datasets=["organs", "lungs"]), toy_root)
+    one_line(caught.value)
+    there = suite_records(Suite("toy", datasets=["organs", "lungs"], optional=True), toy_root)
+    assert {r.dataset for r in there} == {"organs"}
+    with pytest.raises(DataError, match="none of its data sets"):
+        suite_records(Suite("toy", datasets=["lungs"], optional=True), toy_root)
+    with pytest.raises(DataError, match="no image in the val split"):
+        suite_records(Suite("toy", datasets=["organs"], split="val"), toy_root)

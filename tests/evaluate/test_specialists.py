@@ -1,0 +1,187 @@
+from __future__ import annotations
+
+import json
+import random
+from dataclasses import asdict, replace
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+
+from unibiomed.errors import InputError, ModelError, OutputError
+from unibiomed.evaluate.predictors import specialists
+from unibiomed.evaluate.predictors.base import Context, make_predictor
+from unibiomed.evaluate.predictors.specialists import (
+    Specialist,
+    SpecialistsPredictor,
+    UNet,
+    save_specialist,
+    specialist_path,
+)
+from unibiomed.evaluate.run import answer_case
+from unibiomed.train.packing import normalise_batch
+from unibiomed.train.views import Viewer
+
+SIZE = (20, 30)
+SIDE = 64
+LIVER = Specialist("organs", "liver", SIDE, 100)
+TUMOR = Specialist("organs", "liver tumor", 32, 100)
+
+
+@pytest.fixture(scope="module")
+def net():
+    """Random, with weights that half precision holds."""
+    torch.manual_seed(0)
+    net = UNet().eval()
+    # an image's two halves on two sides of zero
+    net.out[1].bias.data.zero_()
+    return net.half().float()
+
+
+@pytest.fixture
+def folder(net, tmp_path):
+    save_specialist(net, LIVER, tmp_path / "nets")
+    save_specialist(net, TUMOR, tmp_path / "nets")
+    return tmp_path / "nets"
+
+
+def test_the_net_gives_a_logit_a_pixel(net):
+    with torch.inference_mode():
+        assert net(torch.zeros(2, 3, 64, 96)).shape == (2, 64, 96)
+        assert net(torch.zeros(1, 3, 33, 50)).shape == (1, 33, 50)
+
+
+def test_what_is_kept_of_a_net(net, folder):
+    path = specialist_path(folder, "organs", "liver tumor")
+    assert path.name == "organs__liver_tumor.safetensors"
+    assert json.loads(path.with_suffix(".json").read_text()) == {
+        "dataset": "organs",
+        "target": "liver tumor",
+        "size": 32,
+        "samples": 100,
+    }
+    kept, whole = load_file(path), net.state_dict()
+    assert kept.keys() == whole.keys()
+    assert all(kept[name].dtype == torch.float16 for name in kept if whole[name].is_floating_point())
+    assert all(torch.equal(kept[name].to(whole[name].dtype), whole[name]) for name in whole)
+    assert sorted(p.suffix for p in folder.iterdir()) == [".json", ".json", ".safetensors", ".safetensors"]
+
+
+def test_what_half_precision_cannot_hold_is_kept_whole(tmp_path):
+    torch.manual_seed(0)
+    net = UNet().eval()
+    name = next(name for name in net.state_dict() if name.endswith("running_var"))
+    net.state_dict()[name][:] = 1e6
+    kept = load_file(save_specialist(net, LIVER, tmp_path))
+    assert kept[name].dtype == torch.float32 and (kept[name] == 1e6).all()
+
+
+def test_the_same_masks_as_in_the_benchmark(net, folder, segment_case, toy_training):
+    predictor = make_predictor(f"specialists:{folder}", Context(toy_training, "cpu"))
+    assert predictor.name == "nets" and predictor.tasks == {"segment"} and predictor.note
+    found = answer_case(predictor, segment_case, segment_case.pixels())
+    assert [p.error for p in found] == [None] * 3
+    for about, prediction in zip((LIVER, TUMOR), found, strict=False):
+        view = Viewer(about.size).view(segment_case.record, random.Random(0), 0.0)
+        with torch.inference_mode():
+            logits = net(normalise_batch([torch.from_numpy(view.image).permute(2, 0, 1).float() / 255]))
+        logits = F.interpolate(logits[None], SIZE, mode="bilinear", align_corners=False)[0, 0].numpy()
+        mask = prediction.decode(SIZE)[0]
+        # the last digit of float32 may decide where a random net is undecided
+        sure = np.abs(logits) > 1e-5
+        assert sure.mean() > 0.9 and np.array_equal(mask[sure], (logits > 0)[sure])
+        assert mask.any() and not mask.all()
+        assert prediction.scores[0] == pytest.approx(1 / (1 + np.exp(-logits.max())), abs=1e-5)
+        assert prediction.labels == (about.target,)
+
+
+def test_targets_that_none_was_trained_for_are_absent(folder, segment_case, toy_cases):
+    predictor = SpecialistsPredictor(folder, "cpu")
+    foreign = answer_case(predictor, segment_case, segment_case.pixels())[2]
+    assert foreign.scores == (0.0,) and not foreign.decode(SIZE)[0].any()
+    # the liver of another data set is another target
+    elsewhere = replace(segment_case.record, dataset="quiz", key="quiz/x")
+    case = replace(segment_case, record=elsewhere)
+    assert [p.scores for p in answer_case(predictor, case, segment_case.pixels())] == [(0.0,)] * 3
+
+
+def test_nets_are_loaded_when_asked_for_and_few_are_kept(folder, segment_case, monkeypatch):
+    loaded = []
+    own = SpecialistsPredictor._load
+
+    def load(self, path):
+        loaded.append(path.stem)
+        return own(self, path)
+
+    monkeypatch.setattr(SpecialistsPredictor, "_load", load)
+    pixels = segment_case.pixels()
+    predictor = SpecialistsPredictor(folder, "cpu")
+    assert loaded == []
+    for _ in range(2):
+        predictor.predict(segment_case, pixels)
+    assert loaded == ["organs__liver", "organs__liver_tumor"]
+    loaded.clear()
+    monkeypatch.setattr(specialists, "KEPT", 1)
+    narrow = SpecialistsPredictor(folder, "cpu")
+    for _ in range(2):
+        narrow.predict(segment_case, pixels)
+    assert loaded == ["organs__liver", "organs__liver_tumor"] * 2
+
+
+def test_broken_weights_fail_where_they_are_asked_for(folder, segment_case):
+    path = specialist_path(folder, "organs", "liver")
+    # copies: what is read is mapped from the file, which is about to be broken
+    state = {name: tensor.clone() for name, tensor in load_file(path).items()}
+    for change in ("cut", "misfit", "lacking"):
+        if change == "cut":
+            path.write_bytes(path.read_bytes()[:5000])
+        elif change == "misfit":
+            save_file(state | {"out.1.bias": torch.zeros(7)}, path)
+        else:
+            save_file({k: v for k, v in state.items() if k != "out.1.bias"}, path)
+        found = answer_case(SpecialistsPredictor(folder, "cpu"), segment_case, segment_case.pixels())
+        assert all(p.error and "organs__liver.safetensors" in p.error for p in found)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        [],
+        {},
+        {"dataset": "organs", "target": "liver", "size": 64},
+        {"dataset": "organs", "target": 3, "size": 64, "samples": 1},
+        {"dataset": "organs", "target": "liver", "size": "64", "samples": 1},
+        {"dataset": "organs", "target": "liver", "size": True, "samples": 1},
+        {"dataset": "organs", "target": "liver", "size": 10**6, "samples": 1},
+        {"dataset": "organs", "target": "liver", "size": 0, "samples": 1},
+    ],
+)
+def test_broken_descriptions_are_named(tmp_path, one_line, values):
+    (tmp_path / "organs__liver.json").write_text(json.dumps(values))
+    (tmp_path / "organs__liver.safetensors").write_bytes(b"")
+    with pytest.raises(ModelError, match=r"organs__liver.json") as caught:
+        SpecialistsPredictor(tmp_path, "cpu")
+    one_line(caught.value)
+
+
+def test_folders_that_are_not_whole(tmp_path, one_line):
+    for nothing in (tmp_path / "nowhere", tmp_path):
+        with pytest.raises(InputError, match="holds no U-Nets"):
+            SpecialistsPredictor(nothing, "cpu")
+    for name in ("liver", "copy"):
+        (tmp_path / f"organs__{name}.json").write_text(json.dumps(asdict(LIVER)))
+    (tmp_path / "organs__liver.safetensors").write_bytes(b"")
+    with pytest.raises(ModelError, match=r"has organs__copy.json, but no organs__copy.safetensors"):
+        SpecialistsPredictor(tmp_path, "cpu")
+    (tmp_path / "organs__copy.safetensors").write_bytes(b"")
+    with pytest.raises(ModelError, match="are for one target") as caught:
+        SpecialistsPredictor(tmp_path, "cpu")
+    one_line(caught.value)
+
+
+def test_a_folder_that_cannot_be_written(net, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError):
+        save_specialist(net, LIVER, tmp_path / "file")
