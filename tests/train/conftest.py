@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from unibiomed.data import Record, load_records
 from unibiomed.model.modeling import UniBiomedModel
 from unibiomed.model.processing import UniBiomedProcessor
-from unibiomed.train import trainer
+from unibiomed.train import loop, trainer
 from unibiomed.train.heads import AuxiliaryHeads
 from unibiomed.train.log import Log
 from unibiomed.train.mixture import Mixture
@@ -240,6 +240,22 @@ class Kit:
 def no_plot(monkeypatch: pytest.MonkeyPatch) -> None:
     """No picture at the end of a training, for tests of other things: it takes as long as the steps."""
     monkeypatch.setattr(trainer, "plot_log", lambda *_: None)
+
+
+@pytest.fixture
+def plain_descent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Adam divides a gradient by its own size: rounding of one that is almost 0 becomes a whole step.
+
+    A plain step shows the gradients as they are, their scale included.
+    """
+    real = loop.make_optimizer
+
+    def plain(*arguments: Any) -> torch.optim.Optimizer:
+        groups = real(*arguments).param_groups
+        kept = ("params", "weight_decay")
+        return torch.optim.SGD([{k: g[k] for k in kept} | {"peak": 10 * g["peak"], "lr": 0.0} for g in groups])
+
+    monkeypatch.setattr(loop, "make_optimizer", plain)
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ import torch
 
 from unibiomed.data.records import QuestionAnswer, Record
 from unibiomed.images.modality import MODALITIES
-from unibiomed.train.augment import augment
+from unibiomed.train.augment import _colour_matrix, augment
 
 SIDE = 96
 RECORD = Record(
@@ -166,3 +166,43 @@ def test_only_pictures_without_a_frame_of_reference_are_seen_closer() -> None:
         areas[modality] = sorted(float(view.sum()) / 400 for view in views)
     assert areas["CT"][0] > 0.4 and areas["CT"][-1] < 2.5
     assert areas["pathology"][0] < 0.2 and areas["pathology"][-1] > 2.5
+
+
+# ---------------------------------------------------------------- colours
+
+
+def test_a_colour_matrix_turns_and_stretches_about_grey() -> None:
+    grey = torch.full((3, 3), 1 / 3)
+    saturations, gains = [], []
+    for seed in range(400):
+        matrix = _colour_matrix(random.Random(seed), 1.0)
+        own = matrix.sum(1)  # what white becomes
+        assert bool((own > 0).all())
+        gains += own.log2().tolist()
+        matrix = matrix / own[:, None]
+        # without the channels' weights the mean of the channels stays, whatever the colour
+        torch.testing.assert_close(matrix.sum(0), torch.ones(3))
+        # and what is left beside grey is one length in all directions: a turn, stretched
+        squared = (matrix - grey).T @ (matrix - grey)
+        saturation = float(squared.trace() / 2)
+        torch.testing.assert_close(squared, saturation * (torch.eye(3) - grey), atol=1e-5, rtol=1e-4)
+        saturations.append(saturation**0.5)
+    assert 20 < sum(s < 1e-3 for s in saturations) < 60  # some pictures have no colour at all
+    assert min(s for s in saturations if s > 1e-3) < 0.6 and max(saturations) > 1.5
+    assert np.mean(gains) == pytest.approx(0, abs=0.02) and np.std(gains) == pytest.approx(0.15, abs=0.02)
+
+
+def test_a_colour_matrix_of_no_strength_changes_nothing() -> None:
+    for seed in range(20):
+        torch.testing.assert_close(_colour_matrix(random.Random(seed), 0.0), torch.eye(3))
+
+
+@pytest.mark.parametrize("modality", ["CT", "ultrasound", "fundus", "endoscopy", "dermoscopy"])
+def test_only_what_has_colours_is_recoloured(modality: str) -> None:
+    pixels = np.full((SIDE, SIDE, 3), 128, np.uint8)
+    tinted = 0
+    for seed in range(200):
+        image, _ = augment(replace(RECORD, modality=modality), pixels, {}, random.Random(seed))
+        middle = image[:, SIDE // 2 - 20 : SIDE // 2 + 20, SIDE // 2 - 20 : SIDE // 2 + 20].flatten(1).mean(1)
+        tinted += float(middle.max() - middle.min()) > 0.005  # more than noise
+    assert tinted == 0 if modality in ("CT", "ultrasound") else 90 < tinted < 150

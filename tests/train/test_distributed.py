@@ -5,11 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import socket
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -19,96 +16,13 @@ from torch import multiprocessing
 
 from unibiomed.data.build import build_shards
 from unibiomed.errors import DataError
-from unibiomed.model.processing import UniBiomedProcessor
-from unibiomed.train import trainer
 from unibiomed.train.recipe import LoraRecipe, ModelRecipe, Recipe
-from unibiomed.train.start import make_model
 from unibiomed.train.trainer import train
 
-from .conftest import (
-    STEPS,
-    TINY,
-    different,
-    interrupt_at,
-    joint_recipe,
-    log_rows,
-    logged,
-    losses,
-    state_of,
-    tiny_recipe,
-    weights,
-)  # fmt: skip
+from .conftest import STEPS, different, joint_recipe, logged, losses, state_of, tiny_recipe, weights
+from .several import in_processes, new_weights, parts, run, same_numbers, stopped
 
 pytestmark = pytest.mark.usefixtures("no_plot")
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
-
-
-def work(rank: int, world: int, port: int, job: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
-    os.environ |= {
-        "RANK": str(rank),
-        "LOCAL_RANK": str(rank),
-        "WORLD_SIZE": str(world),
-        "LOCAL_WORLD_SIZE": str(world),
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-    }
-    job(*arguments)
-
-
-def in_processes(job: Callable[..., Any], *arguments: Any, world: int = 2) -> None:
-    """What ``torchrun`` does, but forked: importing everything anew would take longer than the training."""
-    multiprocessing.start_processes(work, args=(world, free_port(), job, arguments), nprocs=world, start_method="fork")
-
-
-def run(recipe: Recipe, data: Path, out: Path) -> None:
-    train(recipe, data, out, progress=False)
-
-
-def parts(out: Path) -> list[dict[str, float]]:
-    """Losses by name of each step."""
-    return [{n: float(v) for n, v in (p.split("=") for p in row["parts"].split())} for row in log_rows(out)]
-
-
-@pytest.fixture
-def plain_descent(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Adam divides a gradient by its own size: rounding of one that is almost 0 becomes a whole step.
-
-    A plain step shows the gradients as they are, their scale included.
-    """
-    real = trainer.make_optimizer
-
-    def plain(*arguments: Any) -> torch.optim.Optimizer:
-        groups = real(*arguments).param_groups
-        return torch.optim.SGD([{"params": g["params"], "peak": 10 * g["peak"], "lr": 0.0} for g in groups])
-
-    monkeypatch.setattr(trainer, "make_optimizer", plain)
-
-
-def same_numbers(one: Path, other: Path) -> None:
-    """Losses within 1e-5 of their size, or the last digit of the log; all changes of weights within 1e-4 of theirs."""
-    assert logged(one) == logged(other)
-    totals = [[float(loss) for loss, _ in losses(out)] for out in (one, other)]
-    assert totals[1] == pytest.approx(totals[0], rel=1e-5, abs=1.1e-5)
-    for mine, theirs in zip(parts(one), parts(other), strict=True):
-        assert mine.keys() == theirs.keys()
-        assert theirs == pytest.approx(mine, rel=1e-5, abs=1.1e-4)
-    start = new_weights(one)
-    mine, theirs = weights(one), weights(other)
-    names = [name for name in mine if name.startswith("m.")]
-    error = sum(float((mine[name] - theirs[name]).double().square().sum()) for name in names)
-    change = sum(float((mine[name] - start[name[2:]]).double().square().sum()) for name in names)
-    assert change > 1e-5 and (error / change) ** 0.5 < 1e-4
-
-
-def new_weights(out: Path) -> dict[str, torch.Tensor]:
-    """Of the new model that a run began with."""
-    torch.manual_seed(tiny_recipe().seed)
-    return make_model(TINY, UniBiomedProcessor.from_pretrained(out / "processor")).state_dict()
 
 
 def test_two_processes_are_one(plain_descent: None, data_root: Path, tmp_path: Path) -> None:
@@ -152,16 +66,6 @@ def test_adapters_and_average(data_root: Path, tmp_path: Path) -> None:
 # ---------------------------------------------------------------- interruptions
 
 
-def stopped(recipe: Recipe, data: Path, out: Path, stage: str, step: int) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        interrupt_at(patch, stage, step)
-        # the other process goes on until it waits for this one, which has gone
-        try:
-            run(recipe, data, out)
-        except KeyboardInterrupt:
-            os._exit(7)
-
-
 def test_resumed_in_two_processes_and_in_one(data_root: Path, tmp_path: Path) -> None:
     recipe = joint_recipe()
     in_processes(run, recipe, data_root, tmp_path / "whole")
@@ -202,9 +106,9 @@ def refused(recipe: Recipe, data: Path, out: Path, words: str, *, told: bool = T
     assert "\n" not in str(caught.value)
 
 
-def test_weights_that_are_divided(data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Accelerator, "distributed_type", DistributedType.FSDP)
-    refused(joint_recipe(), data_root, tmp_path, "FSDP is not supported: each process needs all weights")
+def test_ways_that_are_refused(data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Accelerator, "distributed_type", DistributedType.DEEPSPEED)
+    refused(joint_recipe(), data_root, tmp_path, "DEEPSPEED is not supported: use FSDP")
 
 
 def test_a_batch_that_cannot_be_divided(data_root: Path, tmp_path: Path) -> None:

@@ -9,6 +9,8 @@ import pytest
 import torch
 
 from unibiomed.train.losses import (
+    BCE_WEIGHT,
+    DICE_WEIGHT,
     mask_losses,
     sample_points,
     score_losses,
@@ -16,6 +18,7 @@ from unibiomed.train.losses import (
     soft_iou,
     uncertain_points,
 )
+from unibiomed.train.recipe import StageRecipe
 
 
 def plain_losses(logits: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -112,6 +115,23 @@ def test_segmentation_loss_weighs_two_and_a_half(points: int, monkeypatch: pytes
     )
     loss = segmentation_loss(torch.randn(3, 8, 8), torch.zeros(3, 32, 32), points=points)
     assert torch.equal(loss, torch.full((3,), 2.0 * 1 + 0.5 * 10))
+
+
+@pytest.mark.parametrize("points", [0, 40])
+def test_other_weights_of_the_segmentation_loss(points: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits, truth = torch.randn(3, 8, 8, generator=generator), torch.rand(3, 32, 32, generator=generator)
+
+    def loss(*weights: float) -> torch.Tensor:
+        return segmentation_loss(logits, truth, points=points, seeds=[5, 6, 7], weights=weights)
+
+    bce, dice = loss(1.0, 0.0), loss(0.0, 1.0)
+    assert (bce > 0.5).all() and (dice > 0.1).all() and not torch.allclose(bce, dice)
+    torch.testing.assert_close(loss(3.0, 7.0), 3 * bce + 7 * dice)
+    # those of the paper where none are given, in a recipe too
+    torch.testing.assert_close(segmentation_loss(logits, truth, points=points, seeds=[5, 6, 7]), 2 * bce + 0.5 * dice)
+    recipe = StageRecipe("any", "joint", 1)
+    assert (recipe.bce_weight, recipe.dice_weight) == (BCE_WEIGHT, DICE_WEIGHT) == (2.0, 0.5)
 
 
 def test_segmentation_loss_on_every_pixel() -> None:

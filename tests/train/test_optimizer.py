@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 from unibiomed.errors import DataError
+from unibiomed.train.loop import sample_random
 from unibiomed.train.optimizer import MovingAverage, make_optimizer, part_of, parts_of, rate_factor
 from unibiomed.train.recipe import PARTS, LoraRecipe
-from unibiomed.train.trainer import sample_random
 
 from .conftest import Kit, stage_recipe, tiny_recipe
 

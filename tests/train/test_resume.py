@@ -9,11 +9,15 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from accelerate import Accelerator
 
 from unibiomed.data.build import build_shards
 from unibiomed.errors import DataError
@@ -145,6 +149,26 @@ def test_more_that_must_be_resumed(
     stopped(recipe, data_root, tmp_path / "stopped", monkeypatch, *places)
     assert different(tmp_path / "whole", tmp_path / "stopped") == []
     assert losses(tmp_path / "whole") == losses(tmp_path / "stopped")
+
+
+def test_the_scale_of_float16(data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It grows after two good steps, whether or not they are of one process. (A CPU trains float32 with it.)"""
+    real = trainer.open_accelerator
+
+    @contextmanager
+    def scaling(recipe: Recipe, out: Path) -> Iterator[Accelerator]:
+        with real(recipe, out) as accelerator:
+            accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=8.0, growth_interval=2)
+            yield accelerator
+
+    monkeypatch.setattr(trainer, "open_accelerator", scaling)
+    for stop, scale in ((1, 8.0), (2, 16.0), (3, 16.0)):
+        with monkeypatch.context() as patch:
+            interrupt_at(patch, "joint", stop)
+            with pytest.raises(KeyboardInterrupt):
+                train(joint_recipe({"steps": 4}), data_root, tmp_path, progress=False)
+        state = state_of(tmp_path)
+        assert (state["step"], state["scaler"]["scale"], state["scaler"]["_growth_tracker"]) == (stop, scale, stop % 2)
 
 
 @SLOW

@@ -336,6 +336,28 @@ def test_weights_of_losses(kit: Kit) -> None:
     assert set(plain) == {"text", "mask"}
 
 
+@pytest.mark.parametrize("kind", ["encoder", "joint"])
+def test_weights_of_cross_entropy_and_dice(kit: Kit, kind: str) -> None:
+    """They weigh every loss of a mask, and no other."""
+    quiet: dict[str, object] = {"presence_weight": 0.0, "quality_weight": 0.0}
+    more = {"prompted": 1} if kind == "joint" else {}
+
+    def losses(**weights: float) -> dict[str, float]:
+        stage = kit.stage(kind, batch=3, **(quiet | more | weights))
+        found = stage.losses(stage.batch(random.Random(2)))
+        return {name: float(value.detach()) for name, value in found.items()}
+
+    bce, dice = losses(bce_weight=1.0, dice_weight=0.0), losses(bce_weight=0.0, dice_weight=1.0)
+    both = losses(bce_weight=3.0, dice_weight=7.0)
+    of_masks = {"mask", "dense", "prompted"} if kind == "joint" else {"mask", "dense"}
+    assert of_masks | {"label"} <= both.keys()
+    for name, value in both.items():
+        if name in of_masks:
+            assert value == pytest.approx(3 * bce[name] + 7 * dice[name], rel=1e-5) and dice[name] > 0 < bce[name]
+        else:
+            assert value == pytest.approx(bce[name], rel=1e-6)
+
+
 def test_batches_without_masks(kit: Kit) -> None:
     stage = kit.stage("joint", tasks={"ask": 1.0, **dict.fromkeys(["segment", "recognize", "report"], 0.0)})
     stage.recipe.tasks.update(classify=0.0, describe=0.0)

@@ -23,7 +23,8 @@ from unibiomed.train.recipe import LoraRecipe, ModelRecipe, Recipe
 from unibiomed.train.stages import JointStage
 from unibiomed.train.trainer import train
 
-from .conftest import TINY, joint_recipe, log_rows, logged, losses, stage_recipe, state_of, tiny_recipe
+from .conftest import TINY, joint_recipe, log_rows, logged, losses, stage_recipe, state_of, tiny_recipe, weights
+from .several import in_processes, run, run_divided
 
 pytestmark = pytest.mark.usefixtures("no_plot")
 
@@ -137,6 +138,23 @@ def test_the_published_kind_of_stage(
         moved = {parts_of(n)[0] for n, p in before.named_parameters() if not torch.equal(p.half().float(), theirs[n])}
     # the adapters are merged into the layers; vision tower, SAM2's encoder and score heads stay as they are
     assert moved == {"layers", "embeddings", "projector", "head", "decoder"}
+
+
+@pytest.mark.slow
+def test_the_published_kind_of_model_divided(official: Path, data_root: Path, tmp_path: Path) -> None:
+    """The layers of its vision tower are units of their own; masks of points, and no scores that are taught."""
+    rates = {name: 1e-3 for name in ("lora", "vision", "projector", "head", "decoder")}
+    quiet = {name: 0.0 for name in ("dense_weight", "presence_weight", "quality_weight", "label_weight")}
+    more: dict[str, object] = {"steps": 1, "lora": replace(LORA, dropout=0.0), "learning_rates": rates, "augment": 0.0}
+    recipe = from_start(official, more | {"points": 200, "gradient_checkpointing": True} | quiet)
+    in_processes(run_divided, recipe, data_root, tmp_path / "two")
+    run(recipe, data_root, tmp_path / "one")
+    assert total(losses(tmp_path / "two")) == pytest.approx(total(losses(tmp_path / "one")), rel=1e-4)
+    one, two = ({k: v for k, v in weights(tmp_path / name).items() if k[0] == "m"} for name in ("one", "two"))
+    assert any("vision_tower.encoder.layer" in name for name in one)
+    # a first step of AdamW is as long as its rate, but where a gradient is almost 0 its sign is rounding
+    close = sum(int((one[name] - two[name]).abs().lt(1e-5).sum()) for name in one)
+    assert close > 0.999 * sum(tensor.numel() for tensor in one.values())
 
 
 # ---------------------------------------------------------------- the same, computed in another way

@@ -194,6 +194,20 @@ def test_no_limit_on_the_gradient(data_root: Path, tmp_path: Path, no_plot: None
     assert different(tmp_path / "none", tmp_path / "large") == []
 
 
+def test_numbers_too_small_to_matter_are_0(tmp_path: Path) -> None:
+    """A CPU takes long over them; nothing that fails later changes it."""
+    if not torch.set_flush_denormal(False):
+        pytest.skip("this CPU cannot")
+    small = torch.full((4,), 1e-30)
+    try:
+        assert bool((small * 1e-10).any())
+        with pytest.raises(DataError):
+            train(tiny_recipe(), tmp_path, tmp_path / "run", progress=False)
+        assert not bool((small * 1e-10).any())
+    finally:
+        torch.set_flush_denormal(False)
+
+
 # ---------------------------------------------------------------- the end of a run
 
 

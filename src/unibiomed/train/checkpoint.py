@@ -14,9 +14,12 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
+from torch.distributed.tensor import DTensor
 
 from unibiomed.data import index as files
 from unibiomed.errors import DataError
+
+from .divided import like, whole
 
 
 @contextmanager
@@ -42,10 +45,36 @@ def _tensors(module: nn.Module) -> dict[str, torch.Tensor]:
     return dict(module.named_parameters()) | {k: v for k, v in module.named_buffers() if k in kept}
 
 
+def _moments(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    return {
+        f"{index}.{key}": value if isinstance(value, torch.Tensor) else torch.tensor(value)
+        for index, values in optimizer.state_dict()["state"].items()
+        for key, value in values.items()
+    }
+
+
+def _gathered(tensors: dict[str, torch.Tensor], write: bool) -> dict[str, torch.Tensor]:
+    """Whole tensors; nothing in a process that does not write, but it takes part."""
+    kept = {}
+    for name, tensor in tensors.items():
+        full = whole(tensor.detach())
+        if write:
+            # gathered one at a time: the device may not have room for all
+            kept[name] = full.cpu() if isinstance(tensor, DTensor) else full.contiguous()
+    return kept
+
+
 def save_checkpoint(
-    folder: Path, modules: dict[str, nn.Module], optimizer: torch.optim.Optimizer | None, state: dict[str, Any]
+    folder: Path,
+    modules: dict[str, nn.Module],
+    optimizer: torch.optim.Optimizer | None,
+    state: dict[str, Any],
+    *,
+    write: bool = True,
 ) -> None:
     """Write modules, the optimizer's moments and `state` (JSON) into `folder`, whole or not at all.
+
+    Where weights are divided among processes all must call it, and `write` says which of them writes.
 
     Raises
     ------
@@ -54,18 +83,19 @@ def save_checkpoint(
     """
     fresh, old = folder.with_name(folder.name + ".new"), folder.with_name(folder.name + ".old")
     with writing(folder):
-        shutil.rmtree(fresh, ignore_errors=True)
-        fresh.mkdir(parents=True)
+        if write:
+            shutil.rmtree(fresh, ignore_errors=True)
+            fresh.mkdir(parents=True)
         for name, module in modules.items():
-            tensors = {k: v.detach().contiguous().clone() for k, v in _tensors(module).items()}
-            save_file(tensors, fresh / f"{name}.safetensors")
+            tensors = _gathered(_tensors(module), write)
+            if write:
+                save_file({key: tensor.clone() for key, tensor in tensors.items()}, fresh / f"{name}.safetensors")
         if optimizer is not None:
-            moments = {
-                f"{index}.{key}": value.contiguous() if isinstance(value, torch.Tensor) else torch.tensor(value)
-                for index, values in optimizer.state_dict()["state"].items()
-                for key, value in values.items()
-            }
-            save_file(moments, fresh / "optimizer.safetensors")
+            moments = _gathered(_moments(optimizer), write)
+            if write:
+                save_file(moments, fresh / "optimizer.safetensors")
+        if not write:
+            return
         (fresh / "state.json").write_text(json.dumps(state))
         if folder.exists():
             # only now: without `folder`, what lies in `old` is the one whole checkpoint
@@ -110,12 +140,10 @@ def load_modules(folder: Path, modules: dict[str, nn.Module]) -> None:
         tensors, own = _read(folder / f"{name}.safetensors"), _tensors(module)
         for key in sorted(tensors.keys() | own.keys()):
             if key not in own or key not in tensors or own[key].shape != tensors[key].shape:
-                raise DataError(
-                    f"checkpoint '{folder}' was made by another recipe ({name}.{key}): choose another --out"
-                )
+                raise _foreign(folder, f"{name}.{key}")
         with torch.no_grad():
             for key, tensor in tensors.items():
-                own[key].copy_(tensor)
+                own[key].copy_(like(tensor, own[key]))
 
 
 def load_optimizer(folder: Path, optimizer: torch.optim.Optimizer) -> None:
@@ -127,9 +155,15 @@ def load_optimizer(folder: Path, optimizer: torch.optim.Optimizer) -> None:
         If the checkpoint is broken.
     """
     moments: dict[int, dict[str, torch.Tensor]] = {}
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
     for key, tensor in _read(folder / "optimizer.safetensors").items():
         index, name = key.split(".", 1)
-        moments.setdefault(int(index), {})[name] = tensor
+        if int(index) >= len(parameters):
+            raise _foreign(folder, f"optimizer.{key}")
+        parameter = parameters[int(index)]
+        # not the number of steps
+        moment = like(tensor, parameter) if tensor.shape == parameter.shape else tensor
+        moments.setdefault(int(index), {})[name] = moment
     optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
@@ -138,6 +172,10 @@ def _read(path: Path) -> dict[str, torch.Tensor]:
         return load_file(path)
     except (OSError, SafetensorError) as error:
         raise _broken(path) from error
+
+
+def _foreign(folder: Path, what: str) -> DataError:
+    return DataError(f"checkpoint '{folder}' was made by another recipe ({what}): choose another --out")
 
 
 def _broken(path: Path) -> DataError:

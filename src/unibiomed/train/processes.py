@@ -17,8 +17,8 @@ from .log import find_trackers
 from .recipe import Recipe
 
 PRECISIONS = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}
-DIVIDED = (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM)
-"""Ways that divide the weights among processes: checkpoints, held-out scores and export need them whole."""
+REFUSED = (DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM)
+"""Ways that divide the weights among processes as only they know; `unibiomed.train.divided` does what FSDP does."""
 
 
 @contextmanager
@@ -48,10 +48,8 @@ def open_accelerator(recipe: Recipe, out: Path) -> Iterator[Accelerator]:
         try:
             if recipe.precision != "float32" and not accelerator.native_amp:
                 raise DataError(f"precision {recipe.precision} needs a GPU: choose float32 or bfloat16")
-            if accelerator.distributed_type in DIVIDED:
-                raise DataError(
-                    f"{accelerator.distributed_type.value} is not supported: each process needs all weights"
-                )
+            if accelerator.distributed_type in REFUSED:
+                raise DataError(f"{accelerator.distributed_type.value} is not supported: use FSDP")
             yield accelerator
         finally:
             accelerator.end_training()
