@@ -117,7 +117,7 @@ def main() -> None:
     parser.add_argument(
         "--size", type=int, default=0, help="side of the input (default: that of the recipe's last stage)"
     )
-    parser.add_argument("--limit", type=int, default=100, help="test images a data set, as in benchmarks/quality.py")
+    parser.add_argument("--limit", type=int, default=100, help="test images a data set")
     parser.add_argument("--seed", type=int, default=42)
     parser.add_argument("--only", nargs="*", help="targets (default: all)")
     parser.add_argument("--out", type=Path, default=Path("runs/specialists"))

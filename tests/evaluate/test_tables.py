@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+from unibiomed.evaluate.score import Row
+from unibiomed.evaluate.summary import summarise
+from unibiomed.evaluate.tables import Sheet, make_sheets, number, write_tables
+
+
+def results(**more) -> dict:
+    rows = []
+    for i in range(3):
+        row = Row(f"set/{i}#segment/liver", "segment", "set", "CT", f"set/{i}", i, "liver", "own", there=True)
+        row.shared, row.predicted, row.true, row.found = 5 + i, 10, 10, True
+        rows.append(row)
+    rows.append(Row("set/9#segment/liver", "segment", "set", "CT", "set/9", 9, "liver", "own", there=True))
+    rows[-1].failure = "RuntimeError: 100 % of a_memory | gone"
+    table = {"note": "", "floor": False, "unknown_predictions": ["set/x.json"], **summarise(rows)}
+    return {"suite": "toy", "models": {"mine": table, "empty": table | {"floor": True}}, "comparisons": [], **more}
+
+
+def by_name(found: dict) -> dict[str, Sheet]:
+    return {sheet.name: sheet for sheet in make_sheets(found)}
+
+
+def test_cells():
+    assert number({"value": 0.25, "low": 0.1, "high": 0.5}) == "0.250 (0.100–0.500)"
+    assert number({"value": 0.25, "low": 0.1, "high": 0.5}, percent=True) == "25.0% (10.0–50.0)"
+    assert number({"value": 0.25, "low": None, "high": None}) == "0.250"
+    assert number({"value": None}) == number(None) == "–"
+
+
+def test_failures_pull_the_mean_down_and_are_listed():
+    sheets = by_name(results())
+    row = sheets["segmentation"].rows[0]
+    assert row[0] == "mine" and row[1].startswith("0.450 (")
+    assert ["mine", "segment: RuntimeError: 100 % of a_memory | gone", "1"] in sheets["failures"].rows
+    assert ["mine", "prediction of an unknown sample: set/x.json", "1"] in sheets["failures"].rows
+    assert [row[0] for row in sheets["overview"].rows] == ["mine", "empty"]
+    # nothing of tasks that nobody was asked
+    assert not {"recognize", "ask", "describe", "pairs", "comparisons"} & sheets.keys()
+
+
+def test_signs_of_the_languages_are_escaped():
+    sheet = by_name(results())["failures"]
+    assert "a_memory \\| gone" in sheet.markdown()
+    assert r"100 \% of a\_memory | gone" in sheet.latex()
+    assert sheet.latex().count("&") == (len(sheet.columns) - 1) * (1 + len(sheet.rows))
+
+
+def test_comparisons():
+    row = {"a": "x", "b": "y", "measure": "Dice", "count": 9, "difference": 0.1, "effect": None}
+    found = results(comparisons=[row | {"p_t": 0.00001, "p_wilcoxon": 0.02, "p_adjusted": 0.04}])
+    assert by_name(found)["comparisons"].rows == [
+        ["x – y", "Dice", "9", "+0.100", "–", "<0.0001", "0.0200", "0.0400"],
+    ]
+
+
+def test_files(tmp_path):
+    write_tables(results(), tmp_path / "tables")
+    whole = (tmp_path / "tables" / "tables.md").read_text()
+    for sheet in make_sheets(results()):
+        assert sheet.markdown() in whole
+        assert (tmp_path / "tables" / f"{sheet.name}.tex").read_text() == sheet.latex()
