@@ -1,0 +1,193 @@
+"""All figures that the results have something for."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from unibiomed.images.modality import MODALITIES
+
+from .bars import bar_rows, plot_bars
+from .boxes import BOX_NOTE, plot_boxes, plot_pooled
+from .confusion import confusion, confusion_size, plot_confusion
+from .gather import Answers, gather, p_values, stars
+from .radar import FEWEST_SPOKES, plot_radar, radar_height
+from .style import KINDS, Look, beside, file_name, make_looks, sheet, words
+from .trust import plot_changes, plot_trust
+
+__all__ = ["draw_figures"]
+
+RADARS = (
+    ("radar_dice_targets", ("segment", "strict", "targets"), "dice", "Dice by target"),
+    ("radar_dice_datasets", ("segment", "strict", "datasets"), "dice", "Dice by data set"),
+    ("radar_recognition", ("recognize", "strict", "labels"), "accuracy", "Accuracy of recognition by label"),
+    (
+        "radar_classification",
+        ("classify", "strict", "labels"),
+        "accuracy",
+        "Accuracy of region classification by label",
+    ),
+)
+
+
+def draw_figures(
+    results: Mapping[str, Any],
+    scores: Mapping[str, Path],
+    folder: Path,
+    *,
+    external: Collection[str] = (),
+) -> list[Path]:
+    """Draw every figure that there are results for.
+
+    Parameters
+    ----------
+    results : mapping
+        As ``results.json``.
+    scores : mapping of str to Path
+        Model to the file of its rows; a model without one is missing from the figures that need rows.
+    folder : Path
+        Made if need be.
+    external : collection of str
+        Data sets that are kept for testing alone.
+
+    Returns
+    -------
+    list of Path
+        An SVG and a PNG file of each figure, in the order in which they are to be read.
+
+    Raises
+    ------
+    DataError
+        Rows cannot be read.
+    InputError
+        matplotlib is not installed.
+    OutputError
+        A file cannot be written.
+    """
+    looks = make_looks(results["models"])
+    answers = {name: gather(scores[name]) for name in looks if name in scores}
+    names: list[str] = []
+    drawing = _Drawing(results["models"], looks, answers, folder, frozenset(external))
+    for make in (drawing.modalities, drawing.radars, drawing.boxes, drawing.trust, drawing.changes, drawing.confusions):
+        names += make()
+    return [beside(folder / name, kind) for name in names for kind in KINDS]
+
+
+def _get(table: Any, *keys: str) -> Mapping[str, Any]:
+    for key in keys:
+        table = table.get(key) or {}
+    return table
+
+
+class _Drawing:
+    """What the figures share; each method draws and gives the names of what it drew."""
+
+    def __init__(
+        self,
+        models: Mapping[str, Any],
+        looks: Mapping[str, Look],
+        answers: Mapping[str, Answers],
+        folder: Path,
+        external: frozenset[str],
+    ) -> None:
+        self.models, self.looks, self.answers, self.folder, self.external = models, looks, answers, folder, external
+
+    def _stars_note(self, drawn: Mapping[tuple[str, str], str]) -> str:
+        if not drawn:
+            return ""
+        first = next(iter(self.looks.values())).label
+        return f"* p < 0.05, ** p < 0.01, *** p < 0.001 against {first}: paired t-test by subject, two-sided, Holm."
+
+    def modalities(self) -> Iterator[str]:
+        tables = {name: _get(self.models[name], "segment", "strict", "modalities") for name in self.looks}
+        looks = {name: look for name, look in self.looks.items() if tables[name]}
+        found = {group for table in tables.values() for group in table}
+        groups = [name for name in MODALITIES if name in found] + sorted(found - set(MODALITIES))
+        if not groups:
+            return
+        values = {(name, group): cell["dice"] for name, table in tables.items() for group, cell in table.items()}
+        tests = p_values(self.answers, lambda one: one.modality)
+        signs = {key: stars(p) for key, p in tests.items() if stars(p)}
+        note = f"Mean over targets; whiskers: 95 % interval by subject; n: images. {self._stars_note(signs)}"
+        height = 0.9 + 1.75 * len(bar_rows(groups, len(looks)))
+        with sheet(self.folder / "dice_by_modality", height) as figure:
+            plot_bars(figure, looks, groups, values, signs, title="Dice by modality", label="Dice", note=note)
+        yield "dice_by_modality"
+
+    def radars(self) -> Iterator[str]:
+        for file, path, key, title in RADARS:
+            tables = {name: _get(self.models[name], *path) for name in self.looks}
+            looks = {name: look for name, look in self.looks.items() if tables[name]}
+            values = {(n, spoke): cell[key]["value"] for n, table in tables.items() for spoke, cell in table.items()}
+            spokes = sorted({spoke for (_, spoke), value in values.items() if value is not None})
+            if len(spokes) < FEWEST_SPOKES:
+                continue
+            with sheet(self.folder / file, radar_height(spokes)) as figure:
+                plot_radar(figure, looks, spokes, values, title=title)
+            yield file
+
+    def boxes(self) -> Iterator[str]:
+        values: dict[tuple[str, str], list[float]] = defaultdict(list)
+        for name, found in self.answers.items():
+            for one in found.scored:
+                values[name, one.dataset].append(one.dice)
+        if not values:
+            return
+        looks = {name: look for name, look in self.looks.items() if name in {key[0] for key in values}}
+        datasets = sorted({dataset for _, dataset in values})
+        sides: dict[str, dict[str, list[float]]] = {}
+        for (name, dataset), part in values.items():
+            sides.setdefault(self._side(dataset), {}).setdefault(name, []).extend(part)
+        tests = p_values(self.answers, lambda one: self._side(one.dataset))
+        signs = {key: stars(p) for key, p in tests.items() if stars(p)}
+        note = f"{BOX_NOTE} n: images. {self._stars_note(signs)}"
+        ordered: dict[str, dict[str, list[float]]] = {
+            side: sides[side] for side in ("Internal", "External", "All") if side in sides
+        }
+        with sheet(self.folder / "boxes", 3.2) as figure:
+            plot_pooled(figure, looks, ordered, signs, title="Dice of single images", note=note)
+        yield "boxes"
+        height = 0.9 + 1.9 * len(bar_rows(datasets, len(looks)))
+        with sheet(self.folder / "boxes_by_dataset", height) as figure:
+            title = "Dice of single images by data set"
+            plot_boxes(figure, looks, datasets, values, self.external, title=title, note=f"{BOX_NOTE} n: images.")
+        yield "boxes_by_dataset"
+
+    def _side(self, dataset: str) -> str:
+        if not self.external:
+            return "All"
+        return "External" if dataset in self.external else "Internal"
+
+    def trust(self) -> Iterator[str]:
+        judged = {
+            name: (found.presence, found.overlap, found.sure) for name, found in self.answers.items() if found.sure
+        }
+        if not judged:
+            return
+        with sheet(self.folder / "scores", 3.3 + 0.11 * len(judged)) as figure:
+            plot_trust(figure, self.looks, judged)
+        yield "scores"
+
+    def changes(self) -> Iterator[str]:
+        tables = {name: _get(self.models[name], "robustness") for name in self.looks}
+        tables = {name: table for name, table in tables.items() if table}
+        tables = {name: table for name, table in tables.items() if not self.looks[name].floor} or tables
+        if not tables:
+            return
+        with sheet(self.folder / "robustness", 0.9 + 1.8 * -(-len(tables) // 3)) as figure:
+            plot_changes(figure, self.looks, tables)
+        yield "robustness"
+
+    def confusions(self) -> Iterator[str]:
+        for name, found in self.answers.items():
+            if not found.named or self.looks[name].floor:
+                continue
+            matrix, rows, columns = confusion(found.named)
+            height, width = confusion_size(len(rows), len(columns))
+            file = f"confusion_{file_name(name)}"
+            with sheet(self.folder / file, height, width=width) as figure:
+                title = f"Recognition, {words(name, 40)}"
+                plot_confusion(figure, matrix, rows, columns, title=title)
+            yield file

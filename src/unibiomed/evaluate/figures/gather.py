@@ -1,0 +1,149 @@
+"""What the figures need of the rows of each model: read once, a line at a time, for suites too large to hold."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from sys import intern
+from typing import NamedTuple
+
+import numpy as np
+
+from unibiomed.metrics.statistics import holm, paired_t_test
+
+from ..compare import FEWEST
+from ..score import Row, read_rows
+
+__all__ = ["FAILED", "OTHER", "Answers", "Scored", "gather", "p_values", "stars"]
+
+FAILED, OTHER = "(failure)", "(other)"
+
+
+class Scored(NamedTuple):
+    """One image that shows the target, with the Dice of its mask in [0, 1]."""
+
+    dataset: str
+    modality: str
+    subject: str
+    dice: float
+
+
+@dataclass
+class Answers:
+    """What one model said, in short.
+
+    Parameters
+    ----------
+    scored : list of Scored
+        Segmentation of targets that are there.
+    presence : list of (float, bool)
+        Presence score, and whether the target is there; other body parts' targets included.
+    overlap : list of (float, float)
+        Mask score and IoU of targets that are there.
+    sure : list of (float, float)
+        How sure each mask is, and 1 - Dice, targets of the image's own kind that are absent included; empty where the
+        model gives no scores.
+    named : list of (str, str)
+        Labels of recognition, true and said.
+    """
+
+    scored: list[Scored] = field(default_factory=list)
+    presence: list[tuple[float, bool]] = field(default_factory=list)
+    overlap: list[tuple[float, float]] = field(default_factory=list)
+    sure: list[tuple[float, float]] = field(default_factory=list)
+    named: list[tuple[str, str]] = field(default_factory=list)
+
+
+def gather(path: Path) -> Answers:
+    """Read the rows of one model; changed images and questions in other words are left out.
+
+    Raises
+    ------
+    DataError
+        The file is missing or broken.
+    """
+    found = Answers()
+    scores = False
+    for row in read_rows(path):
+        if row.change is not None or row.paraphrase:
+            continue
+        if row.task == "recognize":
+            found.named.append(_names(row))
+        if row.task != "segment":
+            continue
+        if row.presence is not None:
+            found.presence.append((row.presence, bool(row.there)))
+        if row.there and row.mask_score is not None:
+            found.overlap.append((row.mask_score, row.iou))
+        if row.kind == "foreign":
+            continue
+        scores = scores or row.presence is not None or row.mask_score is not None
+        found.sure.append((_sureness(row), 1 - row.dice))
+        if row.there:
+            found.scored.append(Scored(intern(row.dataset), intern(row.modality), intern(row.subject), row.dice))
+    if not scores:
+        found.sure = []
+    return found
+
+
+def _sureness(row: Row) -> float:
+    """Of a mask, that the target is there and the mask fits; of none, that it is absent; a failure comes last."""
+    if row.failure is not None:
+        return -1.0
+    presence = 1.0 if row.presence is None else row.presence
+    if not row.found:
+        return 1 - presence
+    return presence * (1.0 if row.mask_score is None else row.mask_score)
+
+
+def _names(row: Row) -> tuple[str, str]:
+    def joined(labels: Sequence[str]) -> str:
+        return intern(" + ".join(sorted((" ".join(label.split()).strip(" .") for label in labels), key=str.lower)))
+
+    return joined(row.wanted or []), FAILED if row.failure is not None else joined(row.said or [])
+
+
+def p_values(
+    answers: Mapping[str, Answers], group: Callable[[Scored], str], fewest: int = FEWEST
+) -> dict[tuple[str, str], float]:
+    """Two-sided paired t-tests of Dice by subject, the first model against each other one, in each group.
+
+    Parameters
+    ----------
+    answers : mapping of str to Answers
+    group : callable
+        What is tested apart, such as the modality.
+    fewest : int
+        Subjects below which no test is made.
+
+    Returns
+    -------
+    dict
+        Model and group to the P value, Holm-corrected over all tests.
+    """
+    means = {name: _means(found.scored, group) for name, found in answers.items()}
+    if len(means) < 2:
+        return {}
+    first, *others = means
+    raw: dict[tuple[str, str], float] = {}
+    for other in others:
+        for key, mine in means[first].items():
+            theirs = means[other].get(key, {})
+            both = sorted(mine.keys() & theirs.keys())
+            if len(both) >= fewest:
+                raw[other, key] = paired_t_test([mine[s] for s in both], [theirs[s] for s in both]).p
+    return dict(zip(raw, map(float, holm(list(raw.values()))), strict=True))
+
+
+def _means(scored: Sequence[Scored], group: Callable[[Scored], str]) -> dict[str, dict[str, float]]:
+    values: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for one in scored:
+        values[group(one)][one.subject].append(one.dice)
+    return {key: {s: float(np.mean(v)) for s, v in people.items()} for key, people in values.items()}
+
+
+def stars(p: float | None) -> str:
+    """The usual signs: ``*`` p < 0.05, ``**`` < 0.01, ``***`` < 0.001; empty for more, or where nothing was tested."""
+    return "" if p is None else "*" * sum(p < level for level in (0.05, 0.01, 0.001))

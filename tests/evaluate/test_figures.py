@@ -1,0 +1,326 @@
+"""Figures: what is drawn is what the results say, in files that open."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import matplotlib
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from PIL import Image
+from scipy.stats import ttest_rel
+
+from unibiomed.errors import InputError
+from unibiomed.evaluate.figures import draw_ablation, draw_figures
+from unibiomed.evaluate.figures.bars import plot_ablation, plot_bars
+from unibiomed.evaluate.figures.boxes import box_of, plot_boxes
+from unibiomed.evaluate.figures.confusion import confusion, plot_confusion
+from unibiomed.evaluate.figures.gather import Answers, Scored, gather, p_values, stars
+from unibiomed.evaluate.figures.radar import plot_radar
+from unibiomed.evaluate.figures.style import file_name, make_looks, rows_of
+from unibiomed.evaluate.figures.trust import plot_changes, plot_trust
+from unibiomed.evaluate.score import Row, RowWriter
+from unibiomed.evaluate.summary import summarise
+from unibiomed.evaluate.trust import robustness_table
+
+TARGETS = {
+    "liver": ("abdomen", "CT"),
+    "kidney": ("abdomen", "CT"),
+    "polyp": ("colon", "endoscopy"),
+    "cup": ("eye", "fundus"),
+}
+MODELS = {"first_v1.2": (0.9, False), "costs $5 and $6": (0.6, False), "mean-shape": (0.3, True)}
+LOOKS = make_looks({name: {"floor": floor} for name, (_, floor) in MODELS.items()})
+
+
+def segment(target: str, number: int, dice: float, **more: Any) -> Row:
+    dataset, modality = TARGETS[target]
+    true = 1000 if more.get("there", True) else 0
+    counts = {"there": True, "found": True, "shared": round(dice * true), "predicted": true, "true": true}
+    name = f"{dataset}/{number:02d}"
+    counts["surface_dice"] = dice
+    return Row(f"{name}#segment/{target}", "segment", dataset, modality, name, number, target, "own", **counts | more)
+
+
+def model_rows(quality: float, floor: bool) -> Iterator[Row]:
+    rng = np.random.default_rng(round(10 * quality))
+    for target, (dataset, modality) in TARGETS.items():
+        for n in range(8):
+            dice = float(np.clip(quality + rng.normal(0, 0.05), 0, 1))
+            scores = {} if floor else {"presence": 0.9, "mask_score": dice}
+            row = segment(target, n, dice, **scores)
+            yield row
+            if n < 2:
+                for change in ("blur", "noise"):
+                    for strength in (1, 3, 5):
+                        more = {"change": change, "strength": strength}
+                        changed = segment(target, n, dice * (1 - strength / 10), **more)
+                        changed.id = f"{row.id}@{change}{strength}"
+                        yield changed
+            for task in ("recognize", "classify"):
+                said = target if n % 3 else "No findings"
+                yield Row(
+                    f"{row.dataset}/{n:02d}#{task}/{target}",
+                    task,
+                    dataset,
+                    modality,
+                    row.subject,
+                    n,
+                    there=True,
+                    found=True,
+                    wanted=[target],
+                    said=[said],
+                    exact=said == target,
+                    substring=said == target,
+                )
+        if not floor:
+            yield segment(target, 9, 0.0, there=False, found=False, presence=0.1)
+
+
+@pytest.fixture(scope="module")
+def evaluated(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], dict[str, Path]]:
+    folder = tmp_path_factory.mktemp("scores")
+    results: dict[str, Any] = {"suite": "made-up", "models": {}}
+    scores = {}
+    for i, (name, (quality, floor)) in enumerate(MODELS.items()):
+        rows = list(model_rows(quality, floor))
+        scores[name] = folder / f"{i}.jsonl"
+        with RowWriter(scores[name]) as writer:
+            for row in rows:
+                writer.add(row)
+        results["models"][name] = {"floor": floor, **summarise(rows), "robustness": robustness_table(rows)}
+    return results, scores
+
+
+def test_every_figure_is_a_png_that_shows_something_and_an_svg_that_parses(
+    evaluated: tuple[dict[str, Any], dict[str, Path]], tmp_path: Path
+) -> None:
+    before = dict(matplotlib.rcParams)
+    paths = draw_figures(*evaluated, tmp_path / "figures", external={"eye"})
+    assert dict(matplotlib.rcParams) == before
+    expected = ["dice_by_modality", "radar_dice_targets", "radar_dice_datasets", "radar_recognition"]
+    expected += ["radar_classification", "boxes", "boxes_by_dataset", "scores", "robustness"]
+    expected += ["confusion_first_v1.2", "confusion_costs__5_and__6"]
+    assert [path.name for path in paths] == [f"{name}.{kind}" for name in expected for kind in ("svg", "png")]
+    assert sorted(path.name for path in (tmp_path / "figures").iterdir()) == sorted(path.name for path in paths)
+    for path in paths:
+        if path.suffix == ".png":
+            pixels = np.asarray(Image.open(path).convert("RGB"))
+            assert pixels.shape[1] >= 800
+            assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 20
+        else:
+            assert ElementTree.parse(path).getroot().tag == "{http://www.w3.org/2000/svg}svg"
+
+
+def test_no_results_no_figures(tmp_path: Path) -> None:
+    assert draw_figures({"models": {}}, {}, tmp_path / "figures") == []
+    only_text = {"models": {"m": {"floor": False, "samples": 2, "failures": {}, "describe": {"strict": {}}}}}
+    assert draw_figures(only_text, {}, tmp_path / "figures") == []
+
+
+def test_without_matplotlib_one_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(InputError, match=r"pip install 'unibiomed\[train\]'"):
+        draw_ablation({"a": [0.5]}, tmp_path / "a.png")
+
+
+def test_models_come_before_floors_and_floors_are_grey() -> None:
+    looks = make_looks({"floor": {"floor": True}, **{str(i): {"floor": False} for i in range(9)}})
+    assert list(looks)[-1] == "floor"
+    assert float(looks["floor"].color) < 1
+    assert len({(look.color, look.hatch) for look in looks.values()}) == 10
+    assert all(look.color.startswith("#") for name, look in looks.items() if name != "floor")
+
+
+def test_bars_are_as_high_as_the_values_and_whiskers_as_long_as_the_intervals() -> None:
+    figure = Figure()
+    values: dict[tuple[str, str], Mapping[str, Any]] = {
+        ("first_v1.2", "CT"): {"value": 0.8, "low": 0.7, "high": 0.85, "count": 12},
+        ("first_v1.2", "PET"): {"value": 0.5, "low": None, "high": None, "count": 1},
+        ("mean-shape", "CT"): {"value": 0.2, "low": 0.1, "high": 0.3, "count": 12},
+        ("mean-shape", "PET"): {"value": None, "low": None, "high": None, "count": 0},
+    }
+    signs = {("mean-shape", "CT"): "***"}
+    plot_bars(figure, LOOKS, ["CT", "PET"], values, signs, title="t", label="Dice")
+    (axes,) = figure.axes
+    assert [bar.get_height() for bar in axes.patches] == [0.8, 0.5, 0.2]
+    assert [list(line.get_ydata()) for line in axes.lines] == [[0.7, 0.85], [0.5, 0.5], [0.1, 0.3]]
+    first, _, floor = axes.patches
+    assert first.get_x() < 0 < floor.get_x()
+    (star,) = axes.texts
+    assert star.get_text() == "***"
+    assert star.get_position()[0] == pytest.approx(floor.get_x() + floor.get_width() / 2)
+    assert star.get_position()[1] > 0.3
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["CT\nn = 12", "PET\nn = 1"]
+    assert axes.get_ylim()[0] == 0
+
+
+def test_many_groups_go_over_several_rows() -> None:
+    assert rows_of(list("abcdefg"), 3) == [["a", "b", "c"], ["d", "e", "f"], ["g"]]
+    assert rows_of([], 3) == []
+    figure = Figure()
+    groups = [f"group {i}" for i in range(40)]
+    values = {("first_v1.2", group): {"value": i / 40, "low": None, "high": None} for i, group in enumerate(groups)}
+    plot_bars(figure, LOOKS, groups, values, {}, title="t", label="Dice")
+    assert len(figure.axes) == 3
+    heights = [bar.get_height() for axes in figure.axes for bar in axes.patches]
+    assert heights == pytest.approx([i / 40 for i in range(40)])
+
+
+def scored(values: list[float], modality: str, each: int = 1) -> list[Scored]:
+    return [Scored("set", modality, f"s{i // each}", v) for i, v in enumerate(values)]
+
+
+def test_p_values_are_paired_by_subject_and_corrected_in_common() -> None:
+    rng = np.random.default_rng(0)
+    a, b, c = (rng.uniform(0, 1, 24) for _ in range(3))
+    b = a - 0.1 + rng.normal(0, 0.05, 24)
+    answers = {
+        "a": Answers(scored([*a], "CT", 2) + scored([*a], "MRI") + scored([0.1] * 4, "PET")),
+        "b": Answers(scored([*b], "CT", 2) + scored([*b], "MRI") + scored([0.2] * 4, "PET")),
+        "c": Answers(scored([*c], "CT", 2)),
+    }
+    found = p_values(answers, lambda one: one.modality)
+    raw = {
+        ("b", "CT"): ttest_rel(a.reshape(-1, 2).mean(1), b.reshape(-1, 2).mean(1)).pvalue,
+        ("b", "MRI"): ttest_rel(a, b).pvalue,
+        ("c", "CT"): ttest_rel(a.reshape(-1, 2).mean(1), c.reshape(-1, 2).mean(1)).pvalue,
+    }
+    # four subjects of PET are too few for a test
+    assert found.keys() == raw.keys()
+    highest = 0.0
+    for n, (key, p) in enumerate(sorted(raw.items(), key=lambda item: item[1])):
+        highest = max(highest, min(1.0, p * (3 - n)))
+        assert found[key] == pytest.approx(highest)
+
+
+@pytest.mark.parametrize(
+    ("p", "sign"), [(None, ""), (0.05, ""), (0.049, "*"), (0.01, "*"), (0.009, "**"), (0.0009, "***")]
+)
+def test_stars(p: float | None, sign: str) -> None:
+    assert stars(p) == sign
+
+
+def test_a_radar_has_one_closed_line_a_model_broken_where_nothing_is_known() -> None:
+    figure = Figure()
+    values: dict[tuple[str, str], float | None] = {
+        ("first_v1.2", n): v for n, v in zip("abc", (0.1, 0.5, 0.9), strict=True)
+    }
+    values |= {("mean-shape", "a"): 0.2, ("mean-shape", "b"): None}
+    plot_radar(figure, LOOKS, ["a", "b", "c"], values, title="t")
+    (axes,) = figure.axes
+    first, floor = axes.lines
+    assert list(first.get_ydata()) == [0.1, 0.5, 0.9, 0.1]
+    np.testing.assert_array_equal(floor.get_ydata(), [0.2, np.nan, np.nan, 0.2])
+    assert axes.get_ylim() == (0, 1)
+    assert {"a", "b", "c"} <= {text.get_text() for text in axes.texts}
+
+
+def test_boxes_show_quartiles_and_external_sets_come_last() -> None:
+    assert box_of(np.linspace(0, 1, 101).tolist()) == pytest.approx(
+        {"whislo": 0.05, "q1": 0.25, "med": 0.5, "q3": 0.75, "whishi": 0.95, "mean": 0.5}
+    )
+    figure = Figure()
+    values = {("first_v1.2", "abroad"): [0.2, 0.3, 0.4], ("first_v1.2", "home"): [0.7, 0.8, 0.9]}
+    looks = {"first_v1.2": LOOKS["first_v1.2"]}
+    plot_boxes(figure, looks, ["abroad", "home"], values, {"abroad"}, title="t", note="n")
+    (axes,) = figure.axes
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["home\nn = 3", "abroad\nn = 3\nexternal"]
+    medians = [line for line in axes.lines if len(line.get_xdata()) == 2 and line.get_color() == "white"]
+    assert [line.get_ydata()[0] for line in medians] == pytest.approx([0.8, 0.3])
+    assert [line.get_xdata().mean() for line in medians] == pytest.approx([0, 1])
+
+
+def test_scores_are_drawn_bin_by_bin_and_failures_are_answered_last(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    with RowWriter(path) as writer:
+        writer.add(segment("liver", 0, 1.0, presence=0.95, mask_score=0.9))
+        writer.add(segment("liver", 1, 0.5, presence=0.9, mask_score=0.8))
+        writer.add(segment("liver", 2, 0.0, there=False, found=False, presence=0.05))
+        writer.add(segment("liver", 3, 0.0, failure="no answer", shared=None, predicted=None, true=None))
+        writer.add(segment("liver", 4, 1.0, presence=0.99, mask_score=0.99, change="blur", strength=2))
+        writer.add(segment("liver", 5, 1.0, presence=0.99, mask_score=0.99, paraphrase=1))
+    found = gather(path)
+    assert found.presence == [(0.95, True), (0.9, True), (0.05, False)]
+    assert found.overlap == [(0.9, 1.0), (0.8, pytest.approx(1 / 3))]
+    assert found.sure == [(pytest.approx(0.855), 0.0), (pytest.approx(0.72), 0.5), (0.95, 0.0), (-1.0, 1.0)]
+    assert [one.dice for one in found.scored] == [1.0, 0.5, 0.0]
+    figure = Figure()
+    judged = {"first_v1.2": (found.presence, found.overlap, found.sure)}
+    plot_trust(figure, LOOKS, judged)
+    presence, mask, risk = figure.axes
+    assert list(presence.lines[1].get_xdata()) == pytest.approx([0.05, 0.925])
+    assert list(presence.lines[1].get_ydata()) == [0.0, 1.0]
+    assert list(mask.lines[1].get_ydata()) == pytest.approx([1 / 3, 1.0])
+    assert list(risk.lines[0].get_ydata()) == pytest.approx([0, 0, 0.5 / 3, 1.5 / 4])
+    assert presence.lines[1].get_label() == "first v1.2: 0.067"
+
+
+def test_robustness_has_a_panel_a_model_and_a_line_a_change() -> None:
+    def level(value: float | None) -> dict[str, Any]:
+        return {"dice": {"value": value}}
+
+    tables = {
+        "first_v1.2": {"blur": {"0": level(0.9), "1": level(0.8), "2": level(None)}, "flip": {"0": level(0.9)}},
+        "costs $5 and $6": {"blur": {"0": level(0.5), "1": level(0.4)}},
+    }
+    figure = Figure()
+    plot_changes(figure, LOOKS, tables)
+    left, right = figure.axes
+    assert left.get_title(loc="center") + left.get_title(loc="left") == "first v1.2"
+    assert [(line.get_label(), list(line.get_ydata())) for line in left.lines] == [
+        ("blur", [0.9, 0.8]),
+        ("flip", [0.9]),
+    ]
+    assert list(right.lines[0].get_xdata()) == [0, 1]
+    assert right.lines[0].get_color() == left.lines[0].get_color()
+
+
+def test_the_confusion_matrix_leaves_no_answer_out() -> None:
+    pairs = [("Liver tumor", "liver tumor"), ("Liver tumor", "cyst"), ("No findings", "(failure)")]
+    pairs += [("No findings", "liver tumor")]
+    matrix, rows, columns = confusion(pairs)
+    assert rows == ["Liver tumor", "No findings"]
+    assert columns == ["Liver tumor", "No findings", "(other)", "(failure)"]
+    assert matrix.tolist() == [[1, 0, 1, 0], [1, 0, 0, 1]]
+    figure = Figure()
+    plot_confusion(figure, matrix, rows, columns, title="t")
+    shown = figure.axes[0].images[0].get_array()
+    np.testing.assert_allclose(shown.sum(axis=1), 100)
+    assert sorted(text.get_text() for text in figure.axes[0].texts) == ["50"] * 4
+    many = [(f"label {i:02d}", f"label {i:02d}") for i in range(50)]
+    matrix, rows, columns = confusion([*many, *many, ("rare", "rare")])
+    assert len(rows) == 37
+    assert matrix.sum() == 101
+
+
+def test_an_ablation_shows_mean_deviation_and_every_seed(tmp_path: Path) -> None:
+    values = {"without": [0.5, 0.6, 0.7], "with": [0.8]}
+    figure = Figure()
+    plot_ablation(figure, values, "Dice")
+    (axes,) = figure.axes
+    assert [bar.get_height() for bar in axes.patches] == pytest.approx([0.6, 0.8])
+    points = [list(line.get_ydata()) for line in axes.lines if line.get_marker() == "o"]
+    assert points == [[0.5, 0.6, 0.7], [0.8]]
+    assert [text.get_text() for text in axes.texts] == ["0.600\n± 0.100", "0.800"]
+    first = draw_ablation(values, tmp_path / "one" / "ablation.png")
+    assert [path.name for path in first] == ["ablation.svg", "ablation.png"]
+    # the same values give the same bytes
+    second = draw_ablation(values, tmp_path / "two" / "ablation")
+    assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
+
+
+@pytest.mark.parametrize("values", [{}, {"a": []}, {"a": [1.5]}, {"a": [float("nan")]}])
+def test_an_ablation_of_nothing_is_refused(values: dict[str, list[float]], tmp_path: Path) -> None:
+    with pytest.raises(InputError):
+        draw_ablation(values, tmp_path / "a")
+    assert not list(tmp_path.iterdir())
+
+
+def test_file_names_keep_to_what_every_machine_takes() -> None:
+    assert file_name("org/model v1.2: é") == "org_model_v1.2__é"

@@ -1,0 +1,317 @@
+"""The page and the examples: self-contained, everything escaped, the right samples shown."""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from unibiomed.data.records import Record, Region
+from unibiomed.evaluate.examples import draw_examples, keys_of, paint, pick_examples, pick_samples, row_score
+from unibiomed.evaluate.page import write_page
+from unibiomed.evaluate.predictions import Prediction, PredictionStore
+from unibiomed.evaluate.samples import Case, Sample
+from unibiomed.evaluate.score import Row, RowWriter, score_case
+from unibiomed.evaluate.summary import summarise
+from unibiomed.export.overlay import PALETTE
+from unibiomed.findings import rle_encode
+
+EVIL = "<script>alert('x')</script>\" onmouseover=\"alert(1)"
+SIZE = (40, 60)
+
+
+def square(top: int, left: int, side: int) -> np.ndarray:
+    mask = np.zeros(SIZE, dtype=bool)
+    mask[top : top + side, left : left + side] = True
+    return mask
+
+
+def make_case(number: int) -> Case:
+    file = io.BytesIO()
+    pixels = np.random.default_rng(number).integers(80, 120, (*SIZE, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(file, "PNG")
+    key = f"colon/image{number:02d}"
+    region = Region("polyp", rle_encode(square(5, 5, 20)), abnormal=True)
+    record = Record(key, file.getvalue(), "colon", "endoscopy", "colon", f"p{number}", "test", (region,))
+    samples = (
+        Sample(f"{key}#segment/polyp", "segment", "?", "It is [SEG].", "polyp", regions=(0,), kind="own"),
+        Sample(f"{key}#ask/0", "ask", "What?", "A polyp", kind="open"),
+        Sample(f"{key}#classify/0", "classify", "What?", "polyp", labels=("polyp",), box=(5, 5, 25, 25)),
+    )
+    return Case(record, samples, None, number)
+
+
+@dataclass
+class World:
+    cases: list[Case]
+    store: PredictionStore
+    rows: list[Row]
+    results: dict[str, Any]
+    scores: dict[str, Path]
+    asked: list[set[str]]
+
+    def find(self, keys: set[str]) -> Iterable[Case]:
+        self.asked.append(keys)
+        return [case for case in self.cases if case.record.key in keys]
+
+    def write(self, folder: Path, **more: Any) -> Path:
+        values = {"scores": self.scores, "stores": {"nano": self.store}, "cases": self.find, **more}
+        return write_page(self.results, values.pop("figures", []), folder, **values)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> World:
+    folder = tmp_path_factory.mktemp("evaluation")
+    store = PredictionStore(folder / "predictions")
+    cases = [make_case(n) for n in range(8)]
+    for n, case in enumerate(cases):
+        segment, ask, classify = case.samples
+        if n != 7:
+            # image 0 is exact, each next one is further off
+            store.write(Prediction.of_masks(segment.id, EVIL, ["polyp"], [square(5 + 2 * n, 5, 20)], [0.9], [0.8]))
+        store.write(Prediction(ask.id, EVIL if n else "A polyp."))
+        store.write(Prediction(classify.id, "polyp", ("polyp",)))
+    rows = [row for case in cases for row in score_case(case, case.samples, store)]
+    path = folder / "scores.jsonl"
+    with RowWriter(path) as writer:
+        for row in rows:
+            writer.add(row)
+    tables = {"floor": False, "note": EVIL, **summarise(rows)}
+    models = {"nano": tables, "empty": tables | {"floor": True, "note": ""}}
+    results = {"suite": "made-up", "title": f"Title {EVIL}", "version": "0", "images": 8, "models": models}
+    return World(cases, store, rows, results, {"nano": path, "empty": path}, [])
+
+
+@pytest.fixture
+def world(made: World) -> World:
+    made.asked.clear()
+    return made
+
+
+class Reader(HTMLParser):
+    """Tags in their order, checked to be closed; texts; links."""
+
+    VOID = ("meta", "img", "br")
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[str] = []
+        self.links: list[str] = []
+        self.handlers: list[str] = []
+        self.rows: list[list[str]] = []
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.links += [value or "" for name, value in attrs if name in ("src", "href")]
+        self.handlers += [name for name, _ in attrs if name.startswith("on")]
+        if tag not in self.VOID:
+            self.open.append(tag)
+        if tag == "tr":
+            self.rows.append([])
+        if tag == "td":
+            self.rows[-1].append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if "td" in self.open:
+            self.rows[-1][-1] += data
+
+
+def read(path: Path) -> Reader:
+    return Reader(path.read_text(encoding="utf-8"))
+
+
+def test_the_index_has_tables_figures_and_links_and_needs_nothing_from_elsewhere(world: World, tmp_path: Path) -> None:
+    svg, png = tmp_path / "a_b.svg", tmp_path / "a_b.png"
+    svg.write_text("<svg xmlns='http://www.w3.org/2000/svg'/>")
+    Image.new("RGB", (2, 2)).save(png)
+    index = world.write(tmp_path / "page", figures=[svg, png])
+    text, page = index.read_text(encoding="utf-8"), read(index)
+    assert text.count("Not for clinical use without validation") == 1
+    for title in ("Overview", "Segmentation", "Every target, nano", "Failures, all scored 0"):
+        assert f"<h3>{title}</h3>" in text
+    (figure,) = [link for link in page.links if link.startswith("data:")]
+    assert figure == f"data:image/svg+xml;base64,{base64.b64encode(svg.read_bytes()).decode()}"
+    others = [link for link in page.links if not link.startswith(("data:", "#"))]
+    # floors have no page of samples
+    assert others == ["samples/001.html"]
+    assert (index.parent / others[0]).is_file()
+    assert "default-src 'none'" in text
+
+
+def test_what_a_model_says_is_text_and_never_markup(world: World, tmp_path: Path) -> None:
+    index = world.write(tmp_path)
+    for path, scripts in ((index, 0), (tmp_path / "samples" / "001.html", 1)):
+        page, text = read(path), path.read_text(encoding="utf-8")
+        assert page.tags.count("script") == scripts
+        assert page.handlers == []
+        assert "&lt;script&gt;alert(" in text
+    answers = [row[-2] for row in page.rows if row]
+    assert any("<script>alert('x')</script>" in answer for answer in answers)
+
+
+def test_the_one_script_is_the_one_the_policy_allows(world: World, tmp_path: Path) -> None:
+    import hashlib
+
+    world.write(tmp_path)
+    text = (tmp_path / "samples" / "001.html").read_text(encoding="utf-8")
+    (script,) = re.findall("<script>(.*?)</script>", text, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}'" in text
+
+
+def test_only_so_many_samples_get_images_the_worst_first_and_the_rest_is_listed(world: World, tmp_path: Path) -> None:
+    world.write(tmp_path, pictures=6)
+    page = read(tmp_path / "samples" / "001.html")
+    rows = [row for row in page.rows if row]
+    assert len(rows) == len(world.rows) == 24
+    pictures = [link for link in page.links if link.startswith("data:image/jpeg;base64,")]
+    assert len(pictures) == 3 * 6
+    for picture in pictures:
+        assert Image.open(io.BytesIO(base64.b64decode(picture.partition(",")[2]))).size == (60, 40)
+    # of the eight samples that score 0 (one failure, seven wrong answers) the first three by id are shown
+    assert [row[3] for row in rows[:3]] == [f"image{n:02d}#ask/0" for n in (1, 2, 3)]
+    assert sum(row[0] == row[1] == row[2] == "" for row in rows) >= 18
+    assert len({row[3] for row in rows}) == 24
+    (asked,) = world.asked
+    assert {"colon/image01", "colon/image02", "colon/image03"} <= asked
+    assert len(asked) <= 6
+
+
+def test_scores_stand_beside_their_samples(world: World, tmp_path: Path) -> None:
+    world.write(tmp_path)
+    page = read(tmp_path / "samples" / "001.html")
+    cells = {row[3]: row[4:] for row in page.rows if row}
+    assert cells["image00#segment/polyp"][:6] == ["segment", "polyp", "1.000", "–", "1.000", "0.900"]
+    assert cells["image05#segment/polyp"][2] == "0.500"
+    assert cells["image07#segment/polyp"][2] == "0.000"
+    assert "failure: no prediction" in cells["image07#segment/polyp"][-2]
+    assert cells["image00#ask/0"][3] == "yes"
+    assert cells["image01#ask/0"][3] == "no"
+    text = (tmp_path / "samples" / "001.html").read_text(encoding="utf-8")
+    assert '<td data-value="0.500000">0.500</td>' in text
+
+
+def test_without_cases_there_are_scores_and_no_images(world: World, tmp_path: Path) -> None:
+    world.write(tmp_path, cases=None)
+    page = read(tmp_path / "samples" / "001.html")
+    assert "img" not in page.tags
+    assert len([row for row in page.rows if row]) == 24
+
+
+def test_without_rows_there_are_no_pages_of_samples(world: World, tmp_path: Path) -> None:
+    index = write_page(world.results, [], tmp_path)
+    assert read(index).links == ["#tables", "#figures"]
+    assert [path.name for path in tmp_path.iterdir()] == ["index.html"]
+
+
+def test_the_same_results_give_the_same_pages_and_old_ones_go(world: World, tmp_path: Path) -> None:
+    (tmp_path / "b" / "samples").mkdir(parents=True)
+    (tmp_path / "b" / "samples" / "002.html").write_text("of an earlier run")
+    for name in ("a", "b"):
+        world.write(tmp_path / name, pictures=5)
+    files = [sorted(path.relative_to(tmp_path / n) for path in (tmp_path / n).rglob("*.html")) for n in ("a", "b")]
+    assert files[0] == files[1] == [Path("index.html"), Path("samples/001.html")]
+    for file in files[0]:
+        assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
+
+
+def dice_row(number: int, dice: float, target: str = "polyp", **more: Any) -> Row:
+    counts = {"there": True, "shared": round(dice * 100), "predicted": 100, "true": 100} | more
+    kind = counts.pop("kind", "own")
+    return Row(f"set/{number:02d}#segment/{target}", "segment", "set", "CT", "s", number, target, kind, **counts)
+
+
+def test_examples_are_worst_median_and_best_and_ties_go_by_id() -> None:
+    rows = [dice_row(n, dice) for n, dice in enumerate([0.5, 0.1, 0.9, 0.1, 0.9])]
+    rows += [dice_row(9, 0.0, there=False), dice_row(10, 0.0, kind="foreign"), dice_row(11, 0.0, change="blur")]
+    rows += [dice_row(12, 0.7, "cup"), dice_row(13, 0.6, "disc"), dice_row(14, 0.8, "disc")]
+    found = [(example.row.target, example.rank, example.row.number, example.of) for example in pick_examples(rows)]
+    assert found == [
+        ("cup", "worst", 12, 1),
+        ("disc", "worst", 13, 2),
+        ("disc", "best", 14, 2),
+        ("polyp", "worst", 1, 5),
+        ("polyp", "median", 0, 5),
+        ("polyp", "best", 4, 5),
+    ]
+
+
+def test_picked_samples_are_the_worst_and_some_by_chance_whatever_the_order() -> None:
+    rows = [dice_row(n, n / 100) for n in range(100)]
+    chosen = pick_samples(rows, 10, seed=1)
+    numbers = [row.number for row in chosen]
+    assert numbers == sorted(numbers)
+    assert numbers[:5] == [0, 1, 2, 3, 4]
+    assert len(set(numbers)) == 10
+    assert [row.number for row in pick_samples(rows[::-1], 10, seed=1)] == numbers
+    assert [row.number for row in pick_samples(rows, 10, seed=2)] != numbers
+    assert pick_samples(rows, 0, seed=1) == []
+    assert len(pick_samples(rows, 200, seed=1)) == 100
+    assert row_score(dice_row(1, 0.9, failure="broken")) == 0
+
+
+def test_keys_hold_that_of_the_record_even_with_signs_in_names() -> None:
+    assert keys_of([Row("set/a#1#segment/x", "segment", "set", "CT", "s", 0)]) == {"set/a", "set/a#1"}
+
+
+def test_a_painting_has_one_colour_a_label_on_both_sides(world: World) -> None:
+    case = world.cases[0]
+    painting = paint(case, case.samples[0], world.store, 300)
+    assert painting.labels == ("polyp",)
+    np.testing.assert_array_equal(painting.image, case.record.load_image())
+    # the prediction of the first image is the truth
+    np.testing.assert_array_equal(painting.truth, painting.prediction)
+    colors = set(map(tuple, painting.truth.reshape(-1, 3).tolist()))
+    assert PALETTE[0] in colors
+    box = paint(case, case.samples[2], world.store, 300)
+    assert (box.truth != box.image).any()
+    np.testing.assert_array_equal(box.prediction, box.image)
+    failed = world.cases[7]
+    painting = paint(failed, failed.samples[0], world.store, 300)
+    np.testing.assert_array_equal(painting.prediction, painting.image)
+    assert (painting.truth != painting.image).any()
+
+
+def test_a_large_image_is_shrunk_and_a_single_pixel_stays_in_sight(tmp_path: Path) -> None:
+    file = io.BytesIO()
+    Image.new("RGB", (900, 600), (90, 90, 90)).save(file, "PNG")
+    mask = np.zeros((600, 900), dtype=bool)
+    mask[300, 450] = True
+    region = Region("exudate", rle_encode(mask))
+    record = Record("eye/1", file.getvalue(), "eye", "fundus", "eye", "p", "test", (region,))
+    sample = Sample("eye/1#segment/exudate", "segment", "?", "It is [SEG].", "exudate", regions=(0,), kind="own")
+    painting = paint(Case(record, (sample,)), sample, PredictionStore(tmp_path), 300)
+    assert painting.image.shape == painting.truth.shape == (200, 300, 3)
+    assert tuple(painting.truth[100, 150]) == PALETTE[0]
+
+
+def test_examples_are_drawn_with_both_outlines_and_those_without_a_case_are_missing(
+    world: World, tmp_path: Path
+) -> None:
+    examples = pick_examples(world.rows)
+    assert [example.row.number for example in examples] == [7, 4, 0]
+    paths = draw_examples(world.cases[:5], examples, world.store, tmp_path / "examples", model="nano")
+    assert [path.name for path in paths] == ["polyp-median.png", "polyp-best.png"]
+    assert sorted(path.name for path in (tmp_path / "examples").iterdir()) == ["polyp-best.png", "polyp-median.png"]
+    pixels = np.asarray(Image.open(paths[0]).convert("RGB"))
+    colors = set(map(tuple, pixels.reshape(-1, 3).tolist()))
+    assert {PALETTE[0], PALETTE[1]} <= colors
+    again = draw_examples(world.cases, examples, world.store, tmp_path / "again", model="nano")
+    assert [path.name for path in again] == ["polyp-worst.png", "polyp-median.png", "polyp-best.png"]
+    assert again[1].read_bytes() == paths[0].read_bytes()
