@@ -81,7 +81,7 @@ def measure(count: int, out: Path) -> None:
     suite = Suite("made", tasks=["segment"], foreign=False)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     start = time.perf_counter()
-    found = judge(suite, made, [Copier(discs(2))], out, progress=False)
+    found = judge(suite, made, [Copier(discs(2))], out, pictures=0, progress=False)
     seconds = time.perf_counter() - start
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     dice = found["models"]["copier"]["segment"]["strict"]["dice"]["value"]

@@ -8,7 +8,7 @@ from PIL import Image
 
 from unibiomed.errors import DataError, InputError
 from unibiomed.evaluate.predictions import PredictionStore
-from unibiomed.evaluate.predictors.base import Context, make_predictor
+from unibiomed.evaluate.predictors import Context, make_predictor
 from unibiomed.evaluate.predictors.files import FilesPredictor
 from unibiomed.evaluate.run import answer_case, predict_cases, predictions_folder
 from unibiomed.evaluate.suite import Changes

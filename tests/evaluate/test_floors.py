@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from unibiomed.errors import InputError
-from unibiomed.evaluate.predictors.base import FLOORS, Context, make_predictor
+from unibiomed.evaluate.predictors import FLOORS, Context, make_predictor
 from unibiomed.evaluate.predictors.floors import Commonest, EmptyMask, MeanShape, Nearest
 from unibiomed.evaluate.run import answer_case
 from unibiomed.evaluate.samples import make_cases

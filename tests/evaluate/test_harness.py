@@ -60,7 +60,7 @@ SUITE = Suite("toy", tasks=["segment"], foreign=False, pairs=Pairs())
 
 def test_perfect_masks_and_floors(data, tmp_path):
     folder = masks_of(data, tmp_path / "perfect")
-    found = evaluate(SUITE, [f"files:{folder}"], data, tmp_path / "out", progress=False).results
+    found = evaluate(SUITE, [f"files:{folder}"], data, tmp_path / "out", pictures=2, progress=False).results
     strict = found["models"]["perfect"]["segment"]["strict"]
     assert strict["dice"]["value"] == 1.0 and strict["dice"]["count"] == 3
     assert strict["false_masks"] == strict["false_masks"] | {"value": 0.0, "count": 1}
@@ -74,6 +74,9 @@ def test_perfect_masks_and_floors(data, tmp_path):
     assert json.loads((tmp_path / "out" / "results.json").read_text()) == found
     tables = (tmp_path / "out" / "tables" / "tables.md").read_text()
     assert "| perfect | 1.000" in tables and "mean-shape" in tables
+    page = (tmp_path / "out" / "index.html").read_text()
+    assert "perfect" in page and page.count("Not for clinical use without validation") == 1
+    assert list((tmp_path / "out" / "figures").glob("*.svg"))
     assert r"\begin{tabular}" in (tmp_path / "out" / "tables" / "segmentation.tex").read_text()
 
 
@@ -82,7 +85,9 @@ def test_nothing_is_skipped(data, tmp_path):
     (folder / "toy" / "test_0" / "polyp.png").unlink()
     Image.fromarray(np.ones((9, 9), np.uint8)).save(folder / "toy" / "test_1" / "polyp.png")
     Image.fromarray(np.ones((40, 60), np.uint8)).save(folder / "toy" / "stranger_polyp.png")
-    found = evaluate(SUITE, [f"files:{folder}"], data, tmp_path / "out", floors=False, progress=False).results
+    found = evaluate(
+        SUITE, [f"files:{folder}"], data, tmp_path / "out", floors=False, pictures=0, progress=False
+    ).results
     table = found["models"]["holes"]
     assert table["segment"]["strict"]["dice"]["value"] == pytest.approx(1 / 3)
     assert sum(table["failures"].values()) == 2
@@ -97,7 +102,9 @@ def test_a_second_run_asks_only_what_failed(data, tmp_path, monkeypatch):
     lost = folder / "toy" / "test_2" / "polyp.png"
     kept = lost.read_bytes()
     lost.unlink()
-    first = evaluate(SUITE, [f"files:{folder}"], data, tmp_path / "out", floors=False, progress=False).results
+    first = evaluate(
+        SUITE, [f"files:{folder}"], data, tmp_path / "out", floors=False, pictures=0, progress=False
+    ).results
     assert first["models"]["m"]["segment"]["strict"]["dice"]["value"] == pytest.approx(2 / 3)
     lost.write_bytes(kept)
     from unibiomed.evaluate.predictors.files import FilesPredictor
@@ -110,7 +117,9 @@ def test_a_second_run_asks_only_what_failed(data, tmp_path, monkeypatch):
         return own(self, case, pixels)
 
     monkeypatch.setattr(FilesPredictor, "predict", spy)
-    second = evaluate(SUITE, [f"files:{folder}"], data, tmp_path / "out", floors=False, progress=False).results
+    second = evaluate(
+        SUITE, [f"files:{folder}"], data, tmp_path / "out", floors=False, pictures=0, progress=False
+    ).results
     assert asked == ["toy/test_2#segment/polyp"]
     assert second["models"]["m"]["segment"]["strict"]["dice"]["value"] == 1.0
 
@@ -119,9 +128,9 @@ def test_two_models_are_compared_and_need_two_names(data, tmp_path):
     good = masks_of(data, tmp_path / "a" / "m")
     bad = masks_of(data, tmp_path / "b" / "m", change=lambda mask: np.roll(mask, 5, 1))
     with pytest.raises(InputError, match="two models are called 'm'"):
-        evaluate(SUITE, [f"files:{good}", f"files:{bad}"], data, tmp_path / "out", progress=False)
+        evaluate(SUITE, [f"files:{good}", f"files:{bad}"], data, tmp_path / "out", pictures=0, progress=False)
     models = [f"good=files:{good}", f"bad=files:{bad}"]
-    found = evaluate(SUITE, models, data, tmp_path / "out", floors=False, progress=False).results
+    found = evaluate(SUITE, models, data, tmp_path / "out", floors=False, pictures=0, progress=False).results
     assert list(found["models"]) == ["good", "bad"]
     # three subjects are too few for a test
     assert found["comparisons"] == []
@@ -138,7 +147,7 @@ def test_the_command(data, tmp_path, capsys):
     assert {line["sample"] for line in lines} >= {"toy/test_0#segment/polyp", "toy/test_3#segment/polyp"}
     assert lines[0]["image"] == "toy/images/test_0.png" and lines[0]["target"] == "polyp"
     capsys.readouterr()
-    assert main([*command, "--model", f"files:{folder}", "--no-floors"]) == 0
+    assert main([*command, "--model", f"files:{folder}", "--no-floors", "--pictures", "0"]) == 0
     assert "| perfect |" in capsys.readouterr().out
 
 
@@ -161,19 +170,21 @@ def test_what_is_wrong_is_said_in_one_line(data, tmp_path, capsys, arguments, wo
 
 def test_several_processes_say_the_same(data, tmp_path):
     folder = masks_of(data, tmp_path / "m", change=lambda mask: np.roll(mask, 2, 1))
-    one = evaluate(SUITE, [f"files:{folder}"], data, tmp_path / "one", floors=False, progress=False)
-    two = evaluate(SUITE, [f"files:{folder}"], data, tmp_path / "two", floors=False, processes=2, progress=False)
+    one = evaluate(SUITE, [f"files:{folder}"], data, tmp_path / "one", floors=False, pictures=0, progress=False)
+    two = evaluate(
+        SUITE, [f"files:{folder}"], data, tmp_path / "two", floors=False, processes=2, pictures=0, progress=False
+    )
     assert one.results == two.results
     kept = [sorted(p.name for p in (out / "predictions" / "m" / "toy").iterdir()) for out in (one.folder, two.folder)]
     assert kept[0] == kept[1] and len(kept[0]) == 4
     with pytest.raises(InputError, match="0 processes"):
-        evaluate(SUITE, [f"files:{folder}"], data, tmp_path / "three", processes=0, progress=False)
+        evaluate(SUITE, [f"files:{folder}"], data, tmp_path / "three", processes=0, pictures=0, progress=False)
 
 
 @pytest.mark.slow
 def test_ray_says_the_same(data, tmp_path):
     pytest.importorskip("ray")
     folder = masks_of(data, tmp_path / "m", change=lambda mask: np.roll(mask, 2, 1))
-    one = evaluate(SUITE, [f"files:{folder}"], data, tmp_path / "one", floors=False, progress=False)
-    two = evaluate(SUITE, [f"files:{folder}"], data, tmp_path / "two", floors=False, ray=2, progress=False)
+    one = evaluate(SUITE, [f"files:{folder}"], data, tmp_path / "one", floors=False, pictures=0, progress=False)
+    two = evaluate(SUITE, [f"files:{folder}"], data, tmp_path / "two", floors=False, ray=2, pictures=0, progress=False)
     assert one.results == two.results

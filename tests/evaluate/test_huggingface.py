@@ -26,8 +26,7 @@ from transformers import (
 )
 
 from unibiomed.errors import InputError, ModelError
-from unibiomed.evaluate.predictors import huggingface_text
-from unibiomed.evaluate.predictors.base import Context, make_predictor
+from unibiomed.evaluate.predictors import Context, huggingface_text, make_predictor
 from unibiomed.evaluate.predictors.huggingface_masks import BoxPredictor
 from unibiomed.evaluate.predictors.huggingface_text import TextPredictor, read_findings
 from unibiomed.evaluate.run import answer_case

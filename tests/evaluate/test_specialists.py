@@ -11,8 +11,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 
 from unibiomed.errors import InputError, ModelError, OutputError
-from unibiomed.evaluate.predictors import specialists
-from unibiomed.evaluate.predictors.base import Context, make_predictor
+from unibiomed.evaluate.predictors import Context, make_predictor, specialists
 from unibiomed.evaluate.predictors.specialists import (
     Specialist,
     SpecialistsPredictor,

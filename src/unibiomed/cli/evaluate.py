@@ -36,6 +36,13 @@ def add_evaluate_command(verbs: argparse._SubParsersAction[Any]) -> None:
     verb.add_argument("--split", choices=("train", "val", "test"), help="default: the suite's, else test")
     verb.add_argument("--no-floors", action="store_true", help="leave the trivial predictors out")
     verb.add_argument("--samples-only", action="store_true", help="write samples.jsonl, for other programs, and stop")
+    verb.add_argument(
+        "--pictures",
+        type=int,
+        default=20,
+        metavar="N",
+        help="a data set on the page, 0 for none; default: %(default)s",
+    )
     verb.add_argument("--processes", type=int, default=1, metavar="N", help="that ask; default: %(default)s")
     verb.add_argument("--ray", type=int, metavar="N", help="ask on a Ray cluster (see RAY_ADDRESS), or N processes")
     verb.add_argument("--device", help="cpu, cuda, mps (default: the best there is)")
@@ -70,6 +77,7 @@ def run_evaluate(options: argparse.Namespace) -> int:
         floors=not options.no_floors,
         device=options.device,
         processes=options.processes,
+        pictures=options.pictures,
         ray=options.ray,
     )
     if not found.results:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,10 @@ from unibiomed.data.records import Record
 from unibiomed.errors import InputError
 
 from .compare import compare
+from .figures import draw_figures
+from .page import write_page
 from .predictions import PredictionStore
-from .predictors import Predictor, make_predictor
-from .predictors.base import FLOORS, Context
+from .predictors import FLOORS, Context, Predictor, make_predictor
 from .predictors.files import FilesPredictor
 from .run import predict_cases, predictions_folder
 from .samples import Case, draw, make_cases, suite_records
@@ -41,7 +42,7 @@ class Evaluation:
     Parameters
     ----------
     folder : Path
-        Holds ``results.json``, ``tables/``, ``predictions/`` and ``scores/``.
+        Holds ``index.html``, ``results.json``, ``tables/``, ``figures/``, ``predictions/`` and ``scores/``.
     results : dict
         What ``results.json`` holds.
     """
@@ -60,6 +61,7 @@ def evaluate(
     device: str | None = None,
     processes: int = 1,
     ray: int | None = None,
+    pictures: int = 20,
     progress: bool = True,
 ) -> Evaluation:
     """Judge models on a suite.
@@ -81,6 +83,8 @@ def evaluate(
         That ask the models. Where ``accelerate launch`` started several, each asks its share, and the first scores.
     ray : int, optional
         Ask on a Ray cluster instead, or on as many processes of a local one.
+    pictures : int
+        Samples of each data set that the page shows with their image; 0 leaves out figures and page.
     progress : bool
         Show progress bars.
 
@@ -124,7 +128,7 @@ def evaluate(
             return Evaluation(out, {})
     if floors:
         predictors += [make_predictor(f"floor:{name}", context) for name in FLOORS]
-    results = judge(suite, records, predictors, out, progress=progress)
+    results = judge(suite, records, predictors, out, pictures=pictures, progress=progress)
     return Evaluation(out, results)
 
 
@@ -134,6 +138,7 @@ def judge(
     predictors: Sequence[Predictor],
     out: Path,
     *,
+    pictures: int = 20,
     progress: bool = True,
 ) -> dict[str, Any]:
     """As `evaluate`, with records and predictors at hand; gives what ``results.json`` holds."""
@@ -171,7 +176,32 @@ def judge(
     with replacing(out / "results.json") as fresh:
         fresh.write_text(json.dumps(results, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     write_tables(results, out / "tables")
+    if pictures:
+        _show(suite, records, results, scores, out, pictures)
     return results
+
+
+def _show(
+    suite: Suite,
+    records: Sequence[Record],
+    results: dict[str, Any],
+    scores: Mapping[str, Path],
+    out: Path,
+    pictures: int,
+) -> None:
+    """Figures, and the page that ties everything together."""
+    external = {record.dataset for record in records if record.external}
+    figures = draw_figures(results, scores, out / "figures", external=external)
+    plain = replace(suite, changes=None)
+    write_page(
+        results,
+        figures,
+        out,
+        scores=scores,
+        stores={name: PredictionStore(predictions_folder(out, name)) for name in scores},
+        cases=lambda keys: make_cases(plain, [record for record in records if record.key in keys]),
+        pictures=pictures,
+    )
 
 
 def _score(

@@ -18,8 +18,7 @@ from tqdm import tqdm
 from unibiomed.data.processes import in_processes
 from unibiomed.errors import DataError, InputError
 
-from .predictors import Predictor, make_predictor
-from .predictors.base import Context
+from .predictors import Context, Predictor, make_predictor
 from .run import Share, predict_cases
 from .samples import draw, make_cases, suite_records
 from .suite import Suite

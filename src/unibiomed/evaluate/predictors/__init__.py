@@ -1,5 +1,6 @@
 """What can be judged: this package's models, its peers, folders of predictions, and the trivial floors."""
 
-from .base import Predictor, make_predictor
+from .base import FLOORS, Predictor
+from .make import Context, make_predictor
 
-__all__ = ["Predictor", "make_predictor"]
+__all__ = ["FLOORS", "Context", "Predictor", "make_predictor"]

@@ -1,21 +1,15 @@
-"""The one small protocol that everything that is judged follows, and how a name becomes a predictor."""
+"""The one small protocol that everything that is judged follows."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
-from unibiomed.data.records import Record
-from unibiomed.errors import InputError
-
 from ..predictions import Prediction
 from ..samples import Case
 
-__all__ = ["FLOORS", "KINDS", "Context", "Predictor", "make_predictor"]
+__all__ = ["FLOORS", "Predictor"]
 
 FLOORS = ("empty", "mean-shape", "commonest", "nearest")
 """Trivial predictors that every table shows: what has to be beaten."""
@@ -54,96 +48,3 @@ class Predictor(Protocol):
             One for each sample; one that is missing counts as a failure.
         """
         ...
-
-
-@dataclass(frozen=True)
-class Context:
-    """What a predictor may need besides its name.
-
-    Parameters
-    ----------
-    training : callable
-        The records of the suite's training split, read when first asked for.
-    device : str, optional
-        Of models; the best there is when left out.
-    """
-
-    training: Callable[[], Sequence[Record]]
-    device: str | None = None
-
-
-def make_predictor(spec: str, context: Context) -> Predictor:
-    """The predictor that a name on the command line means.
-
-    Parameters
-    ----------
-    spec : str
-        A model of this package by name or folder; ``floor:NAME``; ``files:FOLDER``; ``specialists:FOLDER``;
-        ``sam:NAME`` or ``text:NAME`` for models of `transformers`. ``TITLE=SPEC`` sets the name in the tables.
-    context : Context
-
-    Raises
-    ------
-    InputError
-        There is no such kind.
-    ModelError
-        The model is missing or broken.
-    """
-    title, found, rest = spec.partition("=")
-    if not found or "/" in title or ":" in title:
-        title, rest = "", spec
-    kind, found, name = rest.partition(":")
-    if not found or kind not in KINDS:
-        if found and not Path(rest).exists():
-            raise InputError(f"'{rest}' is no model: give a folder or name, or one of {', '.join(KINDS)} with ':NAME'")
-        kind, name = "unibiomed", rest
-    predictor = KINDS[kind](name, context)
-    if title:
-        predictor.name = title
-    return predictor
-
-
-def _own(name: str, context: Context) -> Predictor:
-    from .own import OwnPredictor
-
-    return OwnPredictor.load(name, context.device)
-
-
-def _floor(name: str, context: Context) -> Predictor:
-    from .floors import make_floor
-
-    return make_floor(name, context.training)
-
-
-def _files(name: str, context: Context) -> Predictor:
-    from .files import FilesPredictor
-
-    return FilesPredictor(Path(name))
-
-
-def _sam(name: str, context: Context) -> Predictor:
-    from .huggingface_masks import BoxPredictor
-
-    return BoxPredictor(name, context.device)
-
-
-def _text(name: str, context: Context) -> Predictor:
-    from .huggingface_text import TextPredictor
-
-    return TextPredictor(name, context.device)
-
-
-def _specialists(name: str, context: Context) -> Predictor:
-    from .specialists import SpecialistsPredictor
-
-    return SpecialistsPredictor(Path(name), context.device)
-
-
-KINDS: dict[str, Callable[[str, Context], Predictor]] = {
-    "unibiomed": _own,
-    "floor": _floor,
-    "files": _files,
-    "specialists": _specialists,
-    "sam": _sam,
-    "text": _text,
-}
