@@ -42,7 +42,7 @@ def compare(scores: Mapping[str, Path]) -> list[dict[str, Any]]:
     if len(names) < 2:
         return []
     means = {name: _by_subject(path) for name, path in scores.items()}
-    out = []
+    out: list[dict[str, Any]] = []
     for other in names[1:]:
         for measure in MEASURES:
             a, b = means[names[0]][measure], means[other][measure]
