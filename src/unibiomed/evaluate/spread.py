@@ -106,7 +106,9 @@ def ask_on_ray(parts: list[Part], workers: int, *, progress: bool = True) -> Non
         raise DataError("asking on a cluster needs Ray: pip install 'unibiomed[ray]'") from None
     started = not ray.is_initialized()
     if started:
-        here: dict[str, Any] = {} if os.environ.get("RAY_ADDRESS") else {"num_cpus": max(workers, 1), "include_dashboard": False}
+        here: dict[str, Any] = (
+            {} if os.environ.get("RAY_ADDRESS") else {"num_cpus": max(workers, 1), "include_dashboard": False}
+        )
         ray.init(log_to_driver=False, **here)
     try:
         ask = ray.remote(num_cpus=1)(ask_part)
