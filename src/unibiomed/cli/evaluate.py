@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from .extras import check_installed
+
 
 def add_evaluate_command(verbs: argparse._SubParsersAction[Any]) -> None:
     """Add the verb to the command line.
@@ -69,6 +71,7 @@ def run_evaluate(options: argparse.Namespace) -> int:
         count = write_samples(make_cases(suite, suite_records(suite, options.data)), options.data, path)
         print(f"{count} samples written to {path}")
         return 0
+    check_installed("evaluation", "evaluate", "matplotlib", "monai", "snowballstemmer")
     found = evaluate(
         suite,
         options.model or ["nano"],

@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from .extras import check_installed
+
 
 def add_train_commands(verbs: argparse._SubParsersAction[Any]) -> None:
     """Add the verbs to the command line.
@@ -34,13 +36,7 @@ def add_train_commands(verbs: argparse._SubParsersAction[Any]) -> None:
 
 
 def _check_installed() -> None:
-    from importlib.util import find_spec
-
-    from ..errors import DataError
-
-    for name in ("accelerate", "peft", "matplotlib"):
-        if find_spec(name) is None:
-            raise DataError(f"training needs {name}: pip install 'unibiomed[train]'")
+    check_installed("training", "train", "accelerate", "peft", "matplotlib")
 
 
 def run_train(options: argparse.Namespace) -> int:
