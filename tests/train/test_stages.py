@@ -182,6 +182,28 @@ def test_boxed_turns_draw_a_green_outline(kit: Kit, task: str) -> None:
     assert boxed >= 6
 
 
+def test_the_box_that_is_drawn_is_taught(kit: Kit) -> None:
+    stage = kit.stage("joint", batch=6, augment=0.0, box_weight=1.0, tasks={"classify": 0.5, "describe": 0.0})
+    batch = stage.batch(random.Random(3))
+    assert len(batch["box_truth"]) == 6
+    drawn = green(batch["grounding_pixels"])
+    for outline, filled in zip(drawn, batch["box_truth"] > 0, strict=True):
+        assert outline.any() == filled.any()
+        # the outline lies on the rim of the box: the box holds none of it but there
+        assert not outline.any() or 0 < (outline & filled).sum() / outline.sum()
+        rows, columns = filled.any(1).nonzero(), filled.any(0).nonzero()
+        if outline.any():
+            lines = outline.any(1).nonzero(), outline.any(0).nonzero()
+            for inner, outer in zip((rows, columns), lines, strict=True):
+                assert abs(inner.min() - outer.min()) <= 2 and abs(inner.max() - outer.max()) <= 2
+    assert 0 < sum(bool(filled.any()) for filled in batch["box_truth"]) < 6
+    losses = stage.losses(batch, stage.counts(batch))
+    plain = kit.stage("joint", batch=6, augment=0.0, tasks={"classify": 0.5, "describe": 0.0})
+    assert losses.keys() - plain.losses(plain.batch(random.Random(3))).keys() == {"box"}
+    losses["box"].backward()
+    assert stage.heads.box.weight.grad is not None and stage.heads.box.weight.grad.abs().sum() > 0
+
+
 def test_other_tasks_draw_nothing(kit: Kit) -> None:
     stage = kit.stage("joint", batch=4, augment=0.0, tasks={"classify": 0.0, "describe": 0.0})
     assert not any(green(stage.batch(random.Random(seed))["grounding_pixels"]).any() for seed in range(6))

@@ -15,8 +15,8 @@ from unibiomed.data.records import Record
 TURNABLE = {"pathology", "dermoscopy", "endoscopy"}
 # mirror images that do occur (a left and a right eye, breast, thyroid lobe), where no target names a side
 MIRRORED = {"ultrasound", "fundus", "OCT"}
-# cameras, lamps and stains differ from clinic to clinic
-COLOURED = TURNABLE | {"fundus"}
+# cameras, lamps and stains differ from clinic to clinic; the colours of skin lesions tell what they are
+COLOURED = {"pathology", "endoscopy", "fundus"}
 # no frame of reference either: a part of such a picture, seen closer, is a picture of the same kind
 ZOOMED = {"pathology", "fundus"}
 

@@ -121,6 +121,8 @@ class StageRecipe:
     """Weight of the auxiliary image label head."""
     distill_weight: float = 0.0
     """Weight that pulls the prompt of `[SEG]` towards the encoder stage's prompt of that target."""
+    box_weight: float = 0.0
+    """Joint stage: weight of an auxiliary head that finds the drawn box in the language model's features."""
     prompted: int = 0
     """Joint stage: masks an image that are also asked for by the encoder stage's learned prompts."""
     absent: float = 0.2

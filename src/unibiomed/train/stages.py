@@ -10,6 +10,7 @@ trainer, which knows them for the whole step: on several devices, or in several 
 
 from __future__ import annotations
 
+import math
 import random
 from collections import defaultdict
 from collections.abc import Sequence
@@ -69,7 +70,7 @@ class Stage:
         batch["tile_counts"] = None if tiles[0] is None else [len(t) for t in tiles]
         for name in ("target", "seg_target", "seg_judged", "dense_target", "prompt_target", "label"):
             batch[name] = torch.tensor([value for s in samples for value in s.get(name, ())])
-        for name in ("truth", "dense_truth", "prompt_truth"):
+        for name in ("truth", "dense_truth", "prompt_truth", "box_truth"):
             truths = [value for s in samples for value in s.get(name, ())]
             batch[name] = torch.stack(truths) if truths else torch.zeros(0, 1, 1)
             batch[f"{name}_image"] = torch.tensor([i for i, s in enumerate(samples) for _ in s.get(name, ())])
@@ -86,7 +87,8 @@ class Stage:
         for name in ("truth", "prompt_truth"):
             counts[name] = float(len(batch[name]))
             counts[f"{name}_present"] = float(_present(batch[name]).sum())
-        counts["dense_truth"] = float(len(batch["dense_truth"]))
+        for name in ("dense_truth", "box_truth"):
+            counts[name] = float(len(batch[name]))
         counts["label"] = float((batch["label"] >= 0).sum())
         return counts
 
@@ -268,13 +270,15 @@ class JointStage(Stage):
             raise DataError(f"stage '{self.recipe.name}': no training image answers a question of its tasks")
         # one image can show one box only
         turns = [t for t in turns if (t.box_region, t.box) == (turns[0].box_region, turns[0].box)]
-        image = view.image
+        image, box = view.image, None
         if boxed and turns[0].box_region is not None:
             box = turns[0].box or record.regions[turns[0].box_region].box or mask_box(solid[turns[0].box_region])
             assert box is not None
             image = draw_box(image, box)
         inputs = self.processor.image(image)
         sample: Sample = defaultdict(list, self._dense_targets(record, view))
+        if self.recipe.box_weight:
+            sample["box_truth"].append(_filled(box, (image.shape[0], image.shape[1]), view.side))
         usable = [j for j, r in enumerate(record.regions) if r.target in self.heads.targets and not r.box]
         if not boxed:
             for k in rng.sample(usable, min(self.recipe.prompted, len(usable))):
@@ -335,6 +339,11 @@ class JointStage(Stage):
             masks = self.model.decode_masks(features.maps, prompts, batch["prompt_truth_image"])
             parts = self._mask_losses(masks, batch, counts, "prompt_truth")
             losses["prompted"] = torch.stack(list(parts.values())).sum()
+        if len(batch["box_truth"]):
+            logits = self.heads.box(features.maps[2])[:, 0]
+            truth = F.interpolate(batch["box_truth"][:, None], logits.shape[-2:], mode="area")[:, 0]
+            error = F.binary_cross_entropy_with_logits(logits, truth, reduction="none").mean((1, 2))
+            losses["box"] = self.recipe.box_weight * _mean(error, counts["box_truth"])
         return losses | self._auxiliary(features, batch, counts)
 
 
@@ -343,6 +352,16 @@ STAGES: dict[str, type[Stage]] = {"encoder": EncoderStage, "text": TextStage, "j
 
 def _mean(values: torch.Tensor, count: float) -> torch.Tensor:
     return values.sum() / max(count, 1.0)
+
+
+def _filled(box: tuple[int, int, int, int] | None, size: tuple[int, int], side: int) -> torch.Tensor:
+    """(side, side) with 1 in a box of an image of (height, width); empty without one."""
+    filled = torch.zeros(side, side)
+    if box is not None:
+        x0, y0, x1, y1 = box
+        down, right = side / size[0], side / size[1]
+        filled[int(y0 * down) : math.ceil(y1 * down), int(x0 * right) : math.ceil(x1 * right)] = 1.0
+    return filled
 
 
 def _present(truth: torch.Tensor) -> torch.Tensor:
