@@ -41,13 +41,15 @@ def refused(folder: Path, text: str) -> str:
 
 def test_the_nano_recipe() -> None:
     recipe = read_recipe(NANO)
-    assert [stage.kind for stage in recipe.stages] == [*STAGE_KINDS, "encoder"]
+    names = [stage.name for stage in recipe.stages]
+    assert names == ["encoder", "text", "words", "sharp", "universal", "scores"]
+    assert {stage.kind for stage in recipe.stages} == set(STAGE_KINDS)
     assert recipe.seed == 42
     assert recipe.model.encoder == "efficientnet-lite0"
     assert all(0 < rate < 0.1 for stage in recipe.stages for rate in stage.learning_rates.values())
     assert "language" not in recipe.stages[0].learning_rates
     assert set(recipe.stages[2].learning_rates) == {"language", "head"}, "the image side is frozen"
-    assert set(recipe.stages[3].learning_rates) == {"scores"}
+    assert set(recipe.stages[-1].learning_rates) == {"scores"}
 
 
 def test_the_published_recipe() -> None:

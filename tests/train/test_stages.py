@@ -189,8 +189,6 @@ def test_the_box_that_is_drawn_is_taught(kit: Kit) -> None:
     drawn = green(batch["grounding_pixels"])
     for outline, filled in zip(drawn, batch["box_truth"] > 0, strict=True):
         assert outline.any() == filled.any()
-        # the outline lies on the rim of the box: the box holds none of it but there
-        assert not outline.any() or 0 < (outline & filled).sum() / outline.sum()
         rows, columns = filled.any(1).nonzero(), filled.any(0).nonzero()
         if outline.any():
             lines = outline.any(1).nonzero(), outline.any(0).nonzero()

@@ -94,8 +94,8 @@ class NoPositions(nn.Module):
     """Stands for the neck's sine positions: SAM2 reads them for the memory of videos alone, and they take time."""
 
     def forward(self, shape: torch.Size, device: torch.device, dtype: torch.dtype) -> torch.Tensor:
-        """An empty tensor."""
-        return torch.empty(0, device=device, dtype=dtype)
+        """Nothing, with as many dimensions as the positions."""
+        return torch.empty(0, 0, 0, 0, device=device, dtype=dtype)
 
 
 class UniBiomedModel(PreTrainedModel):
