@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -56,6 +57,21 @@ def open_accelerator(recipe: Recipe, out: Path) -> Iterator[Accelerator]:
     finally:
         # accelerate keeps the precision of the first training of a process for all later ones
         AcceleratorState._reset_state(reset_partial_state=True)
+
+
+@contextmanager
+def denormals_flushed() -> Iterator[None]:
+    """Take numbers too small to be normal for 0, for as long as this lasts.
+
+    The gradients of masks that are sure fade below 1e-38, where a CPU multiplies eight times slower. Afterwards the
+    thread counts as before: other code in it may rely on such numbers.
+    """
+    before = sys.float_info.min / 2 == 0.0
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(before)
 
 
 def scaled(accelerator: Accelerator) -> bool:

@@ -30,7 +30,7 @@ from .loop import run_stage
 from .lora import add_lora
 from .mixture import Mixture, Shards, Source, check_streamed, streamed_licences
 from .plot import plot_log
-from .processes import open_accelerator
+from .processes import denormals_flushed, open_accelerator
 from .recipe import Recipe
 from .run import Run
 from .start import at_size, export, load_start, make_model, make_processor, write_card
@@ -72,10 +72,12 @@ def train(recipe: Recipe, data: Path, out: Path, *, progress: bool = True) -> Pa
     """
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
-    # gradients of masks that are sure fade below 1e-38, where a CPU multiplies eight times slower
-    torch.set_flush_denormal(True)
     try:
-        with asked(recipe.precision) as divided, open_accelerator(recipe, out) as accelerator:
+        with (
+            denormals_flushed(),
+            asked(recipe.precision) as divided,
+            open_accelerator(recipe, out) as accelerator,
+        ):
             divided &= accelerator.num_processes > 1
             return _train(recipe, data, out, accelerator, divided, progress and accelerator.is_main_process)
     except (torch.OutOfMemoryError, MemoryError) as error:
