@@ -77,6 +77,9 @@ def test_perfect_masks_and_floors(data, tmp_path):
     page = (tmp_path / "out" / "index.html").read_text()
     assert "perfect" in page and page.count("Not for clinical use without validation") == 1
     assert list((tmp_path / "out" / "figures").glob("*.svg"))
+    # of three images the worst, the median and the best
+    assert len(list((tmp_path / "out" / "examples" / "perfect").iterdir())) == 3
+    assert not (tmp_path / "out" / "examples" / "empty").exists()
     assert r"\begin{tabular}" in (tmp_path / "out" / "tables" / "segmentation.tex").read_text()
 
 
@@ -129,6 +132,9 @@ def test_two_models_are_compared_and_need_two_names(data, tmp_path):
     bad = masks_of(data, tmp_path / "b" / "m", change=lambda mask: np.roll(mask, 5, 1))
     with pytest.raises(InputError, match="two models are called 'm'"):
         evaluate(SUITE, [f"files:{good}", f"files:{bad}"], data, tmp_path / "out", pictures=0, progress=False)
+    with pytest.raises(InputError, match="two models are called"):
+        # one folder of predictions for both
+        evaluate(SUITE, [f"a_b=files:{good}", f"a b=files:{bad}"], data, tmp_path / "out", progress=False)
     models = [f"good=files:{good}", f"bad=files:{bad}"]
     found = evaluate(SUITE, models, data, tmp_path / "out", floors=False, pictures=0, progress=False).results
     assert list(found["models"]) == ["good", "bad"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -18,6 +18,7 @@ from unibiomed.data.records import Record
 from unibiomed.errors import InputError
 
 from .compare import compare
+from .examples import draw_examples, keys_of, pick_examples
 from .figures import draw_figures
 from .page import write_page
 from .predictions import PredictionStore
@@ -193,13 +194,24 @@ def _show(
     external = {record.dataset for record in records if record.external}
     figures = draw_figures(results, scores, out / "figures", external=external)
     plain = replace(suite, changes=None)
+
+    def cases(keys: Collection[str]) -> Iterator[Case]:
+        return make_cases(plain, [record for record in records if record.key in keys])
+
+    for name, path in scores.items():
+        if results["models"][name]["floor"]:
+            continue
+        examples = pick_examples(read_rows(path))
+        shown = cases(keys_of(example.row for example in examples))
+        store = PredictionStore(predictions_folder(out, name))
+        draw_examples(shown, examples, store, out / "examples" / store.folder.name, model=name)
     write_page(
         results,
         figures,
         out,
         scores=scores,
         stores={name: PredictionStore(predictions_folder(out, name)) for name in scores},
-        cases=lambda keys: make_cases(plain, [record for record in records if record.key in keys]),
+        cases=cases,
         pictures=pictures,
     )
 
@@ -245,7 +257,9 @@ class _Cases:
 
 
 def _check_names(predictors: Sequence[Predictor]) -> None:
-    names = [p.name for p in predictors]
-    for name in names:
-        if names.count(name) > 1:
+    # two names may mean one folder: what one said must not be taken for the other's
+    folders = [predictions_folder(Path(), p.name) for p in predictors]
+    for predictor, folder in zip(predictors, folders, strict=True):
+        if folders.count(folder) > 1:
+            name = predictor.name
             raise InputError(f"two models are called '{name}': name them apart, such as --model first={name}")
