@@ -35,7 +35,7 @@ def net():
     torch.manual_seed(0)
     net = UNet().eval()
     # an image's two halves on two sides of zero
-    net.out[1].bias.data.zero_()
+    net.out[0].bias.data.zero_()
     return net.half().float()
 
 
@@ -137,9 +137,9 @@ def test_broken_weights_fail_where_they_are_asked_for(folder, segment_case):
         if change == "cut":
             path.write_bytes(path.read_bytes()[:5000])
         elif change == "misfit":
-            save_file(state | {"out.1.bias": torch.zeros(7)}, path)
+            save_file(state | {"out.0.bias": torch.zeros(7)}, path)
         else:
-            save_file({k: v for k, v in state.items() if k != "out.1.bias"}, path)
+            save_file({k: v for k, v in state.items() if k != "out.0.bias"}, path)
         found = answer_case(SpecialistsPredictor(folder, "cpu"), segment_case, segment_case.pixels())
         assert all(p.error and "organs__liver.safetensors" in p.error for p in found)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import MISSING, asdict, dataclass, fields
@@ -298,14 +299,16 @@ def _plain(text: str) -> str:
     return " ".join(text.lower().split()).strip(" .")
 
 
+FEW_WORDS = ("task", "dataset", "modality", "subject", "target", "kind")
 _ALWAYS = object()
 _DEFAULTS = {f.name: f.default for f in fields(Row) if f.default is not MISSING}
 
 
 def strangers(store: PredictionStore, known: set[str]) -> list[str]:
     """Prediction files that belong to no sample of the suite: left over from another one, or misnamed."""
-    wanted = {store.path(sample) for sample in known}
-    return sorted(str(path.relative_to(store.folder)) for path in store.paths() if path not in wanted)
+    # as text: a hundred thousand paths take hundreds of MB
+    wanted = {str(store.path(sample)) for sample in known}
+    return sorted(str(path.relative_to(store.folder)) for path in store.paths() if str(path) not in wanted)
 
 
 class RowWriter(AbstractContextManager["RowWriter"]):
@@ -348,6 +351,8 @@ def read_rows(path: Path) -> Iterator[Row]:
     try:
         with path.open(encoding="utf-8") as file:
             for line in file:
-                yield Row(**json.loads(line))
+                fields = json.loads(line)
+                # rows are held by the hundred thousand, and these words are few
+                yield Row(**fields | {name: sys.intern(fields[name]) for name in FEW_WORDS if name in fields})
     except (OSError, ValueError, TypeError) as error:
         raise DataError(f"scores '{path.name}' cannot be read: delete the file and score again") from error

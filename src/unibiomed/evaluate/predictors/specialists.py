@@ -41,14 +41,18 @@ LARGEST = 4096
 
 
 class UNet(nn.Module):
-    """U-Net on EfficientNet-Lite0: skip connections at strides 2, 4, 8, 16, one output channel at full resolution."""
+    """U-Net on EfficientNet-Lite0: skip connections at strides 2, 4, 8, 16, one output channel at full resolution.
+
+    The last doubling is a sub-pixel convolution (Shi et al., CVPR 2016): convolutions at full resolution would take as
+    long as all the rest together.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.encoder = EfficientNetLiteModel(EfficientNetLiteConfig(outputs=[0, 1, 2, 4, 6]))
         below = [*WIDTHS[1:], LEVELS[-1]]
         self.up = nn.ModuleList(_block(s + b, w) for s, b, w in zip(LEVELS[:-1], below, WIDTHS, strict=True))
-        self.out = nn.Sequential(_block(WIDTHS[0], WIDTHS[0]), nn.Conv2d(WIDTHS[0], 1, 1))
+        self.out = nn.Sequential(nn.Conv2d(WIDTHS[0], 4, 3, padding=1), nn.PixelShuffle(2))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(batch, 3, height, width) to (batch, height, width) logits."""
@@ -56,8 +60,7 @@ class UNet(nn.Module):
         y = levels[-1]
         for skip, up in zip(reversed(levels[:-1]), reversed(self.up), strict=True):
             y = up(torch.cat([F.interpolate(y, size=skip.shape[-2:], mode="nearest"), skip], 1))
-        full = F.interpolate(y, size=x.shape[-2:], mode="bilinear", align_corners=False)
-        logits: torch.Tensor = self.out(full)[:, 0]
+        logits: torch.Tensor = self.out(y)[:, 0, : x.shape[-2], : x.shape[-1]]
         return logits
 
 
