@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from unibiomed.data.records import Record
+from unibiomed.errors import InputError
 from unibiomed.evaluate.samples import Case, make_cases, suite_records
 from unibiomed.evaluate.suite import Suite
 
@@ -48,6 +49,16 @@ file = "test.json"
 key = "image"
 split = "test"
 """
+
+
+@pytest.fixture(autouse=True)
+def no_java(monkeypatch: pytest.MonkeyPatch) -> None:
+    """METEOR 1.5 has its own tests: Java takes seconds to start, where it is there."""
+
+    def missing(*_: object) -> None:
+        raise InputError("no Java")
+
+    monkeypatch.setattr("unibiomed.metrics.language.meteor", missing)
 
 
 def disc(row: float, column: float, radius: float) -> np.ndarray:

@@ -4,6 +4,7 @@ import pytest
 
 from unibiomed.evaluate.score import Row
 from unibiomed.evaluate.summary import PUBLISHED_LIMIT, summarise
+from unibiomed.evaluate.texts import CHEST
 
 
 def segment(name: str, dice: float | None, *, target: str = "liver", there: bool = True, **more) -> Row:
@@ -92,3 +93,36 @@ def test_recognition():
 def test_changed_images_and_other_words_stay_out_of_the_tables():
     rows = [segment("a", 1.0), segment("a", 0.0, change="noise", strength=3), segment("a", 0.0, paraphrase=1)]
     assert summarise(rows)["segment"]["strict"]["dice"]["count"] == 1
+
+
+def report(name: str, answer: str, reference: str, *, modality: str = "X-ray") -> Row:
+    return Row(
+        f"set/{name}#report",
+        "report",
+        "set",
+        modality,
+        f"set/{name}",
+        0,
+        answer=answer,
+        reference=reference,
+        exact=False,
+    )
+
+
+def test_chest_findings_of_reports_are_compared_where_the_reference_tells_any():
+    rows = [
+        report("a", "There is a pleural effusion.", "There is a pleural effusion. No pneumothorax."),
+        report("b", "The lungs are clear. No pneumothorax.", "Cardiomegaly."),
+        # no chest: not counted, whatever is said
+        report("c", "Cardiomegaly.", "A fracture of the wrist.", modality="CT"),
+        report("d", "Cardiomegaly.", "The knee."),
+    ]
+    # one hit; "No Finding" told in vain, cardiomegaly missed
+    assert summarise(rows)["report"]["strict"][CHEST] == pytest.approx(2 / 4)
+    assert CHEST not in summarise(rows[2:])["report"]["strict"]
+
+
+def test_a_failed_report_tells_no_finding():
+    rows = [report("a", "Cardiomegaly.", "Cardiomegaly."), report("b", "", "Cardiomegaly.")]
+    rows[1].failure = "no prediction"
+    assert summarise(rows)["report"]["strict"][CHEST] == pytest.approx(2 / 3)

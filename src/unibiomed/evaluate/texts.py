@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
@@ -10,7 +11,10 @@ from unibiomed.errors import InputError
 
 from .score import Row
 
-__all__ = ["text_scores"]
+__all__ = ["CHEST", "text_scores"]
+
+CHEST = "chest findings F1 (rule-based)"
+"""Micro F1 of CheXpert's 14 findings between X-ray answers and references; see `unibiomed.metrics.chest_labels`."""
 
 
 def text_scores(rows: Sequence[Row]) -> dict[str, Any]:
@@ -39,4 +43,17 @@ def text_scores(rows: Sequence[Row]) -> dict[str, Any]:
     # without Java, or the wheel of pycocoevalcap, the column is missing
     with suppress(InputError):
         scores["METEOR 1.5"] = language.meteor(answers, references).score
-    return {**scores, "count": len(rows)}
+    agreement = _chest([row.modality == "X-ray" for row in rows], answers, [given[0] for given in references])
+    return {**scores, **({} if math.isnan(agreement) else {CHEST: agreement}), "count": len(rows)}
+
+
+def _chest(xray: Sequence[bool], answers: Sequence[str], references: Sequence[str]) -> float:
+    """Agreement on those X-ray images whose reference tells any chest finding; NaN where none does."""
+    from unibiomed.metrics.chest_labels import chest_label_agreement, findings_told
+
+    told = [
+        (answer, given)
+        for seen, answer, given in zip(xray, answers, references, strict=True)
+        if seen and findings_told(given)
+    ]
+    return chest_label_agreement([a for a, _ in told], [r for _, r in told]).micro_f1

@@ -120,6 +120,14 @@ def chest_label_agreement(
     return ChestAgreement(_share(2 * hits, told + true), _share(sum(known), len(known)), scores)
 
 
+def findings_told(text: str) -> frozenset[str]:
+    """Which of the findings a text says anything of, be it that they are absent; "No Finding" and devices left out."""
+    told = label_chest_report(text)
+    return frozenset(
+        name for name, state in told.items() if state != "not mentioned" and name not in (NO_FINDING, DEVICES)
+    )
+
+
 def chest_findings() -> tuple[str, ...]:
     """Names of the 14 findings, in CheXpert's order."""
     return (NO_FINDING, *(finding.name for finding in _findings()))
