@@ -123,6 +123,16 @@ def test_no_results_no_figures(tmp_path: Path) -> None:
     assert draw_figures(only_text, {}, tmp_path / "figures") == []
 
 
+def test_kinds_of_training_are_drawn_where_they_have_runs(tmp_path: Path) -> None:
+    table = {
+        "all tasks": {"mean": 0.6, "sd": 0.1, "values": [0.5, 0.7]},
+        "one": {"mean": 0.4, "sd": None, "values": [0.4]},
+    }
+    paths = draw_figures({"models": {}, "runs": {"recognition accuracy": table}}, {}, tmp_path / "figures")
+    assert [path.name for path in paths] == ["runs_recognition_accuracy.svg", "runs_recognition_accuracy.png"]
+    assert all(path.is_file() for path in paths)
+
+
 def test_without_matplotlib_one_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(InputError, match=r"pip install 'unibiomed\[train\]'"):

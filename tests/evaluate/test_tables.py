@@ -1,5 +1,10 @@
 from __future__ import annotations
 
+import copy
+
+import pytest
+
+from unibiomed.evaluate.runs import run_tables
 from unibiomed.evaluate.score import Row
 from unibiomed.evaluate.summary import summarise
 from unibiomed.evaluate.tables import Sheet, make_sheets, number, write_tables
@@ -44,6 +49,21 @@ def test_signs_of_the_languages_are_escaped():
     assert "a_memory \\| gone" in sheet.markdown()
     assert r"100 \% of a\_memory | gone" in sheet.latex()
     assert sheet.latex().count("&") == (len(sheet.columns) - 1) * (1 + len(sheet.rows))
+
+
+def test_runs_of_one_kind_of_training():
+    table = results()["models"]["mine"]
+    better = copy.deepcopy(table)
+    better["segment"]["strict"]["dice"]["value"] = 0.65
+    models = {"all#1": table, "all#2": better, "one#1": table, "other": table, "#1": table}
+    found = run_tables(models)
+    assert found["Dice"]["all"]["values"] == [pytest.approx(0.45), 0.65] and found["Dice"].keys() == {"all", "one"}
+    assert found["Dice"]["one"]["sd"] is None and found.keys() == {"Dice"}
+    sheet = by_name({"models": models, "runs": found})["runs"]
+    assert sheet.columns == ("training", "runs", "Dice")
+    assert sheet.rows == [["all", "2", "0.550 ± 0.141"], ["one", "1", "0.450"]]
+    # single models are no runs
+    assert run_tables({"all#1": table, "one#1": table, "other": table}) == {}
 
 
 def test_comparisons():

@@ -83,6 +83,7 @@ def make_sheets(results: Mapping[str, Any]) -> list[Sheet]:
     sheets += _texts(models, "report", "Grounded reports")
     sheets += _ask(models)
     sheets += _trust(models)
+    sheets.append(_runs(results.get("runs") or {}))
     sheets += _comparisons(results.get("comparisons") or [])
     sheets.append(_failures(models))
     return [sheet for sheet in sheets if sheet.rows]
@@ -347,6 +348,22 @@ def _trust(models: Mapping[str, Any]) -> list[Sheet]:
             changes,
         ),
     ]
+
+
+def _runs(tables: Mapping[str, Mapping[str, Any]]) -> Sheet:
+    kinds = list(dict.fromkeys(kind for table in tables.values() for kind in table))
+    rows = []
+    for kind in kinds:
+        found = [table.get(kind) for table in tables.values()]
+        number = max(len(cell["values"]) for cell in found if cell)
+        rows.append([kind, str(number), *(_spread(cell) for cell in found)])
+    return Sheet("runs", "Kinds of training, mean ± s.d. over their runs", ("training", "runs", *tables), rows)
+
+
+def _spread(cell: Mapping[str, Any] | None) -> str:
+    if cell is None:
+        return NONE
+    return f"{cell['mean']:.3f}" + (f" ± {cell['sd']:.3f}" if cell["sd"] is not None else "")
 
 
 def _comparisons(comparisons: Iterable[Mapping[str, Any]]) -> list[Sheet]:

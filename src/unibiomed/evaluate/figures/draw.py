@@ -9,7 +9,7 @@ from typing import Any
 
 from unibiomed.images.modality import MODALITIES
 
-from .bars import bar_rows, plot_bars
+from .bars import bar_rows, draw_ablation, plot_bars
 from .boxes import BOX_NOTE, plot_boxes, plot_pooled
 from .confusion import confusion, confusion_size, plot_confusion
 from .gather import Answers, gather, p_values, stars
@@ -72,6 +72,9 @@ def draw_figures(
     drawing = _Drawing(results["models"], looks, answers, folder, frozenset(external))
     for make in (drawing.modalities, drawing.radars, drawing.boxes, drawing.trust, drawing.changes, drawing.confusions):
         names += make()
+    for measure, table in (results.get("runs") or {}).items():
+        names.append(f"runs_{file_name(measure.replace(' ', '_'))}")
+        draw_ablation({kind: cell["values"] for kind, cell in table.items()}, folder / names[-1], label=measure)
     return [beside(folder / name, kind) for name in names for kind in KINDS]
 
 
