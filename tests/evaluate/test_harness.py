@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +13,7 @@ from PIL import Image
 from unibiomed.cli import main
 from unibiomed.errors import InputError
 from unibiomed.evaluate.harness import evaluate
-from unibiomed.evaluate.suite import Pairs, Suite
+from unibiomed.evaluate.suite import Pairs, Suite, read_suite
 
 ENTRY = """
 name = "toy"
@@ -185,6 +188,29 @@ def test_several_processes_say_the_same(data, tmp_path):
     assert kept[0] == kept[1] and len(kept[0]) == 4
     with pytest.raises(InputError, match="0 processes"):
         evaluate(SUITE, [f"files:{folder}"], data, tmp_path / "three", processes=0, pictures=0, progress=False)
+
+
+@pytest.mark.slow
+def test_processes_of_accelerate_say_the_same(data, tmp_path):
+    pytest.importorskip("accelerate")
+    folder = masks_of(data, tmp_path / "m", change=lambda mask: np.roll(mask, 2, 1))
+    suite = tmp_path / "toy.toml"
+    suite.write_text('name = "toy"\ntasks = ["segment"]\nforeign = false\n')
+    one = evaluate(read_suite(str(suite)), [f"files:{folder}"], data, tmp_path / "one", floors=False, pictures=0)
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]
+    command += ["--num_machines", "1", "--mixed_precision", "no", "--module", "unibiomed", "evaluate", str(suite)]
+    command += ["--data", str(data), "--out", str(tmp_path / "two"), "--model", f"files:{folder}"]
+    done = subprocess.run(
+        [*command, "--no-floors", "--pictures", "0"],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert json.loads((tmp_path / "two" / "results.json").read_text()) == one.results
+    # the table is shown once, by the process that scores
+    assert done.stdout.count("| m |") == 1
 
 
 @pytest.mark.slow
