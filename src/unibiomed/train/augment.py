@@ -9,7 +9,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from unibiomed.data.records import Record
+from unibiomed.data.records import REGION_TEXT, Record
+
+from .smear import SMEARS, paint_red_cells
 
 # no up, no down, no left, no right: any flip and quarter turn of these is an image of the same kind
 TURNABLE = {"pathology", "dermoscopy", "endoscopy"}
@@ -56,18 +58,30 @@ def augment(
     stack = np.concatenate([pixels.transpose(2, 0, 1), *[masks[k][None] for k in keys]]).astype(np.float32) / 255
     x = torch.from_numpy(stack)
     if strength:
-        if record.modality in TURNABLE:
+        if record.modality in TURNABLE and not _written(record):
             x = torch.rot90(x, rng.randrange(4), (1, 2))
-        if record.modality in TURNABLE | MIRRORED and rng.random() < 0.5 and not record.questions:
+        if record.modality in TURNABLE | MIRRORED and rng.random() < 0.5 and not _told(record):
             x = x.flip(2)
         if rng.random() < 0.7:
             x = _move(record, x, rng, size, strength)
         elif size:
             x = shrink(x, size)
+        if any(region.target in SMEARS for region in record.regions) and rng.random() < 0.6 * strength:
+            white = x[3:].amax(0) if len(keys) else torch.zeros(x.shape[1:])
+            x = torch.cat([paint_red_cells(x[:3], white, rng), x[3:]])
         x = torch.cat([_recolour(record, x[:3], rng, strength), x[3:]])
     elif size:
         x = shrink(x, size)
     return x[:3].contiguous(), {k: x[3 + i] for i, k in enumerate(keys)}
+
+
+def _written(record: Record) -> bool:
+    """Whether an expert's sentences tell of the image as it was: what is left in it, and what is at the top."""
+    return record.text is not None or any(REGION_TEXT in region.attributes for region in record.regions)
+
+
+def _told(record: Record) -> bool:
+    return bool(record.questions) or _written(record)
 
 
 def shrink(x: torch.Tensor, size: int) -> torch.Tensor:
@@ -78,7 +92,7 @@ def shrink(x: torch.Tensor, size: int) -> torch.Tensor:
 
 
 def _move(record: Record, x: torch.Tensor, rng: random.Random, size: int | None, strength: float) -> torch.Tensor:
-    zoomed = record.modality in ZOOMED and not record.questions
+    zoomed = record.modality in ZOOMED and not _told(record)
     spread, towards = (0.35, 0.25) if zoomed else (0.18, 0.0)
     angle, scale = rng.gauss(0, 0.12) * strength, 2 ** (rng.gauss(towards, spread) * strength)
     c, s = np.cos(angle) / scale, np.sin(angle) / scale
