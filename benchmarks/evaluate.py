@@ -37,6 +37,7 @@ class Copier:
 
     name = "copier"
     tasks = frozenset({"segment"})
+    worded: frozenset[str] = frozenset()
     note = ""
 
     def __init__(self, masks: list[np.ndarray]) -> None:

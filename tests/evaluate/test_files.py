@@ -207,8 +207,10 @@ def test_tasks_follow_from_what_there_is(folder):
     assert FilesPredictor(folder).tasks == frozenset(TASKS) - {"segment"}
     save(folder / "organs" / "a.png")
     assert FilesPredictor(folder).tasks == frozenset(TASKS)
+    # masks do not tell in which words they were asked for
+    assert FilesPredictor(folder).worded == frozenset(TASKS) - {"segment"}
     (folder / "answers.jsonl").unlink()
-    assert FilesPredictor(folder).tasks == {"segment"}
+    assert FilesPredictor(folder).tasks == {"segment"} and not FilesPredictor(folder).worded
 
 
 def test_nothing_to_read(tmp_path, folder):

@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -128,6 +130,19 @@ def test_a_second_run_asks_only_what_failed(data, tmp_path, monkeypatch):
     ).results
     assert asked == ["toy/test_2#segment/polyp"]
     assert second["models"]["m"]["segment"]["strict"]["dice"]["value"] == 1.0
+
+
+def test_no_agreement_of_what_reads_no_words(data, tmp_path):
+    suite = replace(SUITE, paraphrases={"segment": ["Where is the {target}?"]})
+    masks, worded = masks_of(data, tmp_path / "masks"), tmp_path / "worded"
+    first = evaluate(suite, [f"files:{masks}"], data, tmp_path / "out", pictures=0, progress=False)
+    assert len(list((first.folder / "predictions" / "masks" / "toy").iterdir())) == 4
+    for found in first.results["models"].values():
+        assert "paraphrases" not in found and found["unknown_predictions"] == []
+    # what this package wrote down was said to each question on its own
+    shutil.copytree(first.folder / "predictions" / "masks", worded)
+    second = evaluate(suite, [f"files:{worded}"], data, tmp_path / "again", floors=False, pictures=0, progress=False)
+    assert second.results["models"]["worded"]["paraphrases"]["segment"]["agreement"]["value"] == 0
 
 
 def test_two_models_are_compared_and_need_two_names(data, tmp_path):

@@ -206,7 +206,7 @@ def boxes_as_masks(predictor, monkeypatch):
 @pytest.mark.parametrize("kind", KINDS)
 def test_masks_of_every_kind(models, segment_case, toy_training, kind):
     predictor = make_predictor(f"sam:{models / f'tiny-{kind}'}", Context(toy_training, "cpu"))
-    assert predictor.name == f"tiny-{kind}" and predictor.tasks == {"segment"}
+    assert predictor.name == f"tiny-{kind}" and predictor.tasks == {"segment"} and not predictor.worded
     assert predictor.note.startswith("is given the box of the truth")
     liver, tumor, foreign = answer_case(predictor, segment_case, segment_case.pixels())
     assert [p.error for p in (liver, tumor, foreign)] == [None] * 3
@@ -351,6 +351,19 @@ def test_a_model_answers_in_words(llava, toy_cases, monkeypatch):
     assert not any("Answer:" in p.text or "<image>" in p.text or "<|im_end|>" in p.text for p in found)
 
 
+def test_a_llava_as_it_was_released(copy, llava, toy_cases, monkeypatch):
+    monkeypatch.setattr(huggingface_text, "MAX_NEW_TOKENS", 10)
+    folder = copy("llava")
+    about = json.loads((folder / "processor_config.json").read_text())
+    (folder / "preprocessor_config.json").write_text(json.dumps(about.pop("image_processor")))
+    (folder / "processor_config.json").write_text(json.dumps(about))
+    (folder / "chat_template.json").write_text(json.dumps({"chat_template": TEMPLATE}))
+    (folder / "chat_template.jinja").unlink()
+    case = toy_cases(datasets=["organs"], tasks=["recognize", "classify"])[0]
+    found = TextPredictor(str(folder), "cpu").predict(case, case.pixels())
+    assert [p.text for p in found] == [p.text for p in llava.predict(case, case.pixels())]
+
+
 def test_what_a_model_is_shown_and_asked(llava, toy_cases, monkeypatch):
     case = toy_cases(datasets=["organs"], tasks=["recognize", "classify", "describe"])[0]
     asked = []
@@ -415,7 +428,8 @@ def test_a_model_without_a_chat_template(copy, one_line):
     one_line(caught.value)
 
 
-def test_code_of_a_stranger_is_not_run(copy, tmp_path, one_line):
+@pytest.mark.parametrize("kind", ["llava", "internvl_chat"])
+def test_code_of_a_stranger_is_not_run(copy, tmp_path, one_line, kind):
     folder, sign = copy("llava"), tmp_path / "was here"
     for name in ("config.json", "processor_config.json", "tokenizer_config.json"):
         values = json.loads((folder / name).read_text())
@@ -425,11 +439,14 @@ def test_code_of_a_stranger_is_not_run(copy, tmp_path, one_line):
             "AutoProcessor": "stranger.Model",
             "AutoTokenizer": ["stranger.Model", None],
         }
-        (folder / name).write_text(json.dumps(values | {"model_type": "stranger"}))
+        (folder / name).write_text(json.dumps(values | {"model_type": kind}))
     (folder / "stranger.py").write_text(f"open({str(sign)!r}, 'w')\nclass Model: pass\n")
-    with pytest.raises(ModelError) as caught:
+    if kind == "llava":
         TextPredictor(str(folder), "cpu")
-    one_line(caught.value)
+    else:
+        with pytest.raises(ModelError, match="of type 'internvl_chat', which transformers does not run") as caught:
+            TextPredictor(str(folder), "cpu")
+        one_line(caught.value)
     assert not sign.exists()
 
 

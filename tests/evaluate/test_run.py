@@ -16,6 +16,7 @@ class Scripted:
 
     def __init__(self, name="scripted", tasks=("segment",), twist=lambda case, found: found):
         self.name, self.tasks, self.note, self.twist = name, frozenset(tasks), "", twist
+        self.worded = self.tasks
         self.asked: list[str] = []
 
     def predict(self, case, pixels):
@@ -46,6 +47,20 @@ def test_each_is_asked_what_it_can_answer_and_once(cases, tmp_path):
     again = Scripted("one")
     assert predict_cases(cases, [again], tmp_path, progress=False) == {"one": Counter(kept=9)}
     assert again.asked == []
+
+
+def test_other_words_are_for_who_reads_them(toy_cases, tmp_path):
+    words = {"segment": ["Where is the {target}?"], "recognize": ["What is wrong?"]}
+    cases = toy_cases(datasets=["organs"], tasks=["segment", "recognize"], paraphrases=words)
+    tasks = ("segment", "recognize")
+    reader, half, deaf = (Scripted(name, tasks) for name in ("reader", "half", "deaf"))
+    half.worded, deaf.worded = frozenset({"recognize"}), frozenset()
+    predict_cases(cases, [reader, half, deaf], tmp_path, progress=False)
+    samples = [s for case in cases for s in case.samples]
+    assert reader.asked == [s.id for s in samples]
+    assert half.asked == [s.id for s in samples if not (s.paraphrase and s.task == "segment")]
+    assert deaf.asked == [s.id for s in samples if not s.paraphrase]
+    assert len(reader.asked) > len(half.asked) > len(deaf.asked)
 
 
 def test_a_run_goes_on_after_broken_files_and_failures(cases, tmp_path):

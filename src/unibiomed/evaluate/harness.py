@@ -22,9 +22,10 @@ from .examples import draw_examples, keys_of, pick_examples
 from .figures import draw_figures
 from .page import write_page
 from .predictions import PredictionStore
-from .predictors import FLOORS, Context, Predictor, make_predictor
+from .predictors import FLOORS, Context, Predictor, make_predictor, samples_for
 from .predictors.files import FilesPredictor
 from .run import predict_cases, predictions_folder
+from .runs import run_tables
 from .samples import Case, draw, make_cases, suite_records
 from .score import RowWriter, read_rows, score_case, strangers
 from .spread import ask_in_processes, ask_on_ray, launched_share, parts_of
@@ -173,6 +174,7 @@ def judge(
             **summarise(rows),
             **{name: part for name, part in trust.items() if part},
         }
+    results["runs"] = run_tables(results["models"])
     results["comparisons"] = compare(scores)
     with replacing(out / "results.json") as fresh:
         fresh.write_text(json.dumps(results, indent=1, allow_nan=False) + "\n", encoding="utf-8")
@@ -235,7 +237,7 @@ def _score(
             for predictor in predictors:
                 if isinstance(predictor, FilesPredictor):
                     predictor.claim(case)
-                mine = [s for s in case.samples if s.task in predictor.tasks]
+                mine = samples_for(predictor, case.samples)
                 for row in score_case(case, mine, stores[predictor.name]):
                     writers[predictor.name].add(row)
     return known

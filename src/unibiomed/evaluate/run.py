@@ -13,7 +13,7 @@ from tqdm import tqdm
 from unibiomed.errors import DataError, OutputError, UniBiomedError
 
 from .predictions import Prediction, PredictionStore
-from .predictors import Predictor
+from .predictors import Predictor, samples_for
 from .samples import Case
 
 __all__ = ["Share", "predict_cases", "predictions_folder"]
@@ -79,7 +79,7 @@ def predict_cases(
         pixels: np.ndarray | None = None
         for predictor in predictors:
             store, count = stores[predictor.name], counts[predictor.name]
-            mine = [s for s in case.samples if s.task in predictor.tasks]
+            mine = samples_for(predictor, case.samples)
             asked = [s for s in mine if not store.has(s.id)]
             count["kept"] += len(mine) - len(asked)
             if not asked:

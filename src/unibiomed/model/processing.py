@@ -88,13 +88,13 @@ class ImageInputs:
     size: tuple[int, int]
 
 
-def choose_grid(width: int, height: int, max_tiles: int, tile_size: int) -> tuple[int, int]:
+def choose_grid(width: int, height: int, max_tiles: int, tile_size: int, min_tiles: int = 1) -> tuple[int, int]:
     """Columns and rows of the tiling whose aspect ratio is closest to the image's (InternVL2.5, dynamic resolution).
 
-    Among all grids of at most `max_tiles` tiles, in order of their number; on a tie the later one wins if the image has
-    more than half of its pixels.
+    Among all grids of `min_tiles` to `max_tiles` tiles, in order of their number; on a tie the later one wins if the
+    image has more than half of its pixels.
     """
-    grids = [(i, j) for i in range(1, max_tiles + 1) for j in range(1, max_tiles // i + 1)]
+    grids = [(i, j) for i in range(1, max_tiles + 1) for j in range(1, max_tiles // i + 1) if i * j >= min_tiles]
     grids.sort(key=lambda grid: grid[0] * grid[1])
     best, smallest = (1, 1), float("inf")
     for grid in grids:
@@ -104,6 +104,19 @@ def choose_grid(width: int, height: int, max_tiles: int, tile_size: int) -> tupl
         elif difference == smallest and width * height > 0.5 * tile_size**2 * grid[0] * grid[1]:
             best = grid
     return best
+
+
+def cut_tiles(image: Image.Image, tile_size: int, max_tiles: int, min_tiles: int = 1) -> list[Image.Image]:
+    """Squares of `tile_size` pixels: the tiles row by row, then the whole image if there are several."""
+    side = tile_size
+    columns, rows = choose_grid(*image.size, max_tiles, side, min_tiles)
+    resized = image.resize((side * columns, side * rows), Image.Resampling.BICUBIC)
+    tiles = [
+        resized.crop((side * i, side * j, side * (i + 1), side * (j + 1))) for j in range(rows) for i in range(columns)
+    ]
+    if len(tiles) > 1:
+        tiles.append(image.resize((side, side), Image.Resampling.BICUBIC))
+    return tiles
 
 
 def normalise(image: Image.Image, mean: torch.Tensor, std: torch.Tensor) -> torch.Tensor:
@@ -142,16 +155,7 @@ class UniBiomedProcessor:
 
     def tile_pixels(self, image: Image.Image) -> torch.Tensor:
         """(tiles, 3, tile_size, tile_size) float32: the tiles row by row, then the whole image if there are several."""
-        side = self.settings.tile_size
-        columns, rows = choose_grid(*image.size, self.settings.max_tiles, side)
-        resized = image.resize((side * columns, side * rows), Image.Resampling.BICUBIC)
-        tiles = [
-            resized.crop((side * i, side * j, side * (i + 1), side * (j + 1)))
-            for j in range(rows)
-            for i in range(columns)
-        ]
-        if len(tiles) > 1:
-            tiles.append(image.resize((side, side), Image.Resampling.BICUBIC))
+        tiles = cut_tiles(image, self.settings.tile_size, self.settings.max_tiles)
         return torch.stack([normalise(tile, *self._tile_constants) for tile in tiles])
 
     def image(self, image: Image.Image | np.ndarray) -> ImageInputs:

@@ -1,6 +1,6 @@
 """What can be judged: this package's models, its peers, folders of predictions, and the trivial floors."""
 
-from .base import FLOORS, Predictor
+from .base import FLOORS, Predictor, samples_for
 from .make import Context, make_predictor
 
-__all__ = ["FLOORS", "Context", "Predictor", "make_predictor"]
+__all__ = ["FLOORS", "Context", "Predictor", "make_predictor", "samples_for"]

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Protocol
 
 import numpy as np
 
 from ..predictions import Prediction
-from ..samples import Case
+from ..samples import Case, Sample
 
-__all__ = ["FLOORS", "Predictor"]
+__all__ = ["FLOORS", "Predictor", "samples_for"]
 
 FLOORS = ("empty", "mean-shape", "commonest", "nearest")
 """Trivial predictors that every table shows: what has to be beaten."""
@@ -24,12 +25,16 @@ class Predictor(Protocol):
         In tables and folder names.
     tasks : frozenset of str
         What it can answer; samples of other tasks are left out of its tables, not counted as failures.
+    worded : frozenset of str
+        Those of its tasks in which it reads the words of the question. In the others it is not asked in other words:
+        that it then answers the same says nothing.
     note : str
         What a reader of the tables has to know of it, such as "is given the box of the truth"; may be empty.
     """
 
     name: str
     tasks: frozenset[str]
+    worded: frozenset[str]
     note: str
 
     def predict(self, case: Case, pixels: np.ndarray) -> list[Prediction]:
@@ -48,3 +53,9 @@ class Predictor(Protocol):
             One for each sample; one that is missing counts as a failure.
         """
         ...
+
+
+def samples_for(predictor: Predictor, samples: Iterable[Sample]) -> list[Sample]:
+    """Those of some samples that a predictor is asked and judged on."""
+    mine = (s for s in samples if s.task in predictor.tasks)
+    return [s for s in mine if not s.paraphrase or s.task in predictor.worded]

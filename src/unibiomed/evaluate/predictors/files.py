@@ -55,6 +55,7 @@ class FilesPredictor:
     """
 
     tasks = frozenset(TASKS)
+    worded = tasks
 
     def __init__(self, folder: Path) -> None:
         if not folder.is_dir():
@@ -80,6 +81,9 @@ class FilesPredictor:
             self.tasks = frozenset({"segment"})
         elif not self._store and not self._masks:
             self.tasks = frozenset(TASKS) - {"segment"}
+        if not self._store:
+            # masks are named by their target, however it was asked for
+            self.worded = self.tasks - {"segment"}
         self._used: set[Path] = set()
         self._heard: set[str] = set()
 

@@ -53,6 +53,7 @@ class EmptyMask:
 
     name = "empty"
     tasks = frozenset({"segment", "recognize"})
+    worded: frozenset[str] = frozenset()
     note = "never finds anything"
 
     def predict(self, case: Case, pixels: np.ndarray) -> list[Prediction]:
@@ -82,6 +83,7 @@ class MeanShape:
 
     name = "mean-shape"
     tasks = frozenset({"segment"})
+    worded: frozenset[str] = frozenset()
     note = "the mean training mask of the target, whatever the image shows"
 
     def __init__(self, training: Training) -> None:
@@ -133,6 +135,7 @@ class Commonest(_Learned):
 
     name = "commonest"
     tasks = frozenset({"recognize", "classify", "ask", "describe", "report"})
+    worded = frozenset({"ask"})
     note = "the commonest training answer, whatever the image shows"
 
     @cached_property
@@ -182,6 +185,7 @@ class Nearest(_Learned):
 
     name = "nearest"
     tasks = frozenset({"segment", "recognize", "classify", "describe", "report"})
+    worded: frozenset[str] = frozenset()
     note = "copies the answer of the most similar training image"
 
     @cached_property

@@ -26,7 +26,7 @@ from unibiomed.model.weights import find_folder
 
 from ..predictions import Prediction
 from ..samples import Case
-from .loading import load_part, load_weights, pick_device
+from .loading import load_part, load_weights, pick_device, pixel_constants, read_image_settings
 
 __all__ = ["BoxPredictor"]
 
@@ -53,6 +53,7 @@ class BoxPredictor:
     """
 
     tasks = frozenset({"segment"})
+    worded: frozenset[str] = frozenset()
     note = "is given the box of the truth, and no box where the target is not there: its mask is empty then"
 
     def __init__(self, name: str, device: str | None = None) -> None:
@@ -118,17 +119,9 @@ class _SquareReader:
 
     def __init__(self, folder: Path, side: int) -> None:
         self.side = side
-        path = folder / "preprocessor_config.json"
-        if path.is_file():
-            given = read_json(path)
-        else:
-            path = folder / "processor_config.json"
-            given = read_json(path).get("image_processor", {}) if path.is_file() else {}
-        try:
-            self.mean = torch.tensor(given.get("image_mean", IMAGENET_MEAN), dtype=torch.float32).view(3)
-            self.std = torch.tensor(given.get("image_std", IMAGENET_STD), dtype=torch.float32).view(3)
-        except (AttributeError, RuntimeError, TypeError, ValueError) as error:
-            raise ModelError(f"'{path}' is broken: image_mean and image_std are three numbers each") from error
+        path, given = read_image_settings(folder)
+        mean, std = given.get("image_mean", IMAGENET_MEAN), given.get("image_std", IMAGENET_STD)
+        self.mean, self.std = pixel_constants(path, mean, std)
 
     def __call__(self, images: np.ndarray, input_boxes: list[list[list[float]]], **_: str) -> dict[str, torch.Tensor]:
         height, width = images.shape[:2]

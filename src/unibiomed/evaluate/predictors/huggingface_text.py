@@ -11,16 +11,19 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from transformers import AutoModelForImageTextToText, AutoProcessor
+from transformers import AutoModelForImageTextToText, AutoProcessor, BatchFeature
+from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES as KINDS
 
 from unibiomed.errors import ModelError
 from unibiomed.images.geometry import draw_box
+from unibiomed.model.checkpoint import read_json
 from unibiomed.model.weights import find_folder
 from unibiomed.tasks import NO_FINDINGS, clean_text, is_no_findings, read_class, read_phrases
 
 from ..predictions import Prediction
 from ..samples import Case, Sample
-from .loading import load_part, load_weights, pick_device
+from .huggingface_internvl import InternVLReader
+from .loading import load_part, load_weights, no_chat_template, pick_device
 
 __all__ = ["TextPredictor", "read_findings"]
 
@@ -48,21 +51,25 @@ class TextPredictor:
     InputError
         The device cannot be used.
     ModelError
-        The model is missing, broken, or has no chat template.
+        The model is missing, broken, none that `transformers` runs, or has no chat template.
     """
 
     tasks = frozenset({"recognize", "classify", "describe", "ask"})
+    worded = tasks
     note = "answers in words alone"
 
     def __init__(self, name: str, device: str | None = None) -> None:
         folder = find_folder(name, ["*.jinja"])
         self.name = Path(os.path.abspath(name)).name
         self.device = pick_device(device)
-        self.processor = load_part(AutoProcessor, folder)
-        if not getattr(self.processor, "chat_template", None):
+        kind = read_json(folder / "config.json").get("model_type")
+        if str(kind) not in KINDS:
+            # nearly always a release that brings its own code, beside one in the form of transformers
             raise ModelError(
-                f"'{name}' has no chat template, which says how it is asked; give a model that was taught to chat"
+                f"'{name}' is a model of type {str(kind)[:40]!r}, which transformers does not run without code of its "
+                "own; give a release in the form of transformers (such names often end in '-hf')"
             )
+        self._reader = InternVLReader(folder) if kind == "internvl" else _Reader(folder)
         # half precision is slow on a CPU, or not to be had
         dtype = torch.float32 if self.device.type == "cpu" else "auto"
         self.model = load_weights(AutoModelForImageTextToText, folder, self.device, dtype)
@@ -79,17 +86,32 @@ class TextPredictor:
 
     @torch.inference_mode()
     def _answer(self, image: Image.Image, question: str) -> str:
+        inputs = self._reader(image, question).to(self.device, dtype=self.model.dtype)
+        ids = self.model.generate(**inputs, max_new_tokens=MAX_NEW_TOKENS, do_sample=False, num_beams=1)
+        answer = ids[0, inputs["input_ids"].shape[1] :]
+        return self._reader.decode(answer).strip()
+
+
+class _Reader:
+    """What the processor of a model makes of an image and a question."""
+
+    def __init__(self, folder: Path) -> None:
+        self.processor = load_part(AutoProcessor, folder)
+        if not getattr(self.processor, "chat_template", None):
+            raise no_chat_template(folder)
+
+    def __call__(self, image: Image.Image, question: str) -> BatchFeature:
         content = [{"type": "image", "image": image}, {"type": "text", "text": question}]
-        inputs = self.processor.apply_chat_template(
+        return self.processor.apply_chat_template(
             [{"role": "user", "content": content}],
             add_generation_prompt=True,
             tokenize=True,
             return_dict=True,
             return_tensors="pt",
-        ).to(self.device, dtype=self.model.dtype)
-        ids = self.model.generate(**inputs, max_new_tokens=MAX_NEW_TOKENS, do_sample=False, num_beams=1)
-        answer = ids[0, inputs["input_ids"].shape[1] :]
-        return str(self.processor.decode(answer, skip_special_tokens=True)).strip()
+        )
+
+    def decode(self, ids: torch.Tensor) -> str:
+        return str(self.processor.decode(ids, skip_special_tokens=True))
 
 
 def _prediction(sample: Sample, text: str) -> Prediction:

@@ -27,6 +27,7 @@ class OwnPredictor:
     """
 
     tasks = frozenset(TASKS)
+    worded = tasks
 
     def __init__(self, interpreter: Interpreter) -> None:
         self.interpreter = interpreter

@@ -148,6 +148,7 @@ class SpecialistsPredictor:
     """
 
     tasks = frozenset({"segment"})
+    worded: frozenset[str] = frozenset()
     note = "a U-Net for each target of each data set; what none was trained for is said to be absent"
 
     def __init__(self, folder: Path, device: str | None = None) -> None:
