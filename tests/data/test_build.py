@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -251,6 +251,21 @@ def test_a_shard_without_a_good_record_is_no_shard(tmp_path: Path, make_records:
     assert (report.shards, len(report.problems)) == (0, 3)
     assert build_shards(records, tmp_path / "out", workers=1, max_bad=1.0).kept == 1
     assert list((tmp_path / "out" / "toy").iterdir()) == []
+
+
+def test_what_is_held_out_has_shards_of_its_own(tmp_path: Path, make_records: MakeRecords) -> None:
+    counts = {"train": 20, "val": 5, "test": 4}
+    records = [record for split, n in counts.items() for record in make_records(tmp_path, "toy", n, split=split)]
+    build_shards(
+        [*records, *make_records(tmp_path, "kept", 6, split="test", external=True)], tmp_path / "out", workers=1
+    )
+    rows = {(shard.dataset, shard.split): shard.rows for shard in read_index(tmp_path / "out").shards}
+    assert rows == {("toy", split): n for split, n in counts.items()} | {("kept", "test"): 6}
+    for split in ("train", "val"):
+        wanted = sorted(record.key for record in records if record.split == split)
+        assert sorted(sample.record.key for sample in epoch(tmp_path, split)) == wanted
+        drawn = islice(ShardReader(tmp_path / "out", split=split), 300)
+        assert {sample.record.key for sample in drawn} == set(wanted)
 
 
 def test_external_sets_have_no_train_shard(tmp_path: Path, make_records: MakeRecords) -> None:

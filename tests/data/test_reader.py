@@ -7,6 +7,7 @@ import shutil
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
@@ -125,6 +126,14 @@ def test_an_epoch_gives_every_sample_once(folder: Path, world: int, workers: int
     assert reader.total == sum(SIZES.values())
     assert len(found) == len(set(found)) == reader.total
     assert max(shares) - min(shares) <= 1
+
+
+def test_an_index_stands_for_its_folder(folder: Path) -> None:
+    index = read_index(folder)
+    assert keys(ShardReader(index).epoch(0)) == keys(ShardReader(folder).epoch(0))
+    some = replace(index, shards=tuple(shard for shard in index.shards if shard.dataset == index.shards[0].dataset))
+    read = {sample.record.dataset for sample in ShardReader([some]).epoch(0)}
+    assert read == {index.shards[0].dataset}
 
 
 def test_order_is_decided_by_seed_and_epoch(folder: Path) -> None:

@@ -56,6 +56,16 @@ def test_platt_finds_the_scale_and_offset_that_made_the_truths() -> None:
     assert scale == pytest.approx(0.5, abs=0.02) and offset == pytest.approx(-1.2, abs=0.03)
 
 
+def test_platt_with_a_second_number_beside() -> None:
+    rng = np.random.default_rng(1)
+    first, second = rng.normal(size=(2, 400))
+    scale, offset, beside = fit_platt(first, sigmoid(0.5 * first + 0.3 - 0.8 * second), second)
+    assert (scale, offset, beside) == pytest.approx((0.5, 0.3, -0.8), abs=0.02)
+    assert fit_platt([1.0], [1.0], [2.0]) == (1.0, 0.0, 0.0)
+    with pytest.raises(InputError):
+        fit_platt([1.0, 2.0], [0.0, 1.0], [1.0])
+
+
 def test_platt_mends_overconfidence() -> None:
     rng = np.random.default_rng(0)
     honest = rng.normal(size=2000)

@@ -16,6 +16,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from unibiomed.data import Record, load_records
+from unibiomed.data.build import build_shards
 from unibiomed.model.modeling import UniBiomedModel
 from unibiomed.model.processing import UniBiomedProcessor
 from unibiomed.train import loop, trainer
@@ -160,6 +161,14 @@ def joint_recipe(stage: dict[str, object] | None = None, **more: object) -> Reci
     return tiny_recipe(**({"stages": [joint], "evaluate": 0} | more))
 
 
+STREAMED: dict[str, object] = {"dense_weight": 0.0, "label_weight": 0.0, "points": 32}
+
+
+def streamed_recipe(start: Path, **more: object) -> Recipe:
+    """A joint stage that reads shards."""
+    return joint_recipe(STREAMED | {"steps": 4}, model=ModelRecipe(start=str(start / "model")), **more)
+
+
 def recipe_text(recipe: Recipe) -> str:
     """A recipe file; JSON is YAML."""
     return json.dumps(recipe, default=vars)
@@ -262,6 +271,15 @@ def plain_descent(monkeypatch: pytest.MonkeyPatch) -> None:
 def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Made-up data, read only."""
     return make_data(tmp_path_factory.mktemp("data") / "root")
+
+
+@pytest.fixture(scope="session")
+def shards(data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The made-up data, reports included, as a folder of small shards."""
+    folder = tmp_path_factory.mktemp("shards") / "shards"
+    report = build_shards(data_root, folder, workers=1, rows_per_shard=2)
+    assert report.records == 24 and report.shards > 9
+    return folder
 
 
 @pytest.fixture(scope="session")

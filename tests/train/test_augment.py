@@ -5,12 +5,13 @@ from __future__ import annotations
 import random
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from unibiomed.data.records import QuestionAnswer, Record
+from unibiomed.data.records import REGION_TEXT, QuestionAnswer, Record, Region
 from unibiomed.images.modality import MODALITIES
 from unibiomed.train.augment import _colour_matrix, augment
 
@@ -39,9 +40,9 @@ def centre(mask: torch.Tensor) -> tuple[float, float]:
     return float((mask * y).sum() / mask.sum()), float((mask * x).sum() / mask.sum())
 
 
-def views(modality: str, count: int, questions: bool = False) -> list[tuple[float, float, float, float]]:
+def views(modality: str, count: int, questions: bool = False, **more: Any) -> list[tuple[float, float, float, float]]:
     """(left's column, right's column, top's row, bottom's row) of targets on four sides, in many whole views."""
-    record = replace(RECORD, modality=modality)
+    record = replace(RECORD, modality=modality, **more)
     if questions:
         record = replace(record, questions=(QuestionAnswer("Which side?", "left", "open", "1"),))
     pixels, masks = squares((38, 15), (38, 61), (15, 38), (61, 38))
@@ -114,6 +115,15 @@ def test_turned_every_way(modality: str) -> None:
 @pytest.mark.parametrize("modality", MIRRORED)
 def test_an_expert_may_have_named_a_side(modality: str) -> None:
     assert all(left < right for left, right, *_ in views(modality, 40, questions=True))
+
+
+@pytest.mark.parametrize("modality", [*MIRRORED, *TURNABLE])
+@pytest.mark.parametrize("where", ["image", "region"])
+def test_a_text_tells_of_the_image_as_it_was(modality: str, where: str) -> None:
+    region = Region("lesion", None, attributes={REGION_TEXT: "On the left, at the top."})
+    more = {"text": "A lesion on the left, at the top."} if where == "image" else {"regions": (region,)}
+    found = views(modality, 40, **more)
+    assert len(found) == 40 and all(left < right and top < bottom for left, right, top, bottom in found)
 
 
 @pytest.mark.parametrize("modality", ["MRI", "dermoscopy"])

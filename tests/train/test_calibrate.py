@@ -39,10 +39,10 @@ def test_every_known_target_and_one_foreign(
     store, chosen = held_out
     presence, quality = collect_scores(model, kit.processor, store, chosen, 0, progress=False)
     # abdomen: liver there, spleen not, a foreign target not; colon: the polyp, and a foreign target not
-    assert [there for _, there in presence] == [True, False, False] * 2 + [True, False] + [False, False]
+    assert [there for *_, there in presence] == [True, False, False] * 2 + [True, False] + [False, False]
     assert len(quality) == 3
     assert all(0 <= iou <= 1 for _, iou in quality)
-    assert all(math.isfinite(logit) for logit, _ in presence + quality)
+    assert all(math.isfinite(number) for numbers in presence + quality for number in numbers)
     assert not model.training
     again = collect_scores(model, kit.processor, store, chosen, 0, progress=False)
     assert again == (presence, quality)
@@ -54,13 +54,13 @@ def test_the_fit_is_kept(
     store, chosen = held_out
     presence, _ = collect_scores(model, kit.processor, store, chosen, 0, progress=False)
     calibrate_scores(model, kit.processor, store, chosen, 0, progress=False)
-    for numbers in (model.config.presence_calibration, model.config.mask_calibration):
-        assert numbers is not None and len(numbers) == 2
+    for numbers, count in ((model.config.presence_calibration, 3), (model.config.mask_calibration, 2)):
+        assert numbers is not None and len(numbers) == count
         assert all(isinstance(value, float) and math.isfinite(value) for value in numbers)
-        assert numbers != [1.0, 0.0]
-    logits = torch.tensor([logit for logit, _ in presence])
-    share = sum(there for _, there in presence) / len(presence)
-    fitted = calibrate(logits, model.config.presence_calibration)  # type: ignore[arg-type]
+        assert numbers != [1.0, 0.0, 0.0][:count]
+    logits, peaks, there = (torch.tensor(column) for column in zip(*presence, strict=True))
+    share = float(there.float().mean())
+    fitted = calibrate(logits, model.config.presence_calibration, peaks)  # type: ignore[arg-type]
     assert float(fitted.mean()) == pytest.approx(share, abs=0.05)  # what a calibrated score averages to
     model.save_pretrained(tmp_path / "model")
     config = json.loads((tmp_path / "model" / "config.json").read_text())
@@ -77,4 +77,4 @@ def test_nothing_to_fit(
     monkeypatch.setattr(module, "foreign_targets", lambda *_: ())
     empty = [record for record in chosen if not store.present(record.key)]
     presence, quality = collect_scores(model, kit.processor, store, empty, 0, progress=False)
-    assert [there for _, there in presence] == [False] and not quality
+    assert [there for *_, there in presence] == [False] and not quality

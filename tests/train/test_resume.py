@@ -19,15 +19,15 @@ import pytest
 import torch
 from accelerate import Accelerator
 
-from unibiomed.data.build import build_shards
 from unibiomed.errors import DataError
 from unibiomed.train import trainer
 from unibiomed.train.mixture import Shards
-from unibiomed.train.recipe import DataRecipe, LoraRecipe, ModelRecipe, Recipe
+from unibiomed.train.recipe import DataRecipe, LoraRecipe, Recipe
 from unibiomed.train.trainer import train
 
 from .conftest import (
     STEPS,
+    STREAMED,
     different,
     interrupt_at,
     joint_recipe,
@@ -36,6 +36,7 @@ from .conftest import (
     recipe_text,
     stage_recipe,
     state_of,
+    streamed_recipe,
     tiny_recipe,
 )  # fmt: skip
 
@@ -43,21 +44,6 @@ pytestmark = pytest.mark.usefixtures("no_plot")
 
 SLOW = pytest.mark.slow
 LORA = LoraRecipe(rank=4, alpha=8, dropout=0.1)
-STREAMED: dict[str, object] = {"dense_weight": 0.0, "label_weight": 0.0, "points": 32}
-
-
-@pytest.fixture(scope="session")
-def shards(data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The made-up data, reports included, as a folder of small shards."""
-    folder = tmp_path_factory.mktemp("shards") / "shards"
-    report = build_shards(data_root, folder, workers=1, rows_per_shard=2)
-    assert report.records == 24 and report.shards > 9
-    return folder
-
-
-def streamed_recipe(start: Path, **more: object) -> Recipe:
-    """A joint stage that reads shards."""
-    return joint_recipe(STREAMED | {"steps": 4}, model=ModelRecipe(start=str(start / "model")), **more)
 
 
 def stopped(

@@ -415,6 +415,19 @@ def test_an_empty_mask_teaches_no_findings(kit: Kit) -> None:
     assert any("No findings<|end|>" in answer for answer in answers)
 
 
+def test_a_caption_is_learned_without_masks(kit: Kit) -> None:
+    shown = next(record for record in kit.records if record.dataset == "colon")
+    captioned = replace(
+        shown, key="colon/captioned", regions=(), label=None, label_needs_finding=False, text="A fold of the colon."
+    )
+    stage = kit.stage("joint", records=[captioned], tasks={"report": 1.0, "segment": 0.0, "ask": 0.0})
+    batch = stage.batch(random.Random(0))
+    learned = [[int(i) for i in row if i >= 0] for row in batch["labels"]]
+    said = kit.processor.encode("A fold of the colon." + END)
+    assert all(row and row == said * (len(row) // len(said)) for row in learned)
+    assert len(batch["truth"]) == 0 and "mask" not in stage.losses(batch)
+
+
 @pytest.mark.parametrize("questions", [1, 3])
 def test_packed_turns_are_learned_as_if_alone(kit: Kit, questions: int) -> None:
     words = ["Please segment the liver.", "Is it large?", "Can you identify any abnormality within this image?"]

@@ -237,6 +237,8 @@ def test_records_without_a_validation_split(
     for path in (tmp_path / "data" / "abdomen" / "images").glob("val*"):
         path.unlink()
     recipe = tiny_recipe()
-    folder = train(replace(recipe, stages=recipe.stages[:1]), tmp_path / "data", tmp_path / "run", progress=False)
+    recipe = replace(recipe, stages=recipe.stages[:1])
+    with pytest.warns(UserWarning, match="validation split of .* has no image with targets"):
+        folder = train(recipe, tmp_path / "data", tmp_path / "run", progress=False)
     config = json.loads((folder / "config.json").read_text())
     assert config["presence_calibration"] == config["mask_calibration"] == [1.0, 0.0]

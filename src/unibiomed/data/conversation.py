@@ -17,6 +17,7 @@ import numpy as np
 from unibiomed.data.phrasing import ask, every_phrase, foreign_targets, listed, pick_name, task_question
 from unibiomed.data.questions import made_question
 from unibiomed.data.records import NO_FINDINGS, Record
+from unibiomed.data.reporting import is_reportable, report_share, write_report
 from unibiomed.data.scene import Scene
 from unibiomed.errors import DataError
 from unibiomed.tasks import PHRASE_END, PHRASE_START, SEG, TASKS
@@ -39,7 +40,6 @@ ABSENT_SHARE = 0.07
 OWN_ABSENT_SHARE = 0.65
 SEVERAL_SHARE = 0.25
 MAX_SEVERAL = 3
-MAX_REPORTED = 4
 MIN_BOX_SIDE = 6
 EXPERT_SHARE = 0.85
 NO_REGION_WEIGHT = 0.1
@@ -151,7 +151,8 @@ def canonical_turns(record: Record, masks: Mapping[int, np.ndarray]) -> list[Tur
     -------
     list of Turn
         ``segment`` for every known target (absent ones included), ``recognize`` and ``report`` where it is known what
-        is abnormal, ``classify`` and ``describe`` for every region that is there, and the experts' questions.
+        is abnormal, ``report`` also where the data set has a text, ``classify`` and ``describe`` for every region that
+        is there, and the experts' questions.
     """
     if record.image is None:
         return []
@@ -160,7 +161,7 @@ def canonical_turns(record: Record, masks: Mapping[int, np.ndarray]) -> list[Tur
     possible = _possible(scene)
     if "recognize" in possible:
         turns.append(_recognize(scene, None))
-    if "report" in possible and (scene.findings or scene.is_normal):
+    if is_reportable(scene):
         turns.append(_report(scene, None))
     for index in scene.present:
         box = scene.box(index)
@@ -227,6 +228,8 @@ def corpus_texts(records: Iterable[Record]) -> Iterator[str]:
         for question, answer in text_pairs(record, rng):
             yield question
             yield answer
+        if record.image is not None and record.text:
+            yield record.text
         for item in record.questions:
             yield f"{item.question} {item.answer}"
 
@@ -236,7 +239,10 @@ def text_pairs(record: Record, rng: random.Random) -> list[tuple[str, str]]:
     if record.image is None:
         if not record.text:
             return []
-        return [(ask("xray_report", rng, modality=record.modality, site=record.site), record.text)]
+        known: dict[str, str] = {"modality": record.modality, "site": record.site}
+        chest = known == {"modality": "X-ray", "site": "chest"}
+        asked = ask("xray_report", rng, **known) if chest else task_question("report", rng, **known, form="report_text")
+        return [(asked, record.text)]
     turns = make_turns(record, _made_up_masks(record, rng), rng, count=2)
     return [(turn.question, turn.answer) for turn in turns]
 
@@ -246,7 +252,9 @@ def _made_up_masks(record: Record, rng: random.Random) -> dict[int, np.ndarray]:
     side = 64
     y, x = np.mgrid[:side, :side]
     masks = {}
-    empty = record.label == NO_FINDINGS or (record.label_needs_finding and rng.random() < 0.25)
+    # A text is about the findings that the image shows, whatever is made up.
+    unsure = record.label_needs_finding and record.text is None
+    empty = record.label == NO_FINDINGS or (unsure and rng.random() < 0.25)
     for index, region in enumerate(record.regions):
         mask = np.zeros((side, side), dtype=bool)
         parts = 0 if region.absent or (region.abnormal and empty) else rng.choice((1, 1, 1, 2, 5))
@@ -280,10 +288,8 @@ def _possible(scene: Scene) -> dict[str, float]:
     outlined = set(scene.findings) <= set(scene.outlined)
     if outlined and record.abnormal_known and (scene.findings or scene.is_normal):
         possible["recognize"] = 1.0
-    if outlined and (scene.findings or scene.is_normal):
-        possible["report"] = 1.0
-    elif set(scene.structures) & set(scene.outlined) and not any(region.abnormal for region in record.regions):
-        possible["report"] = 0.5
+    if share := report_share(scene):
+        possible["report"] = share
     if scene.present:
         possible |= {"classify": 1.0, "describe": 1.0}
     return possible
@@ -344,17 +350,8 @@ def _recognize(scene: Scene, rng: random.Random | None) -> Turn:
 
 
 def _report(scene: Scene, rng: random.Random | None) -> Turn:
-    if scene.is_normal:
-        return Turn("report", _question("report", scene, rng), scene.normal_text())
-    shown = scene.findings
-    form = None
-    if not shown:
-        structures = tuple(index for index in scene.structures if index in scene.outlined)
-        several = rng is not None and len(structures) > MAX_REPORTED
-        shown = tuple(rng.sample(structures, MAX_REPORTED)) if rng and several else structures
-        form = "report_structures"
-    answer = " ".join(f"{PHRASE_START} {scene.region_text(index)} {PHRASE_END} {SEG}" for index in shown)
-    return Turn("report", _question("report", scene, rng, form=form), answer, tuple(shown))
+    report = write_report(scene, rng)
+    return Turn("report", _question("report", scene, rng, form=report.form), report.answer, report.shown)
 
 
 def _boxed(task: str, scene: Scene, rng: random.Random | None, index: int, box: Box | None) -> Turn:

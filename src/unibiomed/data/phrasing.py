@@ -27,6 +27,8 @@ __all__ = [
 ]
 
 CANONICAL_SHARE = 0.25
+OWN_WORDS = (None, "report_text")
+"""Lists beside which the task's own question stands: a user who asks for a report knows not what there is to show."""
 OWN_NAME_SHARE = 0.6
 NAMED_WITH_SITE = ("CT", "MRI", "X-ray", "ultrasound", "endoscopy", "PET")
 _VOWEL_LETTERS = "aefhilmnorsx"
@@ -188,7 +190,7 @@ def task_question(
     form : str, optional
         Another list of ``phrasing.toml``, in place of the task's.
     """
-    if rng is None or (form is None and rng.random() < CANONICAL_SHARE):
+    if rng is None or (form in OWN_WORDS and rng.random() < CANONICAL_SHARE):
         return make_question(task, target=target, modality=modality)
     template = rng.choice(_words()["questions"][form or task])
     return _loosen(fill(template, image=image_phrase(modality, site, rng), target=target), rng)

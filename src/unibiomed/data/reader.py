@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from unibiomed.data.index import Shard, file_sha256, read_index
+from unibiomed.data.index import Shard, ShardIndex, file_sha256, read_index
 from unibiomed.data.order import Mixture, Walk, Window
 from unibiomed.data.records import SPLITS, Record
 from unibiomed.data.shards import SCHEMA, allowed_bad, pa, pq, row_to_record
@@ -66,8 +66,8 @@ class ShardReader:
 
     Parameters
     ----------
-    folder : path or sequence of path
-        What `unibiomed data build` wrote, one or several folders.
+    folder : path, ShardIndex, or sequence of these
+        What `unibiomed data build` wrote, one or several folders; or the index of one, as `read_index` gives it.
     split : {"train", "val", "test"}
         Side of the split.
     seed : int
@@ -109,7 +109,7 @@ class ShardReader:
 
     def __init__(
         self,
-        folder: str | Path | Sequence[str | Path],
+        folder: str | Path | ShardIndex | Sequence[str | Path | ShardIndex],
         *,
         split: str = "train",
         seed: int = 0,
@@ -129,8 +129,8 @@ class ShardReader:
             raise DataError(f"split '{split}' is unknown; use one of {', '.join(SPLITS)}")
         if not (0 <= rank < world and 0 <= worker < workers and shuffle_window > 0 and 0 <= max_bad <= 1):
             raise DataError("rank, worker, shuffle_window or max_bad is out of range; count ranks and workers from 0")
-        folders = [folder] if isinstance(folder, str | Path) else list(folder)
-        indexes = [read_index(each) for each in folders]
+        folders = [folder] if isinstance(folder, str | Path | ShardIndex) else list(folder)
+        indexes = [each if isinstance(each, ShardIndex) else read_index(each) for each in folders]
         self._shards = select_shards(indexes, split, datasets)
         self._files = _Files(self._shards, verify)
         self._max_bad, self._decode = max_bad, decode

@@ -11,9 +11,12 @@ from unibiomed.model.configuration import UniBiomedConfig
 from unibiomed.model.modeling import MaskPrediction
 
 
-def calibrate(logits: torch.Tensor, calibration: Sequence[float]) -> torch.Tensor:
-    """Probabilities in [0, 1] of logits after Platt scaling (scale, offset)."""
-    return torch.sigmoid(logits * calibration[0] + calibration[1])
+def calibrate(logits: torch.Tensor, calibration: Sequence[float], beside: torch.Tensor | None = None) -> torch.Tensor:
+    """Probabilities in [0, 1] of logits after Platt scaling: scale, offset, and scale of what is given beside them."""
+    scaled = logits * calibration[0] + calibration[1]
+    if beside is not None and len(calibration) > 2:
+        scaled = scaled + beside * calibration[2]
+    return torch.sigmoid(scaled)
 
 
 def trained_scores(masks: MaskPrediction, config: UniBiomedConfig) -> tuple[list[float], list[float]]:
@@ -26,7 +29,7 @@ def trained_scores(masks: MaskPrediction, config: UniBiomedConfig) -> tuple[list
     """
     assert masks.quality is not None and masks.presence_logits is not None
     assert config.presence_calibration is not None and config.mask_calibration is not None
-    presence = calibrate(masks.presence_logits.float(), config.presence_calibration)
+    presence = calibrate(masks.presence_logits.float(), config.presence_calibration, masks.peak())
     quality = masks.quality.float().amax(1).clamp(1e-4, 1 - 1e-4)
     return presence.tolist(), calibrate(quality.logit(), config.mask_calibration).tolist()
 

@@ -136,7 +136,9 @@ def risk_coverage(scores: Sequence[float], losses: Sequence[float]) -> RiskCover
     return RiskCoverage(answered / n, risk, float(risk.mean()))
 
 
-def fit_platt(logits: Sequence[float], truths: Sequence[float]) -> tuple[float, float]:
+def fit_platt(
+    logits: Sequence[float], truths: Sequence[float], beside: Sequence[float] | None = None
+) -> tuple[float, ...]:
     """Scale and offset that make ``sigmoid(scale * logit + offset)`` foretell `truths` best (Platt, 1999).
 
     Parameters
@@ -144,11 +146,14 @@ def fit_platt(logits: Sequence[float], truths: Sequence[float]) -> tuple[float, 
     logits : sequence of float
     truths : sequence of float
         In [0, 1].
+    beside : sequence of float, optional
+        A second number of each example, which gets a scale of its own.
 
     Returns
     -------
     tuple of float
-        The minimum of the cross-entropy; (1, 0) when there are fewer than two examples.
+        Scale, offset and, with `beside`, its scale, at the minimum of the cross-entropy; (1, 0, 0) when there are fewer
+        than two examples.
 
     Raises
     ------
@@ -156,16 +161,18 @@ def fit_platt(logits: Sequence[float], truths: Sequence[float]) -> tuple[float, 
         If the lengths differ, a value is NaN or infinite, or a truth is outside of [0, 1].
     """
     x, t = as_numbers(logits, "logits"), as_numbers(truths, "truths", 0, 1)
-    if check_lengths(logits=x, truths=t) < 2:
-        return 1.0, 0.0
+    columns = [x, np.ones_like(x)] + ([] if beside is None else [as_numbers(beside, "beside")])
+    start = np.array([1.0, 0.0, 0.0][: len(columns)])
+    if check_lengths(logits=x, truths=t, beside=columns[-1]) < 2:
+        return tuple(float(value) for value in start)
+    inputs = np.stack(columns, 1)
 
     def cross_entropy(parameters: np.ndarray) -> float:
-        z = parameters[0] * x + parameters[1]
-        # a weak pull to (1, 0) keeps the answer finite where the two sides do not overlap
-        return float(np.mean(np.logaddexp(0, z) - t * z) + 1e-3 * ((parameters - [1, 0]) ** 2).sum())
+        z = inputs @ parameters
+        # a weak pull to the start keeps the answer finite where the two sides do not overlap
+        return float(np.mean(np.logaddexp(0, z) - t * z) + 1e-3 * ((parameters - start) ** 2).sum())
 
-    scale, offset = minimize(cross_entropy, np.array([1.0, 0.0])).x
-    return float(scale), float(offset)
+    return tuple(float(value) for value in minimize(cross_entropy, start).x)
 
 
 def _pair(scores: Sequence[float], truths: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:

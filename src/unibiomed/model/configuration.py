@@ -37,9 +37,11 @@ class UniBiomedConfig(PreTrainedConfig):
     scores_trained : bool
         SAM2's IoU and object-score heads were trained. They were not in the released weights (only the best mask of
         three is chosen by them), so presence and mask scores are then computed from the mask's probabilities.
-    presence_calibration, mask_calibration : list of 2 float
-        Scale and offset on the presence logit, and on the logit of the mask score (Platt, 1999), fitted on held-out
-        data.
+    presence_calibration : list of 2 or 3 float
+        Scale of the presence logit, offset, and scale of the mask's peak (0 when left out), fitted on held-out data
+        (after Platt, 1999): the presence score is the sigmoid of their sum.
+    mask_calibration : list of 2 float
+        Scale of the logit of the mask score, and offset.
     presence_threshold : float
         With trained scores, a target whose presence score is lower is reported absent; in [0, 1].
     """

@@ -17,19 +17,8 @@ from unibiomed.tasks import SEG, make_question
 
 from .heads import AuxiliaryHeads
 from .packing import encode_turn, pad
+from .validation import ShardedRecords, choose
 from .views import Viewer
-
-
-def choose(records: Sequence[Record], limit: int) -> list[Record]:
-    """At most `limit` records of each data set, always the same ones."""
-    shuffled = sorted(records, key=lambda record: random.Random(record.key).random())
-    taken: dict[str, int] = defaultdict(int)
-    chosen = []
-    for record in shuffled:
-        if taken[record.dataset] < limit:
-            taken[record.dataset] += 1
-            chosen.append(record)
-    return chosen
 
 
 @torch.inference_mode()
@@ -37,7 +26,7 @@ def held_out_dice(
     model: UniBiomedModel,
     heads: AuxiliaryHeads | None,
     processor: UniBiomedProcessor,
-    records: Sequence[Record],
+    records: Sequence[Record] | ShardedRecords,
     limit: int,
     kind: str = "joint",
 ) -> dict[str, float]:
@@ -51,7 +40,7 @@ def held_out_dice(
     heads : AuxiliaryHeads or None
         Hold the learned prompts; needed for ``encoder``.
     processor : UniBiomedProcessor
-    records : sequence of Record
+    records : sequence of Record, or ShardedRecords
         With an image and masks.
     limit : int
         Images a data set.

@@ -143,6 +143,7 @@ def streamed_licences(folder: Path, recipe: DataRecipe) -> dict[str, str]:
     from unibiomed.data.reader import ShardReader
 
     wanted = recipe.datasets
-    names = {s.dataset for s in read_index(folder).shards if s.split == "train" and (not wanted or s.dataset in wanted)}
-    readers = {name: ShardReader(folder, datasets=[name], decode=False) for name in sorted(names)}
+    index = read_index(folder)
+    names = {s.dataset for s in index.shards if s.split == "train" and (not wanted or s.dataset in wanted)}
+    readers = {name: ShardReader(index, datasets=[name], decode=False) for name in sorted(names)}
     return {name: next(iter(reader)).record.licence for name, reader in readers.items()}

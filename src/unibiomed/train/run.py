@@ -22,6 +22,7 @@ from .loading import Share
 from .log import Log
 from .recipe import Recipe, StageRecipe
 from .store import ImageStore
+from .validation import ShardedRecords
 
 
 @dataclass
@@ -38,7 +39,7 @@ class Run:
     processor: UniBiomedProcessor
     log: Log
     store: ImageStore | None
-    held_out: list[Record]
+    held_out: list[Record] | ShardedRecords
     progress: bool
 
     @property

@@ -8,6 +8,7 @@ streams: there each process reads its own share, so the images of a step depend 
 from __future__ import annotations
 
 import math
+import warnings
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -35,6 +36,7 @@ from .recipe import Recipe
 from .run import Run
 from .start import at_size, export, load_start, make_model, make_processor, write_card
 from .store import ImageStore
+from .validation import CALIBRATED, ShardedRecords
 
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "is killed by signal: Killed")
 """What torch says when there is none left, the last of a process that prepares images."""
@@ -135,7 +137,13 @@ def _train(recipe: Recipe, data: Path, out: Path, accelerator: Accelerator, divi
         accelerator.scaler.load_state_dict(state["scaler"])
     done = {stage.name: math.inf for stage in recipe.stages[:first]}
     done |= {stage.name: state["step"] for stage in recipe.stages[first : first + 1]}
-    held_out = [r for r in everything if r.split == "val" and r.image is not None and r.regions]
+    held_out = _held_out(data, recipe, None if sharded else everything)
+    if main and not held_out:
+        # a warning, not an error: small data sets have no validation split, and shards may be built without one
+        warnings.warn(
+            f"the validation split of '{data}' has no image with targets: no Dice is measured, no score calibrated",
+            stacklevel=2,
+        )
     log = Log(out / "log.csv", done, accelerator)
     run = Run(recipe, out, accelerator, divided, model.train(), heads, processor, log, store, held_out, progress)
     if accelerator.log_with:
@@ -150,8 +158,9 @@ def _train(recipe: Recipe, data: Path, out: Path, accelerator: Accelerator, divi
     processor = at_size(processor, model, size)
     model = model.cpu()
     if main and held_out and squared and model.config.scores_trained:
-        val_store = ImageStore(held_out, size, out / "cache")
-        calibrate_scores(model, processor, val_store, held_out, recipe.seed, progress=progress)
+        chosen = held_out.choose(CALIBRATED) if isinstance(held_out, ShardedRecords) else held_out
+        val_store = None if isinstance(held_out, ShardedRecords) else ImageStore(held_out, size, out / "cache")
+        calibrate_scores(model, processor, val_store, chosen, recipe.seed, progress=progress)
     folder = out / "model"
     if main:
         export(model, processor, folder)
@@ -160,6 +169,13 @@ def _train(recipe: Recipe, data: Path, out: Path, accelerator: Accelerator, divi
         plot_log(out / "log.csv", out / "heldout.csv", out / "training.png")
     accelerator.wait_for_everyone()
     return folder
+
+
+def _held_out(data: Path, recipe: Recipe, records: list[Record] | None) -> list[Record] | ShardedRecords:
+    """Images of the validation split with targets; of shards, where `records` is None."""
+    if records is None:
+        return ShardedRecords(data, recipe.data.datasets)
+    return [r for r in records if r.split == "val" and r.image is not None and r.regions]
 
 
 def _make_source(
