@@ -42,7 +42,7 @@ def refused(folder: Path, text: str) -> str:
 def test_the_nano_recipe() -> None:
     recipe = read_recipe(NANO)
     names = [stage.name for stage in recipe.stages]
-    assert names == ["encoder", "text", "words", "sharp", "universal", "scores"]
+    assert names == ["encoder", "text", "words", "sharp", "universal", "boxes", "finish", "scores"]
     assert {stage.kind for stage in recipe.stages} == set(STAGE_KINDS)
     assert recipe.seed == 42
     assert recipe.model.encoder == "efficientnet-lite0"

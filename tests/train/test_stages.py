@@ -199,7 +199,19 @@ def test_the_box_that_is_drawn_is_taught(kit: Kit) -> None:
     plain = kit.stage("joint", batch=6, augment=0.0, tasks={"classify": 0.5, "describe": 0.0})
     assert losses.keys() - plain.losses(plain.batch(random.Random(3))).keys() == {"box"}
     losses["box"].backward()
-    assert stage.heads.box.weight.grad is not None and stage.heads.box.weight.grad.abs().sum() > 0
+    assert stage.model.region.mark.weight.grad.abs().sum() > 0
+    stage.model.config.region_summary = False
+    try:
+        with pytest.raises(DataError, match="box_weight teaches what 'region_summary' does"):
+            kit.stage("joint", box_weight=1.0)
+    finally:
+        stage.model.config.region_summary = True
+
+
+def test_answers_in_boxes_teach_the_summary(kit: Kit) -> None:
+    stage = kit.stage("joint", batch=4, augment=0.0, tasks={"classify": 1.0, "describe": 0.0, "segment": 0.0})
+    stage.losses(stage.batch(random.Random(0)))["text"].backward()
+    assert all(p.grad is not None for p in stage.model.region.tell.parameters())
 
 
 def test_other_tasks_draw_nothing(kit: Kit) -> None:

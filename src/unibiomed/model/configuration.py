@@ -34,6 +34,9 @@ class UniBiomedConfig(PreTrainedConfig):
         Id of ``[SEG]``, whose hidden state prompts the mask decoder.
     shared_vision : bool
         The language model reads SAM2's image features instead of a vision tower of its own.
+    region_summary : bool
+        With ``shared_vision``, what a drawn box holds is added to the image tokens, see
+        :class:`~unibiomed.model.region.RegionSummary`.
     scores_trained : bool
         SAM2's IoU and object-score heads were trained. They were not in the released weights (only the best mask of
         three is chosen by them), so presence and mask scores are then computed from the mask's probabilities.
@@ -56,6 +59,7 @@ class UniBiomedConfig(PreTrainedConfig):
     grounding_config: dict | PreTrainedConfig | None = None
     seg_token_id: int = 151674
     shared_vision: bool = False
+    region_summary: bool = False
     scores_trained: bool = False
     presence_calibration: list[float] | None = None
     mask_calibration: list[float] | None = None
@@ -92,6 +96,7 @@ def nano_config(
     hidden_size: int = 256,
     layers: int = 6,
     fusion: bool = False,
+    region_summary: bool = False,
 ) -> UniBiomedConfig:
     """Configuration of the small default model: one EfficientNet-Lite0 for both halves, a Qwen2 of a few million.
 
@@ -108,6 +113,8 @@ def nano_config(
     fusion : bool
         Give the encoder a top-down path of its own, see
         :class:`~unibiomed.model.backbone.EfficientNetLiteConfig`, in place of most of the neck's.
+    region_summary : bool
+        Tell the language model what a drawn box holds.
     """
     side = image_size // 16
     encoder: dict[str, Any] = {"model_type": "unibiomed_efficientnet_lite"}
@@ -158,6 +165,7 @@ def nano_config(
         },
         seg_token_id=seg_token_id,
         shared_vision=True,
+        region_summary=region_summary,
         scores_trained=True,
         tie_word_embeddings=True,
     )

@@ -17,6 +17,7 @@ from transformers.models.internvl import InternVLForConditionalGeneration
 from transformers.utils import ModelOutput
 
 from .configuration import UniBiomedConfig
+from .region import RegionSummary
 
 
 @dataclass
@@ -131,6 +132,8 @@ class UniBiomedModel(PreTrainedModel):
         self.grounding.vision_encoder.neck.position_encoding = NoPositions()
         prompt_width = config.grounding_config.prompt_encoder_config.hidden_size  # type: ignore[union-attr]
         self.grounding_head = nn.Sequential(nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, prompt_width))
+        if config.region_summary:
+            self.region = RegionSummary(prompt_width, hidden)
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
@@ -204,17 +207,20 @@ class UniBiomedModel(PreTrainedModel):
         ImageFeatures
         """
         s4, s8, s16 = self.encode_grounding(grounding_pixels)
+        decoder = self.grounding.mask_decoder
+        deepest = s16 + self.grounding.no_memory_embedding.view(1, -1, 1, 1)
         tokens: list[torch.Tensor] = []
         if text:
             if self.config.shared_vision:
-                tokens = list(self._project(s16).unbind(0))
+                made = self._project(s16)
+                if self.config.region_summary:
+                    made = made + self.region(deepest)[:, None]
+                tokens = list(made.unbind(0))
             else:
                 assert tile_pixels is not None and tile_counts is not None, "this model needs the tiles too"
                 features = self._project(tile_pixels)
                 tokens = [part.flatten(0, 1) for part in features.split(tile_counts)]
-        decoder = self.grounding.mask_decoder
-        no_memory = self.grounding.no_memory_embedding.view(1, -1, 1, 1)
-        return ImageFeatures(tokens, (decoder.conv_s0(s4), decoder.conv_s1(s8), s16 + no_memory))
+        return ImageFeatures(tokens, (decoder.conv_s0(s4), decoder.conv_s1(s8), deepest))
 
     def _project(self, pixels: torch.Tensor) -> torch.Tensor:
         inner = self.mllm.model

@@ -11,7 +11,7 @@ from unibiomed.data.records import Record
 
 
 class AuxiliaryHeads(nn.Module):
-    """Heads that help the training and are not shipped: a prompt and a map a target, the image's label, the drawn box.
+    """Heads that help the training and are not shipped: a prompt and a map a target, the image's label.
 
     Parameters
     ----------
@@ -31,7 +31,6 @@ class AuxiliaryHeads(nn.Module):
             warnings.filterwarnings("ignore", "Initializing zero-element tensors")
             self.dense = nn.Conv2d(width // 8, len(targets), 1)
         self.label = nn.Linear(width, len(labels))
-        self.box = nn.Conv2d(width, 1, 1)
 
     @classmethod
     def for_records(cls, records: Sequence[Record], width: int) -> AuxiliaryHeads:

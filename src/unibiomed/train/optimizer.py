@@ -33,6 +33,8 @@ def parts_of(name: str) -> tuple[str, ...]:
         return ("vision", "language")
     if name.startswith("mllm.model.multi_modal_projector."):
         return ("projector", "language")
+    if name.startswith("region."):
+        return ("region", "language")
     if name.startswith(LLM):
         return ("layers", "language")
     return ("head",)

@@ -24,6 +24,7 @@ PARTS = {
     "language": "the whole multi-modal language model, or what LoRA leaves of it",
     "vision": "its vision tower alone",
     "projector": "its projector alone",
+    "region": "what tells it of a drawn box alone",
     "embeddings": "its token embeddings and last layer alone",
     "layers": "its layers alone",
     "lora": "its adapters alone",
@@ -57,6 +58,8 @@ class ModelRecipe:
     """Side in pixels of the square input, where a stage does not give its own."""
     fusion: bool = False
     """Give the encoder a top-down path of its own, as in U-Net."""
+    region_summary: bool = False
+    """Tell the language model what a drawn box holds; `box_weight` teaches where the box is."""
     width: int = 256
     """Channels of SAM2's neck and mask decoder."""
     hidden_size: int = 256
@@ -122,7 +125,7 @@ class StageRecipe:
     distill_weight: float = 0.0
     """Weight that pulls the prompt of `[SEG]` towards the encoder stage's prompt of that target."""
     box_weight: float = 0.0
-    """Joint stage: weight of an auxiliary head that finds the drawn box in the language model's features."""
+    """Joint stage: weight of finding the drawn box, for a model with `region_summary`."""
     prompted: int = 0
     """Joint stage: masks an image that are also asked for by the encoder stage's learned prompts."""
     absent: float = 0.2

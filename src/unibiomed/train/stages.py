@@ -55,6 +55,9 @@ class Stage:
         viewer: Viewer,
         source: Source,
     ) -> None:
+        if recipe.box_weight and not model.config.region_summary:
+            lacks = "box_weight teaches what 'region_summary' does, and the model has none: leave it out"
+            raise DataError(f"stage '{recipe.name}': {lacks}")
         self.recipe, self.model, self.heads = recipe, model, heads
         self.processor, self.viewer, self.source = processor, viewer, source
 
@@ -340,7 +343,7 @@ class JointStage(Stage):
             parts = self._mask_losses(masks, batch, counts, "prompt_truth")
             losses["prompted"] = torch.stack(list(parts.values())).sum()
         if len(batch["box_truth"]):
-            logits = self.heads.box(features.maps[2])[:, 0]
+            logits = self.model.region.mark(features.maps[2])[:, 0]
             truth = F.interpolate(batch["box_truth"][:, None], logits.shape[-2:], mode="area")[:, 0]
             error = F.binary_cross_entropy_with_logits(logits, truth, reduction="none").mean((1, 2))
             losses["box"] = self.recipe.box_weight * _mean(error, counts["box_truth"])

@@ -73,6 +73,7 @@ def make_model(recipe: ModelRecipe, processor: UniBiomedProcessor) -> UniBiomedM
             hidden_size=recipe.hidden_size,
             layers=recipe.layers,
             fusion=recipe.fusion,
+            region_summary=recipe.region_summary,
         )
     )
     if recipe.encoder == "efficientnet-lite0":

@@ -1,0 +1,61 @@
+"""The region that a drawn box points at, told to the language model (ours, for small models).
+
+A box drawn on the image, as published, asks the language model to find it among its image tokens, to look at what lies
+inside and to name that. A large one learns to; one of a few million parameters answers for the whole image instead. So
+one layer finds the box in SAM2's features, and what they hold inside of it is added to every image token.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+__all__ = ["RegionSummary"]
+
+DOUBT = 0.05
+LEAST = 0.1
+"""Places of the feature map that a box fills when it counts half."""
+
+
+class RegionSummary(nn.Module):
+    """Mean of the features in the drawn box, its place and its size, as a vector of the language model's width.
+
+    Parameters
+    ----------
+    width : int
+        Channels of the features.
+    hidden_size : int
+        Of the language model.
+    """
+
+    def __init__(self, width: int, hidden_size: int) -> None:
+        super().__init__()
+        self.mark = nn.Conv2d(width, 1, 1)
+        self.norm = nn.LayerNorm(width)
+        self.tell = nn.Sequential(
+            nn.Linear(width + 5, hidden_size), nn.GELU(), nn.Linear(hidden_size, hidden_size, bias=False)
+        )
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """(images, width, rows, columns) features to (images, hidden size); without a box nearly the same for all."""
+        inside = self.inside(features)
+        _, _, rows, columns = features.shape
+        total = inside.sum((1, 2))
+        there = total / (total + LEAST)
+        share = inside / (total + LEAST)[:, None, None]
+        mean = torch.einsum("nhw,nchw->nc", share, features)
+        across, down = (
+            torch.linspace(-1, 1, size, device=features.device, dtype=features.dtype) for size in (columns, rows)
+        )
+        x, y = share.sum(1) @ across, share.sum(2) @ down
+        # a spread below half a step is that of a single place
+        wide, high = (
+            (share.sum(axis) @ line.square() - centre.square()).clamp(min=1e-4).sqrt()
+            for axis, line, centre in ((1, across, x), (2, down, y))
+        )
+        place = torch.stack([x, y, wide, high, there], 1)
+        return self.tell(torch.cat([self.norm(mean) * there[:, None], place], 1))
+
+    def inside(self, features: torch.Tensor) -> torch.Tensor:
+        """(images, rows, columns) in [0, 1]: how much of each place lies in a box; faint doubts are none."""
+        return (self.mark(features)[:, 0].sigmoid() - DOUBT).clamp(min=0)
