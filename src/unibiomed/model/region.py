@@ -12,6 +12,8 @@ from torch import nn
 
 __all__ = ["RegionSummary"]
 
+GAIN = 8.0
+"""Image tokens are long vectors, among which what is added must not be lost."""
 DOUBT = 0.05
 LEAST = 0.1
 """Places of the feature map that a box fills when it counts half."""
@@ -54,7 +56,8 @@ class RegionSummary(nn.Module):
             for axis, line, centre in ((1, across, x), (2, down, y))
         )
         place = torch.stack([x, y, wide, high, there], 1)
-        return self.tell(torch.cat([self.norm(mean) * there[:, None], place], 1))
+        told: torch.Tensor = self.tell(torch.cat([self.norm(mean) * there[:, None], place], 1))
+        return GAIN * told
 
     def inside(self, features: torch.Tensor) -> torch.Tensor:
         """(images, rows, columns) in [0, 1]: how much of each place lies in a box; faint doubts are none."""
