@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
+import nibabel as nib
 import numpy as np
 import pytest
 from PIL import Image
@@ -11,8 +13,9 @@ from unibiomed.evaluate.predictions import PredictionStore
 from unibiomed.evaluate.predictors import Context, make_predictor
 from unibiomed.evaluate.predictors.files import FilesPredictor
 from unibiomed.evaluate.run import answer_case, predict_cases, predictions_folder
-from unibiomed.evaluate.suite import Changes
-from unibiomed.findings import NO_FINDINGS
+from unibiomed.evaluate.samples import make_cases, suite_records
+from unibiomed.evaluate.suite import Changes, Suite
+from unibiomed.findings import NO_FINDINGS, rle_encode
 from unibiomed.tasks import TASKS
 
 SIZE = (20, 30)
@@ -251,3 +254,413 @@ def test_broken_files_of_an_evaluation_fail_alone(toy_cases, toy_training, tmp_p
     store.path(twisted).write_text(json.dumps(values | {"masks": [{"size": 5, "counts": "1"}]}))
     answers = {p.sample: p.error for p in answer_case(FilesPredictor(store.folder), cases[0], cases[0].pixels())}
     assert answers[broken] and answers[twisted] and answers[fine] is None
+
+
+def blurred(mask):
+    """As a JPEG blurs it."""
+    return np.clip(mask.astype(int) + np.random.default_rng(0).integers(-12, 12, mask.shape), 0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize("bright", [255, 100])
+@pytest.mark.parametrize("name", ["test_0#segment/liver_mask_0", "test_0_liver_mask_0", "liver/test_0_mask_0"])
+def test_masks_as_jpeg_have_half_the_brightness(folder, segment_case, name, bright):
+    # LISA writes 100 for the inside
+    save(folder / "organs" / f"{name}.jpg", np.where(MASK > 0, bright, 0).astype(np.uint8))
+    found = ask(folder, segment_case)["segment/liver"]
+    overlap = np.logical_and(found.decode(SIZE)[0], MASK).sum() / np.logical_or(found.decode(SIZE)[0], MASK).sum()
+    assert found.error is None and overlap > 0.9
+    save(folder / "organs" / f"{name}.jpg", blurred(np.zeros(SIZE)))
+    assert not ask(folder, segment_case)["segment/liver"].decode(SIZE)[0].any()
+
+
+@pytest.mark.parametrize(
+    ("mask", "words"), [(MASK.T, "mask is 20 x 30 pixels"), (np.stack([MASK] * 3, 2), "has mode RGB"), (None, "cannot")]
+)
+def test_jpegs_that_are_no_masks_fail(folder, segment_case, mask, words):
+    path = save(folder / "organs" / "test_0_liver.jpg", MASK if mask is None else mask)
+    if mask is None:
+        path.write_bytes(path.read_bytes()[:200])
+    assert words in ask(folder, segment_case)["segment/liver"].error
+
+
+def test_the_mask_of_an_image_that_was_asked_one_thing(folder, toy_cases):
+    case = toy_cases(datasets=["organs"], tasks=["segment"], foreign=False)[0]
+    save(folder / "organs" / "test_0_mask_0.png")
+    save(folder / "organs" / "test_0_masked_img_0.jpg", np.stack([MASK] * 3, 2))
+    answers = ask(folder, case)
+    assert all("may answer several questions: name it SAMPLE_mask_0" in p.error for p in answers.values())
+    predictor = FilesPredictor(folder)
+    predictor.claim(case)
+    assert predictor.unused() == ["organs/test_0_mask_0.png"]
+    save(folder / "organs" / "test_0_liver.png", np.zeros(SIZE, dtype=np.uint8))
+    answers = ask(folder, case)
+    assert answers["segment/liver tumor"].decode(SIZE)[0].sum() == (MASK > 0).sum()
+    assert not answers["segment/liver"].decode(SIZE)[0].any()
+    predictor = FilesPredictor(folder)
+    predictor.claim(case)
+    assert predictor.unused() == []
+
+
+@pytest.mark.parametrize("name", ["test_0_mask_{}", "test_0#report_mask_{}"])
+def test_masks_by_their_place_in_the_answer(folder, case, name):
+    save(folder / "organs" / f"{name.format(0)}.png", np.zeros(SIZE, dtype=np.uint8))
+    save(folder / "organs" / f"{name.format(1)}.png")
+    text = "<p> Cyst </p> <SEG> and <p> Liver tumor </p> <SEG>"
+    write(folder, {"sample": "organs/test_0#report", "text": text})
+    found = ask(folder, case)["report"]
+    assert found.labels == ("Cyst", "Liver tumor") and "[SEG]" in found.text
+    assert [mask.any() for mask in found.decode(SIZE)] == [False, True]
+    predictor = FilesPredictor(folder)
+    predictor.claim(case)
+    assert predictor.unused() == []
+
+
+RLE = rle_encode(MASK > 0)
+EMPTY = rle_encode(np.zeros(SIZE, dtype=bool))
+GLAMM = {"caption": "A liver with a lesion.", "phrases": ["liver", "liver tumor"], "pred_masks": [EMPTY, RLE], "x": 1}
+
+
+def runs(mask):
+    """COCO run lengths as a list."""
+    flat = np.concatenate(([0], mask.flatten(order="F").astype(int), [2]))
+    edges = np.flatnonzero(np.diff(flat))
+    return {"size": list(mask.shape), "counts": np.diff(np.concatenate(([0], edges))).tolist()}
+
+
+@pytest.mark.parametrize(
+    ("name", "row"),
+    [
+        ("organs/test_0.json", GLAMM),
+        ("organs/test_0.json", {"image_id": "test_0"} | GLAMM),
+        ("organs/all.json", [{"image": "/their/machine/organs/images/test_0.png"} | GLAMM]),
+        ("organs/all.jsonl", {"file_name": "images/test_0.png", "scores": [0.25, 0.5]} | GLAMM),
+        ("all.jsonl", {"image": "organs/images/test_0.png"} | GLAMM),
+        ("all.jsonl", {"image_id": "organs/test_0"} | GLAMM),
+    ],
+)
+def test_grounded_descriptions_with_run_lengths(folder, case, name, row):
+    (folder / name).write_text(json.dumps(row))
+    answers = ask(folder, case)
+    assert not answers["segment/liver"].decode(SIZE)[0].any()
+    assert np.array_equal(answers["segment/liver tumor"].decode(SIZE)[0], MASK > 0)
+    assert answers["report"].labels == ("liver", "liver tumor") and answers["report"].text == GLAMM["caption"]
+    assert answers["report"].scores == ((0.25, 0.5) if "scores" in row else (None, None))
+    assert answers["classify/0"].error == answers["describe/0"].error == "no prediction"
+    predictor = FilesPredictor(folder)
+    assert predictor.tasks == frozenset(TASKS)
+    predictor.claim(case)
+    assert predictor.unused() == []
+
+
+def test_rows_say_what_they_answer(folder, case):
+    assert case.samples[-1].task == "describe"
+    asked = {"image": "test_0", "prompt": f"<image>\n{case.samples[-1].question}", "text": "A lesion."}
+    rows = [
+        {"image": "test_0", "target": "Liver", "text": "Sure, <SEG>.", "segmentation": runs(MASK > 0), "score": 0.5},
+        {"image": "test_0", "task": "recognize", "text": "It is [SEG]. Cyst", "masks": [RLE]},
+        asked | {"box": list(case.samples[-1].box)},
+        {"image": "test_0", "text": "nothing says what this answers"},
+        {"image": "test_1", "task": "recognize", "text": "It is [SEG]. Cyst"},
+        {"sample": "organs/test_0#describe/0", "text": "Round."},
+        asked,
+    ]
+    (folder / "organs" / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n{\n{}\n")
+    answers = ask(folder, case)
+    assert np.array_equal(answers["segment/liver"].decode(SIZE)[0], MASK > 0)
+    assert answers["segment/liver"].scores == (0.5,) and answers["segment/liver"].text == "Sure, [SEG]."
+    assert answers["recognize"].labels == ("Cyst",) and answers["recognize"].decode(SIZE)[0].any()
+    assert answers[case.samples[-1].id.partition("#")[2]].text == "A lesion."
+    assert answers["describe/0"].text == "Round."
+    predictor = FilesPredictor(folder)
+    predictor.claim(case)
+    assert predictor.unused() == [
+        "organs/rows.jsonl, line 4",
+        "organs/rows.jsonl, line 5",
+        "organs/rows.jsonl, line 7",
+        "organs/rows.jsonl, line 8: not JSON",
+        "organs/rows.jsonl, line 9: no answer with an image and a text or masks",
+    ]
+
+
+def test_images_of_one_name_in_two_folders_are_told_apart(folder, case):
+    case = replace(case, record=replace(case.record, key="organs/a/test_0"))
+    rows = [{"image": name} | GLAMM for name in ("test_0", "b/test_0", "a/test_0")]
+    (folder / "organs" / "rows.json").write_text(json.dumps(rows))
+    predictor = FilesPredictor(folder)
+    predictor.claim(case)
+    assert ask(folder, case)["report"].error is None
+    assert predictor.unused() == ["organs/rows.json, entry 1", "organs/rows.json, entry 2"]
+    (folder / "organs" / "a").mkdir()
+    (folder / "organs" / "rows.json").rename(folder / "organs" / "a" / "test_0.json")
+    (folder / "organs" / "a" / "test_0.json").write_text(json.dumps(GLAMM))
+    assert ask(folder, case)["report"].error is None
+
+
+def test_answers_may_bring_their_masks(folder, case):
+    write(
+        folder,
+        {"sample": "organs/test_0#segment/liver", "text": "It is [SEG].", "masks": [RLE]},
+        {"sample": "organs/test_0#recognize", "labels": ["Cyst"], "masks": [RLE]},
+    )
+    answers = ask(folder, case)
+    assert answers["segment/liver"].decode(SIZE)[0].any() and answers["recognize"].decode(SIZE)[0].any()
+    save(folder / "organs" / "test_0_liver.png")
+    assert "two masks of one target" in ask(folder, case)["segment/liver"].error
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"pred_masks": [RLE]}, "2 phrases, but 1 masks"),
+        ({"pred_masks": [{"size": [30, 20], "counts": RLE["counts"]}] * 2}, "mask is 20 x 30 pixels"),
+        ({"pred_masks": [{"size": [10**9, 10**9], "counts": "0"}] * 2}, "pixels, its image"),
+        ({"pred_masks": [{"size": list(SIZE), "counts": "zz"}] * 2}, "run lengths"),
+        ({"pred_masks": [{"size": list(SIZE), "counts": [1, 2]}] * 2}, "do not fill its size"),
+        ({"pred_masks": [{"size": list(SIZE), "counts": [-1, 601]}] * 2}, "do not fill its size"),
+        ({"pred_masks": [[1, 2, 3, 4, 5, 6]] * 2}, "polygons are not read"),
+        ({"pred_masks": "x"}, "no list"),
+        ({"caption": 5}, "its text is no text"),
+    ],
+)
+def test_broken_rows_fail_alone(folder, case, one_line, changes, words):
+    (folder / "organs" / "test_0.json").write_text(json.dumps(GLAMM | changes))
+    save(folder / "organs" / "test_1_liver.png")
+    found = ask(folder, case)["report"]
+    assert words in found.error and found.error.startswith("organs/test_0.json")
+    FilesPredictor(folder).claim(case)
+
+
+def test_scores_of_rows_are_probabilities(folder, case):
+    for scores in ([0.5], [2, 0.5], "high", [True, 0.5]):
+        (folder / "organs" / "test_0.json").write_text(json.dumps(GLAMM | {"scores": scores}))
+        assert ask(folder, case)["report"].error
+
+
+def test_a_broken_table_of_one_image_fails_there(folder, case):
+    (folder / "organs" / "test_0.json").write_text("{")
+    save(folder / "organs" / "test_1_liver.png")
+    write(folder, {"sample": "organs/test_1#describe/0", "text": "x"})
+    assert "test_0.json: not JSON" in ask(folder, case)["report"].error
+    (folder / "organs" / "test_0.json").write_text("[" * 100_000)
+    predictor = FilesPredictor(folder)
+    predictor.claim(case)
+    assert "organs/test_0.json: not JSON in UTF-8 of at most 200 MB" in predictor.unused()
+
+
+def test_two_answers_from_two_tables_are_none(folder, case):
+    (folder / "organs" / "test_0.json").write_text(json.dumps(GLAMM))
+    write(folder, {"sample": "organs/test_0#report", "text": "x"})
+    assert ask(folder, case)["report"].error == "2 answers in answers.jsonl and organs/test_0.json"
+
+
+@pytest.mark.parametrize("box", ["<box>[[1,2,30,40]]</box>", "<box>1,2,30,40</box>"])
+def test_boxes_stay_text_and_make_no_mask(folder, case, box):
+    text = f"<ref>liver</ref>{box}: no lesion."
+    write(folder, *[{"sample": f"organs/test_0#{task}", "text": text} for task in ("describe/0", "report")])
+    answers = ask(folder, case)
+    assert answers["describe/0"].text == text
+    assert answers["report"].text == text and answers["report"].error is None and not answers["report"].masks
+
+
+def test_files_of_unknown_kinds_are_named(folder, case):
+    save(folder / "organs" / "test_0_liver.png")
+    for name in ("organs/test_0_liver.npy", "lonely.png", "results.json"):
+        (folder / name).write_text("{}")
+    predictor = FilesPredictor(folder)
+    predictor.claim(case)
+    assert predictor.unused() == [
+        "lonely.png",
+        "organs/test_0_liver.npy",
+        "results.json: no answer with an image and a text or masks",
+    ]
+
+
+SHAPE = (5, 6, 7)
+AFFINE = np.diag([-1.0, -1, 3, 1])
+VOLUMES = """
+name = "scans"
+licence = "CC0"
+adapter = "volumes"
+modality = "CT"
+site = "abdomen"
+split = { pattern = '^(test)' }
+[[targets]]
+name = "liver"
+masks = ["labels/{stem}.nii.gz"]
+values = [1]
+[[targets]]
+name = "liver tumor"
+masks = ["labels/{stem}.nii.gz"]
+values = [2]
+"""
+
+
+@pytest.fixture
+def scans(tmp_path):
+    """A data set of one volume, stored from left to right and back to front; its labels; its cases."""
+    root = tmp_path / "data"
+    for name in ("images", "labels"):
+        (root / "scans" / name).mkdir(parents=True)
+    (root / "scans" / "dataset.toml").write_text(VOLUMES)
+    labels = np.zeros(SHAPE, dtype=np.uint8)
+    labels[1:3, 2:5, 1:6] = 1
+    labels[3, 1, 4] = 2
+    values = np.random.default_rng(0).integers(-1000, 1000, SHAPE).astype(np.int16)
+    nib.save(nib.Nifti1Image(values, AFFINE), root / "scans" / "images" / "test_0.nii.gz")
+    nib.save(nib.Nifti1Image(labels, AFFINE), root / "scans" / "labels" / "test_0.nii.gz")
+    suite = Suite("toy", tasks=["segment"], foreign=False)
+    (tmp_path / "model" / "scans").mkdir(parents=True)
+    return labels, list(make_cases(suite, suite_records(suite, root)))
+
+
+def keep(folder, name, values, affine=AFFINE):
+    path = folder / "scans" / name
+    path.parent.mkdir(exist_ok=True)
+    if name.endswith(".npz"):
+        np.savez_compressed(path, **(values if isinstance(values, dict) else {"segs": values}))
+    else:
+        nib.save(nib.Nifti1Image(values, affine), path)
+
+
+def right(folder, cases, targets):
+    """Every slice has the mask of its own data set; other targets have no prediction."""
+    for case in cases:
+        truth = case.masks(case.pixels().shape[:2])
+        for (name, found), sample in zip(ask(folder, case).items(), case.samples, strict=True):
+            if sample.target in targets:
+                assert found.error is None, (name, found.error)
+                assert np.array_equal(found.decode(truth[0].shape)[0], truth[sample.regions[0]])
+            else:
+                assert found.error == "no prediction"
+    return True
+
+
+@pytest.mark.parametrize("name", ["test_0/{}", "test_0_{}", "{}/test_0", "seg_test_0/{}"])
+@pytest.mark.parametrize("ending", [".nii.gz", ".nii", ".npz", " slices first.npz"])
+def test_volumes_of_one_target(tmp_path, scans, name, ending):
+    labels, cases = scans
+    folder, values = tmp_path / "model", (labels == 2).astype(np.float64)
+    if "first" in ending:
+        values, ending = values.T, ".npz"
+    keep(folder, name.format("liver tumor") + ending, values)
+    assert len(cases) == 7 and right(folder, cases, {"liver tumor"})
+    predictor = FilesPredictor(folder)
+    assert predictor.tasks == {"segment"} and len(predictor.unused()) == 1
+    predictor.claim(cases[0])
+    assert predictor.unused() == []
+
+
+def test_volumes_in_another_order_of_axes(tmp_path, scans):
+    labels, cases = scans
+    turned = nib.Nifti1Image(labels, AFFINE).as_reoriented(nib.orientations.axcodes2ornt("SPR"))
+    (tmp_path / "model" / "labels.json").write_text('{"1": "liver"}')
+    nib.save(turned, tmp_path / "model" / "scans" / "test_0.nii.gz")
+    assert right(tmp_path / "model", cases, {"liver"})
+
+
+def test_volumes_of_sat_have_no_position(tmp_path, scans):
+    labels, cases = scans
+    # it loads with the axes to the right, front and head
+    loaded = np.asarray(nib.as_closest_canonical(nib.Nifti1Image(labels, AFFINE)).dataobj)
+    folder = tmp_path / "model"
+    for number, name in enumerate(("liver", "liver tumor"), 1):
+        keep(folder, f"seg_test_0/{name}.nii.gz", (loaded == number).astype(np.float32), np.eye(4))
+    keep(folder, "seg_test_0.nii.gz", loaded.astype(np.float32), np.eye(4))
+    assert right(folder, cases, {"liver", "liver tumor"})
+    predictor = FilesPredictor(folder)
+    predictor.claim(cases[0])
+    assert predictor.unused() == []
+
+
+@pytest.mark.parametrize("where", ["", "scans/"])
+@pytest.mark.parametrize(
+    "meaning", [{"1": "Liver", "2": "liver_tumor"}, {"background": 0, "liver": 1, "liver tumor": 2}]
+)
+@pytest.mark.parametrize("name", ["test_0.nii.gz", "test_0.npz", "seg_test_0.nii.gz"])
+def test_volumes_with_numbers(tmp_path, scans, name, meaning, where):
+    labels, cases = scans
+    keep(tmp_path / "model", name, labels)
+    (tmp_path / "model" / where / "labels.json").write_text(json.dumps(meaning))
+    assert right(tmp_path / "model", cases, {"liver", "liver tumor"})
+
+
+@pytest.mark.parametrize(
+    ("meaning", "words"),
+    [
+        (None, "no labels.json tells what its numbers mean"),
+        ("{", "labels.json cannot be read"),
+        ("[]", "labels.json names no label"),
+        ('{"one": "liver"}', "does not give a number and a name"),
+        ('{"1": [2]}', "does not give a number and a name"),
+        ("{}", "labels.json names no label"),
+    ],
+)
+def test_numbers_without_a_meaning(tmp_path, scans, meaning, words):
+    labels, cases = scans
+    keep(tmp_path / "model", "test_0.nii.gz", labels)
+    if meaning is not None:
+        (tmp_path / "model" / "labels.json").write_text(meaning)
+    assert words in ask(tmp_path / "model", cases[0])["segment/liver"].error
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "words"),
+    [
+        ("test_0_liver.nii.gz", np.zeros((5, 6, 8), dtype=np.uint8), "has 8 x 6 x 5 voxels, its image 7 x 6 x 5"),
+        ("test_0_liver.nii.gz", np.full(SHAPE, 0.3), "labels are whole numbers"),
+        ("test_0_liver.npz", np.zeros((5, 6, 8), dtype=np.uint8), "has 5 x 6 x 8 values"),
+        ("test_0_liver.npz", np.zeros((5, 7, 6), dtype=np.uint8), "has 5 x 7 x 6 values"),
+        ("test_0_liver.npz", np.full(SHAPE, 0.3), "labels are whole numbers"),
+        ("test_0_liver.npz", np.full(SHAPE, "a"), "values of type <U1"),
+        ("test_0_liver.npz", np.full(SHAPE, None), "values of type object"),
+        ("test_0_liver.npz", {"a": np.zeros(SHAPE), "b": np.zeros(SHAPE)}, "which array"),
+        ("test_0_liver.npz", {"a": np.zeros(3)}, "which array"),
+    ],
+)
+def test_volumes_that_do_not_fit_fail_alone(tmp_path, scans, one_line, name, values, words):
+    labels, cases = scans
+    keep(tmp_path / "model", name, values)
+    keep(tmp_path / "model", "test_0_liver tumor.nii.gz", (labels == 2).astype(np.uint8))
+    answers = ask(tmp_path / "model", cases[4])
+    assert words in answers["segment/liver"].error and name in answers["segment/liver"].error
+    assert answers["segment/liver tumor"].error is None
+
+
+@pytest.mark.parametrize("name", ["test_0_liver.nii.gz", "test_0_liver.npz"])
+@pytest.mark.parametrize("left", [0, 30, 100])
+def test_damaged_volumes_fail(tmp_path, scans, name, left):
+    _, cases = scans
+    keep(tmp_path / "model", name, np.random.default_rng(0).integers(0, 2, SHAPE).astype(np.uint8))
+    path = tmp_path / "model" / "scans" / name
+    path.write_bytes(path.read_bytes()[:left])
+    assert "test_0_liver" in ask(tmp_path / "model", cases[0])["segment/liver"].error
+    path.write_bytes(b"PK" + bytes(left))
+    assert "test_0_liver" in ask(tmp_path / "model", cases[0])["segment/liver"].error
+
+
+def test_volumes_elsewhere_in_the_patient_fail(tmp_path, scans):
+    labels, cases = scans
+    moved = AFFINE.copy()
+    moved[:3, 3] = 40
+    keep(tmp_path / "model", "test_0_liver.nii.gz", labels, moved)
+    assert "lies elsewhere in the patient" in ask(tmp_path / "model", cases[0])["segment/liver"].error
+    keep(tmp_path / "model", "test_0_liver.npz", labels)
+    assert "two masks of one target" in ask(tmp_path / "model", cases[0])["segment/liver"].error
+
+
+def test_slices_may_have_images_and_rows_of_their_own(tmp_path, scans):
+    _, cases = scans
+    size = cases[4].pixels().shape[:2]
+    save(tmp_path / "model" / "scans" / "test_0@4_liver.png", np.ones(size, dtype=np.uint8))
+    row = {"image": "scans/images/test_0.nii.gz", "slice": 4, "target": "liver tumor"}
+    (tmp_path / "model" / "rows.jsonl").write_text(json.dumps(row | {"masks": [rle_encode(np.ones(size, dtype=bool))]}))
+    assert [p.decode(size)[0].all() for p in ask(tmp_path / "model", cases[4]).values()] == [True, True]
+    assert {p.error for p in ask(tmp_path / "model", cases[3]).values()} == {"no prediction"}
+
+
+def test_volumes_are_of_no_use_to_flat_images(folder, segment_case):
+    nib.save(nib.Nifti1Image(np.zeros(SHAPE), AFFINE), folder / "organs" / "test_0_liver.nii.gz")
+    assert ask(folder, segment_case)["segment/liver"].error == "no prediction"
+    predictor = FilesPredictor(folder)
+    predictor.claim(segment_case)
+    assert predictor.unused() == ["organs/test_0_liver.nii.gz"]

@@ -1,15 +1,34 @@
-r"""Predictions of models that cannot be run here: folders of masks and a table of answers.
+r"""Predictions of models that cannot be run here: folders of masks and tables of answers.
 
-``FOLDER/DATASET/`` holds masks as one-channel images of the image's own size, any non-zero pixel inside. What a mask
-belongs to is told by its name, in whatever way models of the field write it; letter case, ``+``, ``_``, ``-`` and
-folders between the parts do not matter::
+A file belongs to an image and a target by its name; letter case, ``+``, ``_``, ``-`` and folders between the parts do
+not matter. ``NAME`` is the image's name in its data set, ``SAMPLE`` is a sample's ID without its data set. Under
+``FOLDER/DATASET/`` there may be
+
+- mask images of the image's own size, any non-zero pixel inside (JPEG: half as bright as the brightest pixel)::
 
     NAME/TARGET.png     NAME__TARGET.png     NAME_TARGET.png     NAME_MODALITY_SITE_TARGET.png   (BiomedParse)
+    SAMPLE_mask_N.png   TARGET/NAME_mask_0.jpg   NAME_mask_N.jpg                                 (LISA)
 
-``FOLDER/answers.jsonl`` holds texts, one JSON object a line: ``{"sample": ID, "text": "..."}``, with ``"labels"`` (a
-list) where the text does not name the findings as ``[SEG]. Label`` or ``<p> words </p> [SEG]``, and ``"score"`` in
-[0, 1] where the model gives one for the presence of its target. ``unibiomed evaluate SUITE --samples-only`` writes
-every sample with its ID, image and question to ``samples.jsonl``.
+  where N counts the ``[SEG]`` of the answer from 0. The last form does for an image with one answer that has masks.
+
+- volumes (``.nii.gz``, ``.nii``, ``.npz``) on the voxels of the volume that the image is a slice of::
+
+    VOLUME/TARGET.nii.gz     VOLUME_TARGET.npz     TARGET/VOLUME.nii.gz     seg_VOLUME/TARGET.nii.gz   (SAT)
+    VOLUME.nii.gz     seg_VOLUME.nii.gz     with the meaning of their numbers in labels.json: {"1": "liver"}
+
+  A file for a target goes before one with numbers. An identity affine, as SAT writes it, is taken as no position.
+
+- tables of answers (``.json``, ``.jsonl``, also beside the data sets): an object for each image or question with its
+  image (``image``, ``image_id``, ``file_name``), words (``text``, ``caption``, ``answer``), ``labels`` or ``phrases``,
+  and COCO run lengths (``masks``, ``pred_masks``, ``segmentation``) as GLaMM writes them. ``sample``, or ``task``,
+  ``target``, ``question``, ``box`` and ``slice``, tell what it answers; without them it is a grounded description: it
+  answers ``recognize``, ``report`` and ``segment`` for the targets that its phrases name.
+
+``FOLDER/answers.jsonl`` holds answers by ID, one JSON object a line: ``{"sample": ID, "text": "..."}``, with ``labels``
+where the text does not name the findings as ``[SEG]. Label`` or ``<p> words </p> [SEG]``, ``masks`` as above, and
+``score`` in [0, 1] where the model gives one for the presence of its target. Boxes in a text (``<box>``, MedRegA) stay
+text and make no mask. ``unibiomed evaluate SUITE --samples-only`` writes every sample with its ID, image and question
+to ``samples.jsonl``.
 
 A folder that ``unibiomed evaluate`` wrote (``predictions/MODEL``) is read as well.
 """
@@ -20,22 +39,29 @@ import json
 import re
 from collections import defaultdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from unibiomed.data.pixels import load_mask
 from unibiomed.errors import DataError, InputError
-from unibiomed.tasks import NO_FINDINGS, TASKS, is_no_findings, read_class, read_phrases
+from unibiomed.tasks import NO_FINDINGS, TASKS, is_no_findings, read_class
 
 from ..predictions import Prediction, PredictionStore
 from ..samples import Case, Sample
+from .base import samples_for
+from .layouts.images import MaskImages, image_source
+from .layouts.names import MaskSource
+from .layouts.tables import Row, Tables
+from .layouts.volumes import LABELS, VolumeMasks
 
 __all__ = ["FilesPredictor"]
 
-MASK_ENDINGS = {".png", ".bmp", ".tif", ".tiff"}
 ANSWERS = "answers.jsonl"
+SAMPLES = "samples.jsonl"
 MAX_LINE = 1_000_000
+STORED = re.compile(r"%23|-[0-9a-f]{16}\.json$")
+"""In the names of files that this package wrote: the ID of a sample, or what is left of a long one."""
+CHANGED = re.compile(r"@[a-z]+\d+$")
+"""At the end of the ID of a sample: what was done to the pixels."""
 
 
 class FilesPredictor:
@@ -63,33 +89,46 @@ class FilesPredictor:
         self.folder = folder
         self.name = folder.resolve().name
         self.note = "read from files"
-        self._masks: dict[tuple[str, str], list[Path]] = defaultdict(list)
-        kept = False
+        self._images, self._volumes, self._tables = MaskImages(folder), VolumeMasks(folder), Tables(folder)
+        self._kept: set[Path] = set()
+        self._strangers: set[Path] = set()
         for path in sorted(folder.rglob("*")):
             parts = path.relative_to(folder).parts
-            if len(parts) < 2 or path.name.startswith("."):
+            if path.name.startswith(".") or parts in ((ANSWERS,), (SAMPLES,)) or path.name == LABELS:
                 continue
-            if path.suffix.lower() in MASK_ENDINGS:
-                name = "/".join([*parts[1:-1], path.stem])
-                self._masks[parts[0], _plain(name)].append(path)
-            kept |= path.suffix == ".json" and len(parts) == 2
-        self._store = PredictionStore(folder) if kept else None
+            if len(parts) == 2 and path.suffix == ".json" and STORED.search(path.name):
+                self._kept.add(path)
+            elif not path.is_dir() and not self._taken(path):
+                self._strangers.add(path)
+        self._store = PredictionStore(folder) if self._kept else None
         self._answers = self._read_answers()
-        if not (self._masks or self._store or self._answers):
-            raise InputError(f"'{folder}' holds no masks, no {ANSWERS} and no predictions of this package")
-        if not self._store and not self._answers:
+        self._by_image: dict[str, list[str]] = defaultdict(list)
+        for sample in self._answers:
+            self._by_image[sample.partition("#")[0]].append(sample)
+        self._set_tasks()
+        self._used: set[Path] = set()
+        self._heard: set[str] = set()
+
+    def _taken(self, path: Path) -> bool:
+        inside = path.parent != self.folder
+        return self._tables.add(path) or (inside and (self._images.add(path) or self._volumes.add(path)))
+
+    def _set_tasks(self) -> None:
+        rows = [*self._tables.rows, *(row for rows in self._answers.values() for row in rows)]
+        masks = bool(len(self._images) or len(self._volumes) or any(map(_has_masks, rows)))
+        if not (masks or self._store or rows):
+            raise InputError(f"'{self.folder}' holds no masks, no {ANSWERS} and no predictions of this package")
+        if not self._store and not rows:
             self.tasks = frozenset({"segment"})
-        elif not self._store and not self._masks:
+        elif not self._store and not masks:
             self.tasks = frozenset(TASKS) - {"segment"}
         if not self._store:
             # masks are named by their target, however it was asked for
             self.worded = self.tasks - {"segment"}
-        self._used: set[Path] = set()
-        self._heard: set[str] = set()
 
-    def _read_answers(self) -> dict[str, list[dict[str, Any]]]:
+    def _read_answers(self) -> dict[str, list[Row]]:
         path = self.folder / ANSWERS
-        found: dict[str, list[dict[str, Any]]] = defaultdict(list)
+        found: dict[str, list[Row]] = defaultdict(list)
         if not path.exists():
             return found
         with path.open("rb") as file:
@@ -103,7 +142,7 @@ class FilesPredictor:
                 good = isinstance(row, dict) and isinstance(row.get("sample"), str)
                 if not (good and isinstance(row, dict) and isinstance(row.get("text", ""), str)):
                     raise DataError(f"{path.name}, line {number}: not a JSON object with 'sample' and 'text'")
-                found[row["sample"]].append(row)
+                found[row["sample"]].append(Row(f"{path.name}, line {number}", row))
         return found
 
     def predict(self, case: Case, pixels: np.ndarray) -> list[Prediction]:
@@ -120,72 +159,116 @@ class FilesPredictor:
     def _one(self, case: Case, sample: Sample, size: tuple[int, int]) -> Prediction:
         if self._store is not None and self._store.path(sample.id).exists():
             return self._store.read(sample.id)
-        rows = self._answers.get(sample.id, [])
+        rows = [*self._answers.get(sample.id, []), *self._tables.find(case, sample)]
         if len(rows) > 1:
-            raise DataError(f"{len(rows)} answers in {ANSWERS}")
-        row: dict[str, Any] = rows[0] if rows else {}
-        text = row.get("text", "")
-        score = row.get("score")
-        if score is not None and not (type(score) in (int, float) and 0 <= score <= 1):
-            raise DataError(f"score {score!r} is not in [0, 1]")
+            where = {row.source.split(",")[0] for row in rows}
+            raise DataError(f"{len(rows)} answers in {' and '.join(sorted(where))}")
+        row = rows[0] if rows else Row("", {})
         if sample.task == "segment":
-            mask = self._mask(case, sample.target, size)
+            mask = self._mask(case, sample, row, sample.target, 0, size)
             if mask is None:
                 raise DataError("no prediction")
-            return Prediction.of_masks(sample.id, text, [sample.target], [mask], [score])
+            score = row.scores(1) if "scores" not in row.values or len(row.masks) == 1 else [None]
+            return Prediction.of_masks(sample.id, row.text, [sample.target], [mask], score)
         if not rows:
             raise DataError("no prediction")
         if sample.task == "classify":
-            return Prediction(sample.id, text, (read_class(text),))
+            return Prediction(sample.id, row.text, (read_class(row.text),))
         if sample.task in ("ask", "describe"):
-            return Prediction(sample.id, text)
-        labels = _labels(row)
-        if is_no_findings(text) or labels == [NO_FINDINGS]:
-            return Prediction(sample.id, text, (NO_FINDINGS,))
+            return Prediction(sample.id, row.text)
+        if (is_no_findings(row.text) and not row.masks) or row.labels == [NO_FINDINGS]:
+            return Prediction(sample.id, row.text, (NO_FINDINGS,))
+        if len(row.masks) > len(row.labels):
+            raise DataError(f"{row.source}: {len(row.labels)} phrases, but {len(row.masks)} masks")
         empty = np.zeros(size, dtype=bool)
-        masks = [self._mask(case, label, size) for label in labels]
+        masks = [self._mask(case, sample, row, label, number, size) for number, label in enumerate(row.labels)]
         known = [empty if mask is None else mask for mask in masks]
-        return Prediction.of_masks(sample.id, text, labels, known, [score] * len(known))
+        return Prediction.of_masks(sample.id, row.text, row.labels, known, row.scores(len(known)))
 
-    def _mask(self, case: Case, target: str, size: tuple[int, int]) -> np.ndarray | None:
-        paths = self._paths(case, target)
-        if len(paths) > 1:
-            raise DataError(f"two masks of one target: {paths[0].name} and {paths[1].name}")
-        return load_mask(paths[0], size, None, None) if paths else None
+    def _mask(
+        self, case: Case, sample: Sample, row: Row, label: str, number: int, size: tuple[int, int]
+    ) -> np.ndarray | None:
+        found = self._sources(case, sample, row, label, number)
+        if not found and (paths := self._images.numbered(case, number)):
+            if self._owner(case) != sample.id:
+                raise DataError(f"{paths[0].name} may answer several questions: name it SAMPLE_mask_{number}")
+            found = [image_source(path) for path in paths]
+        if len(found) > 1:
+            raise DataError(f"two masks of one target: {found[0].name} and {found[1].name}")
+        return found[0].load(size) if found else None
 
-    def _paths(self, case: Case, target: str) -> list[Path]:
-        record = case.record
-        name = record.key.removeprefix(f"{record.dataset}/")
-        if case.change is not None:
-            name = f"{name}@{case.change[0]}{case.change[1]}"
-        keys = {_plain(f"{name} {target}"), _plain(f"{name} {record.modality} {record.site} {target}")}
-        return [path for key in sorted(keys) for path in self._masks.get((record.dataset, key), [])]
+    def _sources(self, case: Case, sample: Sample, row: Row, label: str, number: int) -> list[MaskSource]:
+        own = row.target_mask(sample) if sample.task == "segment" else row.label_mask(number)
+        found = [image_source(path) for path in self._images.find(case, sample, label, number)]
+        return [*found, *self._volumes.find(case, label), *([own] if own else [])]
+
+    def _owner(self, case: Case) -> str | None:
+        """The one question of an image that its ``NAME_mask_N`` can belong to, if it is one.
+
+        That is the one answer in words with masks; else the one target without a mask of its own.
+        """
+        change = "" if case.change is None else f"@{case.change[0]}{case.change[1]}"
+        heard = [
+            name
+            for name in self._by_image.get(case.record.key, [])
+            if "".join(CHANGED.findall(name)) == change and any(map(_labels, self._answers[name]))
+        ]
+        if heard:
+            return heard[0] if len(heard) == 1 else None
+        left = [s.id for s in samples_for(self, case.samples) if s.task == "segment" and not self._has_mask(case, s)]
+        return left[0] if len(left) == 1 else None
+
+    def _has_mask(self, case: Case, sample: Sample) -> bool:
+        if self._store is not None and self._store.path(sample.id).exists():
+            return True
+        try:
+            rows = [*self._answers.get(sample.id, []), *self._tables.find(case, sample)]
+            return any(self._sources(case, sample, row, sample.target, 0) for row in rows or [Row("", {})])
+        except DataError:
+            return True
 
     def claim(self, case: Case) -> None:
         """Remember which files and answers belong to a case; what no case claims is `unused`."""
+        owner = self._owner(case)
         for sample in case.samples:
-            labels = [sample.target] if sample.target else []
-            for row in self._answers.get(sample.id, []):
-                self._heard.add(sample.id)
-                labels += _labels(row)
-            for label in labels:
-                self._used.update(self._paths(case, label))
             if self._store is not None:
                 self._used.add(self._store.path(sample.id))
+            rows = self._answers.get(sample.id, [])
+            if rows:
+                self._heard.add(sample.id)
+            try:
+                found = self._tables.find(case, sample)
+            except DataError:
+                found = []
+            self._heard.update(row.source for row in found)
+            labels = [(sample.target, 0)] if sample.target else []
+            for row in (*rows, *found):
+                labels += [] if sample.target else [(label, n) for n, label in enumerate(_labels(row))]
+            for label, number in labels:
+                self._used.update(self._images.find(case, sample, label, number))
+                for paths in self._volumes.files(case, label):
+                    self._used.update(paths)
+                if sample.id == owner:
+                    self._used.update(self._images.numbered(case, number))
 
     def unused(self) -> list[str]:
-        """Files and answers that belong to no case that was claimed."""
-        files = {path for paths in self._masks.values() for path in paths}
-        if self._store is not None:
-            files |= set(self._store.paths())
+        """Files and answers that belong to no case that was claimed, and files that cannot be read."""
+        files = self._images.paths() | self._volumes.paths() | self._kept | self._strangers
         left = [str(path.relative_to(self.folder)) for path in sorted(files - self._used)]
+        left += [row.source for row in self._tables.rows if row.source not in self._heard]
+        left += [f"{source}: {reason}" for source, reason in self._tables.broken.items()]
         return left + [f"{ANSWERS}: {sample}" for sample in sorted(self._answers.keys() - self._heard)]
 
 
-def _labels(row: dict[str, Any]) -> list[str]:
-    given = row.get("labels")
-    return [str(v) for v in given] if isinstance(given, list) else [p.label for p in read_phrases(row.get("text", ""))]
+def _has_masks(row: Row) -> bool:
+    try:
+        return bool(row.masks)
+    except DataError:
+        return False
 
 
-def _plain(name: str) -> str:
-    return " ".join(re.split(r"[\W_]+", name.lower())).strip()
+def _labels(row: Row) -> list[str]:
+    try:
+        return row.labels
+    except DataError:
+        return []
