@@ -120,7 +120,7 @@ def test_numbered_objects(folder: Folder) -> None:
         folder.mask(f"masks/{number}.png", *range(1, 6 + 2 * number))
     added, records = folder.add(targets=["nucleus"])
     assert "number their objects" in added.words()
-    assert records["2"].regions[0].values is None
+    assert records["2"].regions[0].values is None and records["2"].regions[0].objects
 
 
 def test_soft_masks(folder: Folder) -> None:

@@ -85,6 +85,31 @@ def test_sixteen_bit_and_one_bit_masks(tmp_path: Path) -> None:
     assert np.array_equal(mask, numbers > 0)
 
 
+def test_numbered_objects_that_touch_stay_apart(tmp_path: Path) -> None:
+    numbers = np.zeros((6, 8), dtype=np.uint16)
+    numbers[1:4, 1:3], numbers[1:4, 3:5], numbers[5, 7] = 300, 7, 2
+    path = save(tmp_path / "a.png", numbers)
+    labels = Region("nucleus", path, objects=True).load_labels((6, 8))
+    assert labels.dtype == np.int32 and np.array_equal(labels, numbers)
+    # without numbers of objects: connected parts
+    assert Region("nucleus", path).load_labels().max() == 2
+    assert Region("nucleus", None, objects=True).load_labels((6, 8)).max() == 0
+    with pytest.raises(DataError, match="numbers objects"):
+        Region("nucleus", path, values=(1,), objects=True)
+    with pytest.raises(DataError, match="make them equal"):
+        Region("nucleus", path, objects=True).load_labels((6, 9))
+
+
+def test_files_of_one_object_each_are_numbered_on(tmp_path: Path) -> None:
+    paths = []
+    for place in range(3):
+        mask = np.zeros((4, 9), dtype=np.uint8)
+        mask[:, 3 * place : 3 * place + 4] = 255
+        paths.append(save(tmp_path / f"{place}.png", mask))
+    labels = Region("nucleus", paths[0], further_masks=tuple(paths[1:]), objects=True).load_labels()
+    assert labels[0].tolist() == [1, 1, 1, 1, 2, 2, 2, 3, 3]
+
+
 def test_union_of_files(tmp_path: Path) -> None:
     one, two = np.eye(4, dtype=np.uint8) * 255, np.fliplr(np.eye(4, dtype=np.uint8)) * 255
     region = Region("tube", save(tmp_path / "a.png", one), further_masks=(save(tmp_path / "b.png", two),))

@@ -105,7 +105,7 @@ def test_packing_resolves_files(tmp_path: Path, make_records: MakeRecords) -> No
     record = make_records(tmp_path, count=1)[0]
     further = tmp_path / "more.png"
     Image.fromarray(np.eye(16, 24, dtype=np.uint8)).save(further)
-    first = replace(record.regions[0], further_masks=(further,))
+    first = replace(record.regions[0], values=None, further_masks=(further,), objects=True)
     record = replace(record, regions=(first, *record.regions[1:]))
     packed = row_to_record(record_to_row(record))
     assert isinstance(record.image, Path)

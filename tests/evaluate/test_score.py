@@ -83,6 +83,58 @@ def test_a_mask_of_the_wrong_size_is_a_failure(case, store):
     assert row.failure == "the mask is 20 x 30 pixels, the image 30 x 20" and row.dice == 0.0
 
 
+@pytest.fixture
+def nuclei(tmp_path: Path) -> Case:
+    """Two squares that touch and are numbered 300 and 7, and an image without any."""
+    numbers = np.zeros(SIZE, dtype=np.uint16)
+    numbers[square(4, 4)], numbers[square(4, 12)] = 300, 7
+    Image.fromarray(np.zeros((*SIZE, 3), np.uint8)).save(tmp_path / "n.png")
+    Image.fromarray(numbers).save(tmp_path / "numbers.png")
+    record = Record(
+        "set/n",
+        tmp_path / "n.png",
+        "set",
+        "pathology",
+        "brain",
+        "n",
+        "test",
+        (Region("cell", tmp_path / "numbers.png", objects=True), Region("cyst", None, objects=True)),
+    )
+    samples = tuple(
+        Sample(f"set/n#segment/{target}", "segment", "?", "It is [SEG].", target, regions=(j,), kind="own")
+        for j, target in enumerate(("cell", "cyst"))
+    )
+    return Case(record, samples)
+
+
+def test_objects_that_touch_are_told_apart_by_their_numbers(nuclei, store):
+    cell, cyst = nuclei.samples
+    store.write(mask(cell, square(4, 4)))
+    store.write(mask(cyst, square(0, 0, 3)))
+    a, b = score_case(nuclei, nuclei.samples, store)
+    assert a.objects == [0.5, 1, 0, 1, 1.0]
+    # no object is there: what was painted is a false one
+    assert b.objects == [0.0, 0, 1, 0, 0.0]
+    # one blob over both is more than half of neither
+    store.write(mask(cell, square(4, 4) | square(4, 12)))
+    assert next(score_case(nuclei, [cell], store)).objects == [0.5, 0, 1, 2, 0.0]
+
+
+def test_a_failure_misses_every_object(nuclei, store):
+    a, b = score_case(nuclei, nuclei.samples, store)
+    assert (a.failure, a.objects) == ("no prediction", [0.0, 0, 0, 2, 0.0])
+    assert b.objects is not None and b.objects[1:] == [0, 0, 0, 0.0]
+
+
+def test_objects_are_for_numbered_masks_and_unchanged_images_only(nuclei, case, store):
+    moved = Case(nuclei.record, nuclei.samples, ("flip", 1))
+    store.write(mask(nuclei.samples[0], square(4, 4)))
+    assert next(score_case(moved, nuclei.samples, store)).objects is None
+    nucleus = Sample("set/a#segment/nucleus", "segment", "?", "It is [SEG].", "nucleus", regions=(0,), kind="own")
+    store.write(mask(nucleus, square(4, 4)))
+    assert next(score_case(case, [nucleus], store)).objects is None
+
+
 def words(case: Case, task: str, answer: str, **more) -> tuple[Case, Sample]:
     sample = Sample(f"set/a#{task}", task, "?", answer, **more)
     return Case(case.record, (sample,)), sample

@@ -57,6 +57,19 @@ def test_volume_dice_over_all_slices_and_as_published():
     assert table["published"]["volumes"]["liver"]["value"] == pytest.approx((0.8 + 1) / 2)
 
 
+def test_objects_are_counted_on_every_image():
+    rows = [
+        segment("a", 1.0, objects=[1.0, 3, 0, 0, 2.4]),
+        segment("b", None, there=False, objects=[0.0, 0, 2, 0, 0.0]),
+        segment("c", None, objects=[0.0, 0, 0, 1, 0.0], failure="no prediction"),
+        segment("d", 1.0, target="cell nucleus"),
+    ]
+    objects = summarise(rows)["segment"]["strict"]["objects"]
+    assert list(objects) == ["liver"]
+    assert objects["liver"]["aji"]["value"] == pytest.approx(0.5)
+    assert objects["liver"]["rq"] == pytest.approx(3 / (3 + 3 / 2)) and objects["liver"]["sq"] == pytest.approx(0.8)
+
+
 def test_a_mean_of_targets():
     rows = [segment(str(i), 1.0) for i in range(9)] + [segment("x", 0.0, target="polyp")]
     assert summarise(rows)["segment"]["strict"]["dice"]["value"] == pytest.approx(0.5)

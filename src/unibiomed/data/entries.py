@@ -35,6 +35,7 @@ Keys of the file (only ``name``, ``modality``, ``site``, ``adapter`` and ``licen
     name = "liver"
     masks = ["masks/{stem}.png"]       # the first that exists and all others are united; this is the default
     values = [3]                       # else every non-zero value
+    objects = true                     # the masks number objects, such as nuclei, which are then told apart
     abnormal = false
     missing = "absent"                 # or "unknown": without a mask nothing is said about this target
     categories = ["Liver", "liver"]    # what `coco`, `published` and `boxes` call it; else its name
@@ -184,10 +185,13 @@ class Target:
     missing: str | None = None
     attributes: dict[str, str] = field(default_factory=dict)
     categories: list[str] | None = None
+    objects: bool = False
 
     def __post_init__(self) -> None:
         if self.missing not in (None, "absent", "unknown"):
             raise DataError(f"missing = '{self.missing}' of target '{self.name}' is neither 'absent' nor 'unknown'")
+        if self.objects and self.values:
+            raise DataError(f"target '{self.name}' has values and objects; numbers are classes or objects, not both")
         if not self.masks or not all("{stem}" in mask or "{parent}" in mask for mask in self.masks):
             raise DataError(f"masks of target '{self.name}' do not all hold {{stem}} or {{parent}}")
         for mask in self.masks:

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from scipy.ndimage import label
 
 from unibiomed.errors import DataError, InputError
 from unibiomed.images import Volume, read_image, read_volume
 
-__all__ = ["MAX_MASK_PIXELS", "default_window", "load_mask", "load_picture", "mask_numbers"]
+__all__ = ["MAX_MASK_PIXELS", "default_window", "load_labels", "load_mask", "load_picture", "mask_numbers", "parts"]
 
 MAX_MASK_PIXELS = 100_000_000
 KEPT_BYTES = 2**30
@@ -123,6 +124,43 @@ def load_mask(
     DataError
         The file is missing, broken, too large, has colours, or does not fit.
     """
+    numbers = _numbers(path, height_width, slice_index)
+    return numbers > 0 if values is None else np.isin(numbers, values)
+
+
+def load_labels(path: Path, height_width: tuple[int, int] | None, slice_index: int | None) -> np.ndarray:
+    """Read a mask file that numbers its objects.
+
+    Parameters
+    ----------
+    path, height_width, slice_index
+        As in `load_mask`.
+
+    Returns
+    -------
+    numpy.ndarray
+        ``(height, width)`` int32: 0 outside, else the number of the object. A file with a single number beside 0 tells
+        no objects apart; its connected parts are numbered instead.
+
+    Raises
+    ------
+    DataError
+        As `load_mask`.
+    """
+    numbers = _numbers(path, height_width, slice_index)
+    marked = numbers > 0
+    found = numbers[marked]
+    if not found.size or found.min() == found.max():
+        return parts(marked)
+    return np.where(marked, numbers, 0).astype(np.int32)
+
+
+def parts(mask: np.ndarray) -> np.ndarray:
+    """Number the connected parts of a mask, neighbours across corners among them: (height, width) bool to int32."""
+    return np.asarray(label(mask, structure=np.ones((3, 3), dtype=bool))[0], dtype=np.int32)
+
+
+def _numbers(path: Path, height_width: tuple[int, int] | None, slice_index: int | None) -> np.ndarray:
     if slice_index is None:
         numbers = mask_numbers(path)
     else:
@@ -136,7 +174,7 @@ def load_mask(
             f"{path.name}: mask is {numbers.shape[1]} x {numbers.shape[0]} pixels, its image {expected}; "
             "make them equal"
         )
-    return numbers > 0 if values is None else np.isin(numbers, values)
+    return numbers
 
 
 class _Kept:

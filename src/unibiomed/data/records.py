@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from unibiomed.data.pixels import load_mask, load_picture
+from unibiomed.data.pixels import load_labels, load_mask, load_picture, parts
 from unibiomed.errors import DataError, InputError
 from unibiomed.findings import NO_FINDINGS, rle_decode
 from unibiomed.images.modality import MODALITIES
@@ -54,6 +54,9 @@ class Region:
     box : tuple of int or None
         ``(x0, y0, x1, y1)`` in pixels of the image, the last two exclusive: where the target lies if its outline is not
         known. Only without a mask.
+    objects : bool
+        The target comes in many pieces, such as nuclei, and the mask files tell them apart: each number is one object,
+        and each further file holds others.
     """
 
     target: str
@@ -64,6 +67,7 @@ class Region:
     further_masks: tuple[Path, ...] = ()
     slice_index: int | None = None
     box: Box | None = None
+    objects: bool = False
 
     def __post_init__(self) -> None:
         where = self.mask.name if isinstance(self.mask, Path) else "a region without a mask file"
@@ -71,6 +75,8 @@ class Region:
             raise DataError(f"{where}: a region has no target; name what the mask shows")
         if self.values is not None and (not self.values or any(value < 1 for value in self.values)):
             raise DataError(f"{where}: mask values of '{self.target}' are {self.values}; give positive whole numbers")
+        if self.objects and self.values is not None:
+            raise DataError(f"{where}: the mask of '{self.target}' numbers objects; leave out the values")
         if self.mask is None and self.further_masks:
             raise DataError(f"{where}: '{self.target}' has further masks but no first one; put one of them first")
         if self.box is not None:
@@ -127,6 +133,32 @@ class Region:
         if height_width is None:
             raise DataError(f"'{self.target}' has no mask file; give the height and width of the image")
         return np.zeros(height_width, dtype=bool)
+
+    def load_labels(self, height_width: tuple[int, int] | None = None) -> np.ndarray:
+        """Read the mask with its objects told apart, touching ones too where the mask numbers them.
+
+        Parameters
+        ----------
+        height_width : tuple of int, optional
+            As in `load`.
+
+        Returns
+        -------
+        numpy.ndarray
+            ``(height, width)`` int32: 0 outside, else which object. Without numbers of objects, connected parts.
+
+        Raises
+        ------
+        DataError
+            As `load`.
+        """
+        if not (self.objects and isinstance(self.mask, Path)):
+            return parts(self.load(height_width))
+        labels = load_labels(self.mask, height_width, self.slice_index)
+        for path in self.further_masks:
+            more = load_labels(path, (labels.shape[0], labels.shape[1]), self.slice_index)
+            labels = np.where((labels == 0) & (more > 0), more + labels.max(), labels)
+        return labels
 
 
 @dataclass(frozen=True, slots=True)

@@ -332,7 +332,7 @@ def _pack_region(region: Region, before: tuple[int, int], after: tuple[int, int]
         if x1 > width or y1 > height:
             raise DataError(f"{shown(key)}: box {region.box} of '{region.target}' leaves the image; mend the table")
         box = x0 * columns // width, y0 * rows // height, -(-x1 * columns // width), -(-y1 * rows // height)
-        return replace(region, box=box, values=None, slice_index=None)
+        return replace(region, box=box, values=None, slice_index=None, objects=False)
     rle = None
     if region.mask is not None:
         mask = region.load(before)
@@ -340,7 +340,8 @@ def _pack_region(region: Region, before: tuple[int, int], after: tuple[int, int]
             rle = rle_encode(_shrink(mask, after)) if mask.any() else None
         except InputError as error:
             raise DataError(f"{shown(key)}: mask of '{region.target}' cannot be packed ({error})") from error
-    return replace(region, mask=rle, values=None, further_masks=(), slice_index=None)
+    # run lengths tell no objects apart
+    return replace(region, mask=rle, values=None, further_masks=(), slice_index=None, objects=False)
 
 
 def _shrink(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -57,7 +57,7 @@ class Row:
     measured : bool
         Whether the size of a pixel is known.
     objects : list or None
-        For targets that come in many pieces: AJI, and the counts of the panoptic quality.
+        For targets whose masks number their objects: AJI, and the counts of the panoptic quality.
     presence, mask_score : float or None
         The model's own scores.
     wanted, said : list of str or None
@@ -164,11 +164,33 @@ def score_case(case: Case, samples: Iterable[Sample], store: PredictionStore) ->
             prediction, decoded = Prediction(sample.id), []
         SCORERS[sample.task](row, sample, prediction, decoded, truths, record.spacing)
         union = _union(decoded, truths)
+        if sample.task == "segment" and (labels := _labels(case, sample, size)) is not None:
+            row.objects = _objects(union, labels)
         if sample.paraphrase:
             row.agreement = _agreement(row, union, *first[sample.id.rpartition("~")[0]])
         else:
             first[sample.id] = row, union
         yield row
+
+
+def _labels(case: Case, sample: Sample, size: tuple[int, int]) -> np.ndarray | None:
+    """The objects of a target whose masks number them; None for all others, and for changed images."""
+    regions = [case.record.regions[j] for j in sample.regions if j is not None]
+    if case.change is not None or len(regions) != 1 or not regions[0].objects:
+        return None
+    return regions[0].load_labels(size)
+
+
+def _objects(guess: np.ndarray, labels: np.ndarray) -> list[float]:
+    # of a failure the guess is empty: all its objects are missed
+    counts = panoptic(guess, labels)
+    return [
+        aggregated_jaccard(guess, labels),
+        counts.matched,
+        counts.false_positives,
+        counts.false_negatives,
+        counts.iou_sum,
+    ]
 
 
 def _agreement(row: Row, mask: np.ndarray, own: Row, own_mask: np.ndarray) -> float:
@@ -213,15 +235,6 @@ def _segment(
     tolerance = TOLERANCE_PIXELS if spacing is None else TOLERANCE_MM
     row.surface_dice = surface_dice(guess, truth, tolerance=tolerance, spacing=spacing or 1.0)
     row.hd95 = hd95(guess, truth, spacing=spacing or 1.0)
-    if sample.target.endswith("nucleus") and row.there:
-        counts = panoptic(guess, truth)
-        row.objects = [
-            aggregated_jaccard(guess, truth),
-            counts.matched,
-            counts.false_positives,
-            counts.false_negatives,
-            counts.iou_sum,
-        ]
     row.presence = prediction.scores[0] if prediction.scores else None
     row.mask_score = prediction.mask_scores[0] if prediction.mask_scores else None
 

@@ -89,8 +89,8 @@ def _segment(rows: list[Row]) -> Table:
     }
     if volumes := _volumes(own, every=True):
         strict["volumes"] = volumes
-    if any(row.objects for row in own):
-        strict["objects"] = _split([r for r in own if r.there and _in_pieces(r)], lambda r: r.target, _objects)
+    if numbered := [row for row in own if row.objects is not None]:
+        strict["objects"] = _split(numbered, lambda r: r.target, _objects)
     return {
         "strict": strict,
         "published": {
@@ -147,18 +147,15 @@ def _volumes(rows: list[Row], *, every: bool) -> Table:
     }
 
 
-def _in_pieces(row: Row) -> bool:
-    return row.target.endswith("nucleus")
-
-
 def _objects(rows: list[Row]) -> Table:
+    """Of all images; the mean of AJI is over those that show an object."""
     total = Panoptic()
     for row in rows:
         if row.objects:
             _, matched, extra, missed, shared = row.objects
             total = total + Panoptic(int(matched), int(extra), int(missed), shared)
     return {
-        "aji": _mean(rows, lambda r: r.objects[0] if r.objects else 0.0),
+        "aji": _mean([row for row in rows if row.there], lambda r: r.objects[0] if r.objects else 0.0),
         "pq": total.quality,
         "sq": total.segmentation_quality,
         "rq": total.recognition_quality,

@@ -188,6 +188,7 @@ def _regions(entry: DatasetEntry, sample: _Sample) -> Iterator[Region]:
             abnormal=region.abnormal or name in sample.abnormal,
             attributes=region.attributes | ({REGION_TEXT: " ".join(dict.fromkeys(said))} if said else {}),
             further_masks=region.further_masks,
+            objects=region.objects,
         )
 
 

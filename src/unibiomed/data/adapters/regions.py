@@ -69,6 +69,7 @@ def mask_region(target: Target, masks: Sequence[Path], slice_index: int | None =
         attributes=dict(target.attributes),
         further_masks=tuple(masks[1:]),
         slice_index=slice_index if masks else None,
+        objects=target.objects,
     )
 
 

@@ -122,7 +122,12 @@ def _rename(found: Found, names: Sequence[str]) -> None:
         categories = target.get("categories") or ([old] if found.keys["adapter"] == "coco" else [])
         missing = target.get("missing", "")
         new = make_target(
-            name, target.get("masks", ()), target.get("values", ()), missing=missing, categories=categories
+            name,
+            target.get("masks", ()),
+            target.get("values", ()),
+            missing=missing,
+            categories=categories,
+            objects=target.get("objects", False),
         )
         target.clear()
         target |= new

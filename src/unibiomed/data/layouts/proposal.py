@@ -51,6 +51,7 @@ def make_target(
     *,
     missing: str = "",
     categories: Sequence[str] = (),
+    objects: bool = False,
 ) -> dict[str, Any]:
     """A target of an entry; abnormal if its name says so."""
     target: dict[str, Any] = {"name": name}
@@ -58,6 +59,8 @@ def make_target(
         target["masks"] = list(masks)
     if values:
         target["values"] = list(values)
+    if objects:
+        target["objects"] = True
     if is_abnormal(name):
         target["abnormal"] = True
     if missing:
@@ -80,7 +83,7 @@ def targets_of_values(
         found.questions.append(f"name the classes of the masks: '{prefix} {seen.values[0]}' and so on (--target)")
         return [make_target(f"{prefix} {value}", masks, (value,), missing=missing) for value in seen.values]
     if seen.kind == "objects":
-        found.reasons.append(f"{some} number their objects: all that is not 0 is '{name}'")
+        found.reasons.append(f"{some} number their objects: all that is not 0 is '{name}', one number each")
     elif seen.kind == "binary":
         found.reasons.append(f"{some} hold the value {seen.values[0]} alone: '{name}' or nothing")
     elif seen.kind == "soft":
@@ -90,4 +93,4 @@ def targets_of_values(
         found.questions.append(f"nothing is marked in {some}; make sure that these are the masks of '{name}'")
     if not word:
         found.questions.append("name the target: it is called 'target' (--target)")
-    return [make_target(name, masks, missing=missing)]
+    return [make_target(name, masks, missing=missing, objects=seen.kind == "objects")]
