@@ -155,6 +155,13 @@ def test_recognition_joins_masks_and_compares_labels(case, store):
     assert row.answer == "liver tumor. Cyst"
 
 
+def test_a_failed_recognition_misses_what_is_there_and_makes_up_what_is_not(case, store):
+    for label, found in (("Liver tumor", False), ("No findings", True)):
+        asked, sample = words(case, "recognize", label, labels=(label,))
+        (row,) = score_case(asked, [sample], store)
+        assert (row.failure, row.found, row.exact, row.dice) == ("no prediction", found, False, 0.0)
+
+
 def test_any_pixel_on_a_normal_image_is_false(case, store):
     asked, sample = words(case, "recognize", "No findings", labels=("No findings",))
     store.write(Prediction.of_masks(sample.id, "It is [SEG]. Cyst", ["Cyst"], [square(0, 0)]))

@@ -251,7 +251,8 @@ def _recognize(
     row.there = row.wanted != [NO_FINDINGS]
     said = [label for label in prediction.labels if label.strip()]
     row.said = said
-    row.found = row.failure is not None or said != [NO_FINDINGS]
+    # of a failure nothing is found where a finding is, and one is made up where none is
+    row.found = not row.there if row.failure is not None else said != [NO_FINDINGS]
     row.exact = row.failure is None and sorted(map(_plain, said)) == sorted(map(_plain, row.wanted))
     # as published: each label is somewhere in the answer
     row.substring = row.failure is None and all(_plain(w) in _plain(clean_text(prediction.text)) for w in row.wanted)
