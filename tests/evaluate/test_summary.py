@@ -51,10 +51,15 @@ def test_volume_dice_over_all_slices_and_as_published():
         segment("v_1", 0.8, volume="v"),
         segment("v_2", 0.0, there=False, volume="v"),  # ten false pixels
         segment("w_1", 1.0, volume="w"),
+        # two volumes without the target: one full of false pixels, one rightly empty
+        segment("x_1", 0.0, there=False, volume="x"),
+        segment("x_2", 0.0, there=False, volume="x"),
+        segment("y_1", None, there=False, volume="y"),
     ]
     table = summarise(rows)["segment"]
-    assert table["strict"]["volumes"]["liver"]["value"] == pytest.approx((2 * 8 / 30 + 1) / 2)
+    assert table["strict"]["volumes"]["liver"]["value"] == pytest.approx((2 * 8 / 30 + 1 + 0 + 1) / 4)
     assert table["published"]["volumes"]["liver"]["value"] == pytest.approx((0.8 + 1) / 2)
+    assert table["published"]["volumes"]["liver"]["count"] == 2
 
 
 def test_objects_are_counted_on_every_image():

@@ -122,7 +122,10 @@ def _by_target(rows: list[Row]) -> Table:
 
 
 def _volumes(rows: list[Row], *, every: bool) -> Table:
-    """Dice of whole volumes: over all slices, or (as published) over those that show the target."""
+    """Dice of whole volumes: over all slices, or (as published) over those that show the target.
+
+    A volume without the target counts over all slices only: 1 where nothing is painted, else 0.
+    """
     sums: dict[tuple[str, str, str], Overlap] = {}
     subjects: dict[tuple[str, str, str], str] = {}
     failed: set[tuple[str, str, str]] = set()
@@ -139,7 +142,7 @@ def _volumes(rows: list[Row], *, every: bool) -> Table:
     found: dict[str, list[tuple[float, str]]] = defaultdict(list)
     for key, subject in subjects.items():
         total = sums.get(key, Overlap())
-        if total.true or key in failed:
+        if every or total.true or key in failed:
             found[key[0]].append((0.0 if key in failed else total.dice, subject))
     return {
         target: mean_of([v for v, _ in values], [s for _, s in values]).to_dict()
