@@ -76,6 +76,20 @@ def test_a_failure_is_the_worst_there_is(case, store):
     assert c.failure == "no prediction"
 
 
+def test_a_mask_beside_the_target_does_not_detect_it(case, store):
+    liver, spleen, _ = case.samples
+    store.write(mask(liver, square(14, 20, 4) | square(0, 24, 2)))
+    store.write(mask(spleen, square(0, 0, 3)))
+    a, b, _ = score_case(case, case.samples, store)
+    assert (a.found, a.detected, a.false_parts) == (True, False, 2)
+    assert (b.found, b.detected, b.false_parts) == (True, False, 1)
+    store.write(mask(liver, square(8, 8) | square(0, 24, 2)))
+    a, _, c = score_case(case, case.samples, store)
+    assert (a.found, a.detected, a.false_parts) == (True, True, 1)
+    # without an answer: the worst single mask
+    assert (c.failure, c.detected, c.false_parts) == ("no prediction", False, 1)
+
+
 def test_a_mask_of_the_wrong_size_is_a_failure(case, store):
     liver = case.samples[0]
     store.write(mask(liver, np.ones((30, 20), dtype=bool)))
@@ -170,6 +184,15 @@ def test_any_pixel_on_a_normal_image_is_false(case, store):
     store.write(Prediction(sample.id, "No findings", ("No findings",)))
     (row,) = score_case(asked, [sample], store)
     assert (row.found, row.exact, row.dice) == (False, True, 1.0)
+
+
+def test_masks_of_other_sizes_on_a_normal_image_are_a_failure(case, store):
+    asked, sample = words(case, "recognize", "No findings", labels=("No findings",))
+    masks = [square(0, 0), np.ones((5, 5), dtype=bool)]
+    store.write(Prediction.of_masks(sample.id, "It is [SEG]. A. It is [SEG]. B", ["A", "B"], masks))
+    (row,) = score_case(asked, [sample], store)
+    assert row.failure == "the mask is 5 x 5 pixels, the image 30 x 20"
+    assert (row.dice, row.found) == (0.0, True)
 
 
 def test_classes_and_answers(case, store):

@@ -46,6 +46,13 @@ def test_a_failure_scores_nothing_and_is_named():
     assert table["samples"] == 3
 
 
+def test_a_target_is_detected_where_a_pixel_is_shared():
+    rows = [segment("a", 0.5, false_parts=1), segment("b", 0.0, false_parts=3), segment("c", None, false_parts=0)]
+    strict = summarise(rows)["segment"]["strict"]
+    assert strict["detected"]["value"] == strict["targets"]["liver"]["detected"]["value"] == pytest.approx(1 / 3)
+    assert strict["false_parts"]["value"] == pytest.approx(4 / 3)
+
+
 def test_volume_dice_over_all_slices_and_as_published():
     rows = [
         segment("v_1", 0.8, volume="v"),

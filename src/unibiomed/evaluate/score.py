@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from unibiomed.data.index import replacing, writing
+from unibiomed.data.records import Record
 from unibiomed.errors import DataError
-from unibiomed.metrics.instances import aggregated_jaccard, panoptic
+from unibiomed.metrics.instances import aggregated_jaccard, detect, panoptic
 from unibiomed.metrics.segmentation import overlap
 from unibiomed.metrics.surface import hd95, surface_dice
 from unibiomed.tasks import NO_FINDINGS, clean_text, read_class
@@ -48,6 +49,8 @@ class Row:
         Whether the target (or any finding) is in the image.
     found : bool or None
         Whether the prediction has any pixel (or names any finding).
+    false_parts : int or None
+        Connected parts of the mask of ``segment`` that share no pixel with the truth.
     shared, predicted, true : int or None
         Pixels, from which Dice and IoU of images and volumes follow.
     surface_dice : float or None
@@ -101,6 +104,12 @@ class Row:
     answer: str | None = None
     reference: str | None = None
     agreement: float | None = None
+    false_parts: int | None = None
+
+    @property
+    def detected(self) -> bool:
+        """Whether prediction and truth share a pixel."""
+        return self.failure is None and bool(self.shared)
 
     @property
     def dice(self) -> float:
@@ -132,7 +141,7 @@ def score_case(case: Case, samples: Iterable[Sample], store: PredictionStore) ->
     """
     record = case.record
     masks: dict[int, np.ndarray] | None = None
-    size: tuple[int, int] = (0, 0)
+    size: tuple[int, int] | None = None
     first: dict[str, tuple[Row, np.ndarray]] = {}
     for sample in samples:
         row = Row(
@@ -150,27 +159,33 @@ def score_case(case: Case, samples: Iterable[Sample], store: PredictionStore) ->
             sample.paraphrase,
         )
         if sample.regions and masks is None:
-            shape = record.load_image().shape
-            size = (shape[0], shape[1])
+            size = size or _size(record)
             masks = case.masks(size)
-        truths = case.truths(sample, masks or {}, size) if sample.regions else []
+        truths = case.truths(sample, masks or {}, size) if sample.regions and size else []
         try:
             prediction = store.read(sample.id)
             if prediction.error is not None:
                 raise DataError(prediction.error)
-            decoded = prediction.decode(size) if sample.regions else prediction.decode_any()
+            if prediction.masks:
+                size = size or _size(record)
+            decoded = prediction.decode(size) if size else []
         except DataError as error:
             row.failure = str(error).removeprefix(f"{sample.id}: ")
             prediction, decoded = Prediction(sample.id), []
         SCORERS[sample.task](row, sample, prediction, decoded, truths, record.spacing)
         union = _union(decoded, truths)
-        if sample.task == "segment" and (labels := _labels(case, sample, size)) is not None:
+        if sample.task == "segment" and size and (labels := _labels(case, sample, size)) is not None:
             row.objects = _objects(union, labels)
         if sample.paraphrase:
             row.agreement = _agreement(row, union, *first[sample.id.rpartition("~")[0]])
         else:
             first[sample.id] = row, union
         yield row
+
+
+def _size(record: Record) -> tuple[int, int]:
+    height, width = record.load_image().shape[:2]
+    return height, width
 
 
 def _labels(case: Case, sample: Sample, size: tuple[int, int]) -> np.ndarray | None:
@@ -227,11 +242,13 @@ def _segment(
     row.measured = spacing is not None
     if row.failure is not None:
         # a failure is as bad as can be: an empty mask where the target is, a false one where it is not
-        row.found, row.surface_dice = not row.there, 0.0
+        row.found, row.surface_dice, row.false_parts = not row.there, 0.0, int(not row.there)
         row.hd95 = hd95(np.zeros_like(truth), np.ones_like(truth), spacing=spacing or 1.0)
         return
     row.found = bool(guess.any())
     _overlap(row, guess, truth)
+    # the truth as one object: which of its parts is hit does not matter here
+    row.false_parts = detect(guess, truth.astype(np.uint8)).false_masks
     tolerance = TOLERANCE_PIXELS if spacing is None else TOLERANCE_MM
     row.surface_dice = surface_dice(guess, truth, tolerance=tolerance, spacing=spacing or 1.0)
     row.hd95 = hd95(guess, truth, spacing=spacing or 1.0)

@@ -80,9 +80,10 @@ def _segment(rows: list[Row]) -> Table:
         "dice_with_absent": _macro(own, lambda r: r.target, lambda r: r.dice),
         "iou": _macro(there, lambda r: r.target, lambda r: r.iou),
         "surface_dice": _macro(there, lambda r: r.target, lambda r: r.surface_dice or 0.0),
-        "detected": _mean(there, lambda r: float(r.found is True and r.failure is None)),
+        "detected": _mean(there, lambda r: float(r.detected)),
         "false_masks": _mean([r for r in own if not r.there], lambda r: float(bool(r.found))),
         "false_masks_foreign": _mean(foreign, lambda r: float(bool(r.found))),
+        "false_parts": _mean([r for r in own if r.false_parts is not None], lambda r: float(r.false_parts or 0)),
         "targets": _split(own, lambda r: r.target, _target),
         "modalities": _split(there, lambda r: r.modality, _by_target),
         "datasets": _split(there, lambda r: r.dataset, _by_target),
@@ -111,7 +112,7 @@ def _target(rows: list[Row]) -> Table:
         "dice_with_absent": _mean(rows, lambda r: r.dice),
         "iou": _mean(there, lambda r: r.iou),
         "surface_dice": _mean(there, lambda r: r.surface_dice or 0.0),
-        "detected": _mean(there, lambda r: float(r.found is True and r.failure is None)),
+        "detected": _mean(there, lambda r: float(r.detected)),
         "false_masks": _mean([r for r in rows if not r.there], lambda r: float(bool(r.found))),
     }
     return table | ({"hd95_mm": _mean(far, lambda r: r.hd95 or 0.0)} if far else {})
