@@ -105,7 +105,8 @@ def test_recognition():
     ]
     table = summarise(rows)["recognize"]
     assert table["strict"]["accuracy"]["value"] == pytest.approx(2 / 5)
-    assert table["published"]["accuracy"]["value"] == pytest.approx(3 / 5)
+    # the normal images are left out
+    assert table["published"]["accuracy"]["value"] == pytest.approx(2 / 3)
     assert table["strict"]["balanced_accuracy"]["value"] == pytest.approx((1 / 2 + 1 / 2 + 0) / 3)
     assert table["strict"]["false_findings"]["value"] == 0.5
     assert table["strict"]["missed"]["value"] == pytest.approx(1 / 3)
@@ -113,6 +114,75 @@ def test_recognition():
     assert (polyp["precision"], polyp["recall"], polyp["count"]) == (0.5, 0.5, 2)
     assert table["strict"]["per_label"]["Glioma"]["recall"] == 0.0
     assert table["strict"]["per_label"]["(other)"]["said"] == 1
+
+
+def test_published_recognition_stops_after_300_images_with_a_finding():
+    normal = [label(f"n{i}", ["No findings"], ["Polyp"]) for i in range(PUBLISHED_LIMIT)]
+    rows = [label(f"{i:04}", ["Polyp"], ["Polyp" if i < PUBLISHED_LIMIT else "Cyst"]) for i in range(400)]
+    table = summarise(normal + rows)["recognize"]["published"]
+    assert table["accuracy"]["value"] == 1.0 and table["accuracy"]["count"] == PUBLISHED_LIMIT
+    # region classes have no normal images
+    classes = [Row(f"set/{i}#classify/0", "classify", "set", "CT", "set/a", i, substring=i < 300) for i in range(400)]
+    assert summarise(classes)["classify"]["published"]["accuracy"]["value"] == 1.0
+
+
+def test_published_questions_stop_after_300():
+    rows = [
+        Row(f"set/{i}#ask/0", "ask", "set", "CT", f"set/{i}", i, kind="closed", exact=True, substring=i < 300)
+        for i in range(400)
+    ]
+    closed = summarise(rows)["ask"]["closed"]
+    assert closed["accuracy"]["count"] == 400
+    assert closed["accuracy_published"]["value"] == 1.0 and closed["accuracy_published"]["count"] == 300
+
+
+def test_published_dice_by_modality_and_dataset():
+    rows = [segment("a", 1.0), segment("b", 0.5, modality="MRI", dataset="other"), segment("c", None, there=False)]
+    published = summarise(rows)["segment"]["published"]
+    assert {name: part["dice"]["value"] for name, part in published["modalities"].items()} == {"CT": 1.0, "MRI": 0.5}
+    assert {name: part["dice"]["count"] for name, part in published["datasets"].items()} == {"other": 1, "set": 1}
+
+
+def test_a_right_outline_under_a_wrong_finding_is_no_labelled_one():
+    rows = [label("a", ["Polyp"], ["Polyp"]), label("b", ["Polyp"], ["Cyst"]), label("c", ["No findings"], ["Cyst"])]
+    for row, pixels in zip(rows, (10, 10, 0), strict=True):
+        row.shared = row.predicted = row.true = pixels
+    rows.append(label("d", ["No findings"], ["No findings"]))
+    strict = summarise(rows)["recognize"]["strict"]
+    assert strict["dice"]["value"] == 1.0 and strict["dice_labelled"]["value"] == pytest.approx(3 / 4)
+
+
+def test_presence_of_a_finding_ranks_images():
+    rows = [
+        label("a", ["Polyp"], ["Polyp"]),
+        label("b", ["Polyp"], ["No findings"]),
+        label("c", ["No findings"], ["Polyp"]),
+        label("d", ["No findings"], ["No findings"]),
+    ]
+    assert "presence_auroc" not in summarise(rows)["recognize"]["strict"]
+    rows[0].presence, rows[2].presence = 0.9, 0.3
+    # of four pairs two are right, one is wrong, one is a tie at 0
+    assert summarise(rows)["recognize"]["strict"]["presence_auroc"] == pytest.approx(2.5 / 4)
+    rows[1].failure, rows[1].found = "no prediction", False
+    rows[3].failure, rows[3].found = "no prediction", True
+    assert summarise(rows)["recognize"]["strict"]["presence_auroc"] == pytest.approx(1 / 4)
+    assert "presence_auroc" not in summarise(rows[:2])["recognize"]["strict"]
+
+
+def test_scores_of_own_targets_and_of_all():
+    rows = [
+        segment("a", 1.0, presence=0.9, mask_score=0.9),
+        segment("b", None, there=False, presence=0.95, mask_score=0.5),
+        segment("c", None, there=False, presence=0.05, mask_score=0.5, kind="foreign"),
+        segment("d", 0.5, failure="crashed"),
+    ]
+    scores = summarise(rows)["segment"]["scores"]
+    assert scores["presence"]["auroc"] == 0.5 and scores["presence"]["count"] == 3
+    assert scores["presence_own"]["auroc"] == 0.0 and scores["presence_own"]["count"] == 2
+    assert scores["presence"]["reliability"] == [[0.05, 0.0, 1], [pytest.approx(0.925), 0.5, 2]]
+    # the surest mask is right, so is the empty one; the failure comes last
+    assert scores["mask"]["aurc"] == pytest.approx((0 + 0 + 1 / 3) / 3)
+    assert scores["mask"]["count"] == 1
 
 
 def test_changed_images_and_other_words_stay_out_of_the_tables():

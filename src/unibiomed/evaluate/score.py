@@ -112,6 +112,16 @@ class Row:
         return self.failure is None and bool(self.shared)
 
     @property
+    def sureness(self) -> float:
+        """Of a mask, that the target is there and the mask fits; of none, that it is absent; a failure comes last."""
+        if self.failure is not None:
+            return -1.0
+        presence = 1.0 if self.presence is None else self.presence
+        if not self.found:
+            return 1 - presence
+        return presence * (1.0 if self.mask_score is None else self.mask_score)
+
+    @property
     def dice(self) -> float:
         """Dice in [0, 1]; 1 where truth and prediction are empty, 0 for a failure."""
         if self.failure is not None or self.shared is None or self.predicted is None or self.true is None:

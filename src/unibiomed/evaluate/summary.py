@@ -13,7 +13,8 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from unibiomed.metrics.classification import auroc, calibration_error
+from unibiomed.metrics.calibration import calibration_error, reliability, risk_coverage
+from unibiomed.metrics.classification import auroc
 from unibiomed.metrics.instances import Panoptic
 from unibiomed.metrics.segmentation import Overlap
 
@@ -97,6 +98,8 @@ def _segment(rows: list[Row]) -> Table:
         "published": {
             "dice": _macro(published, lambda r: r.target, lambda r: r.dice),
             "targets": _split(published, lambda r: r.target, lambda part: {"dice": _mean(part, lambda r: r.dice)}),
+            "modalities": _split(published, lambda r: r.modality, _by_target),
+            "datasets": _split(published, lambda r: r.dataset, _by_target),
             "volumes": _volumes(own, every=False),
         },
         "scores": _judged(rows),
@@ -168,21 +171,30 @@ def _objects(rows: list[Row]) -> Table:
 
 def _judged(rows: list[Row]) -> Table:
     """How much the model's own scores are worth."""
-    judged = [row for row in rows if row.presence is not None and row.there is not None]
+    own = [row for row in rows if row.kind == "own"]
     out: Table = {}
-    if judged and len({row.there for row in judged}) == 2:
-        presence = [row.presence or 0.0 for row in judged]
-        there = [bool(row.there) for row in judged]
-        out["presence"] = {
-            "auroc": auroc(presence, there),
-            "calibration_error": calibration_error(presence, there),
-            "count": len(judged),
-        }
-    overlap = [row for row in judged if row.there and row.mask_score is not None]
+    for name, part in (("presence", rows), ("presence_own", own)):
+        judged = [row for row in part if row.presence is not None and row.there is not None]
+        if len({row.there for row in judged}) == 2:
+            presence, there = [row.presence or 0.0 for row in judged], [bool(row.there) for row in judged]
+            out[name] = {
+                "auroc": auroc(presence, there),
+                "calibration_error": calibration_error(presence, there),
+                "count": len(judged),
+                "reliability": [
+                    [round(one.score, 6), round(one.truth, 6), one.count]
+                    for one in reliability(presence, there)
+                    if one.count
+                ],
+            }
+    overlap = [row for row in rows if row.there and row.presence is not None and row.mask_score is not None]
     if overlap:
         scores = [row.mask_score or 0.0 for row in overlap]
+        sure = [row for row in rows if row.kind != "foreign"]
         out["mask"] = {
             "calibration_error": calibration_error(scores, [row.iou for row in overlap]),
+            # of all masks, the empty and the failed ones too: what is lost when only the surest are kept
+            "aurc": risk_coverage([row.sureness for row in sure], [1 - row.dice for row in sure]).area,
             "count": len(overlap),
         }
     return out
@@ -191,8 +203,12 @@ def _judged(rows: list[Row]) -> Table:
 # ---------------------------------------------------------------- words
 
 
-def _labels(rows: list[Row]) -> Table:
-    """Recognition and region classification: exact (strict) and as a part of the answer (published)."""
+def _classify(rows: list[Row]) -> Table:
+    return _labels(rows, _first(rows))
+
+
+def _labels(rows: list[Row], first: list[Row]) -> Table:
+    """Recognition and region classification: exact in all rows, as a part of the answer in the `first` ones."""
     return {
         "strict": {
             "accuracy": _mean(rows, lambda r: float(bool(r.exact))),
@@ -203,20 +219,31 @@ def _labels(rows: list[Row]) -> Table:
                 rows, lambda r: r.dataset, lambda part: {"accuracy": _mean(part, lambda r: float(bool(r.exact)))}
             ),
         },
-        "published": {"accuracy": _mean(_first(rows), lambda r: float(bool(r.substring)))},
+        "published": {"accuracy": _mean(first, lambda r: float(bool(r.substring)))},
     }
 
 
 def _recognize(rows: list[Row]) -> Table:
-    table = _labels(rows)
+    # as published, normal images are left out
+    first = _first([row for row in rows if row.there])
+    table = _labels(rows, first)
     normal = [row for row in rows if not row.there]
     table["strict"] |= {
         "false_findings": _mean(normal, lambda r: float(bool(r.found))),
         "missed": _mean([row for row in rows if row.there], lambda r: float(not r.found)),
         "dice": _mean(rows, lambda r: r.dice),
+        # a right outline under a wrong finding is worth nothing
+        "dice_labelled": _mean(rows, lambda r: r.dice if r.exact or not r.there else 0.0),
     }
-    table["published"]["dice"] = _mean(_first([row for row in rows if row.there]), lambda r: r.dice)
+    if any(row.presence is not None for row in rows) and len({bool(row.there) for row in rows}) == 2:
+        table["strict"]["presence_auroc"] = auroc([_presence(row) for row in rows], [bool(row.there) for row in rows])
+    table["published"]["dice"] = _mean(first, lambda r: r.dice)
     return table
+
+
+def _presence(row: Row) -> float:
+    """The score of a finding; an answer without one is sure of what it says, and a failure surely wrong."""
+    return float(bool(row.found)) if row.presence is None else row.presence
 
 
 def _name(row: Row) -> str:
@@ -253,12 +280,15 @@ def _per_label(rows: Sequence[Row]) -> Table:
 
 def _ask(rows: list[Row]) -> Table:
     table: Table = {}
+    first = _first(rows)
     for kind in ("closed", "open"):
         part = [row for row in rows if row.kind == kind]
         if part:
             table[kind] = {
                 "accuracy": _mean(part, lambda r: float(bool(r.exact))),
-                "accuracy_published": _mean(part, lambda r: float(bool(r.substring))),
+                "accuracy_published": _mean(
+                    [row for row in first if row.kind == kind], lambda r: float(bool(r.substring))
+                ),
             }
     return table
 
@@ -275,7 +305,7 @@ def _texts(rows: list[Row]) -> Table:
 TABLES: dict[str, Callable[[list[Row]], Table]] = {
     "segment": _segment,
     "recognize": _recognize,
-    "classify": _labels,
+    "classify": _classify,
     "describe": _texts,
     "report": _texts,
     "ask": _ask,
