@@ -47,8 +47,42 @@ def test_failures_pull_the_mean_down_and_are_listed():
 def test_signs_of_the_languages_are_escaped():
     sheet = by_name(results())["failures"]
     assert "a_memory \\| gone" in sheet.markdown()
-    assert r"100 \% of a\_memory | gone" in sheet.latex()
+    assert r"100 \% of a\_memory \textbar{} gone" in sheet.latex()
     assert sheet.latex().count("&") == (len(sheet.columns) - 1) * (1 + len(sheet.rows))
+
+
+def test_no_cell_is_a_command_of_latex():
+    cells = ["\\input /etc/passwd", "a\\\\b", "x^2~y", "{&%$#_}", "[1pt]", "*", "<p>", "two\nlines"]
+    sheet = Sheet("s", "50 %\n\\input x", ("a",), [[cell] for cell in cells])
+    head, *lines = sheet.latex().splitlines()
+    assert head == "% 50 % \\input x"
+    assert [line.removesuffix(r" \\") for line in lines[3:-2]] == [
+        r"\textbackslash{}input /etc/passwd",
+        r"a\textbackslash{}\textbackslash{}b",
+        r"x\textasciicircum{}2\textasciitilde{}y",
+        r"\{\&\%\$\#\_\}",
+        "{[}1pt]",
+        "{*}",
+        "$<$p$>$",
+        "two lines",
+    ]
+
+
+def test_no_cell_breaks_a_table_of_markdown():
+    cells = ["a|b", "a\\|b", "<img src=x>", "`code`", "two\r\nlines", "![x](http://y)", "p & q", "left\x00\x1bright"]
+    sheet = Sheet("s", "t <b>", ("a|b",), [[cell] for cell in cells], "a note <i>")
+    title, _, head, _, *lines, _, note = sheet.markdown().splitlines()
+    assert (title, head, note) == ("### t &lt;b&gt;", "| a\\|b |", "a note &lt;i&gt;")
+    assert [line[2:-2] for line in lines] == [
+        "a\\|b",
+        "a\\\\\\|b",
+        "&lt;img src=x&gt;",
+        "\\`code\\`",
+        "two lines",
+        "!\\[x](http://y)",
+        "p &amp; q",
+        "left right",
+    ]
 
 
 def test_runs_of_one_kind_of_training():

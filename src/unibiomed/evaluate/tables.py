@@ -3,73 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from unibiomed.data.index import replacing, writing
 
-__all__ = ["Sheet", "make_sheets", "write_tables"]
+from .sheet import NONE, Sheet, number, simple
 
-NONE = "–"
-
-
-@dataclass(frozen=True)
-class Sheet:
-    """One table.
-
-    Parameters
-    ----------
-    name : str
-        Of its file.
-    title : str
-    columns : tuple of str
-    rows : list of list of str
-        Cells as text.
-    note : str
-        What has to be known to read it.
-    """
-
-    name: str
-    title: str
-    columns: tuple[str, ...]
-    rows: list[list[str]]
-    note: str = ""
-
-    def markdown(self) -> str:
-        """As Markdown."""
-        lines = [f"### {self.title}", ""]
-        lines.append("| " + " | ".join(self.columns) + " |")
-        lines.append("|" + "|".join("---" for _ in self.columns) + "|")
-        lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in self.rows]
-        return "\n".join([*lines, *(["", self.note] if self.note else []), ""])
-
-    def latex(self) -> str:
-        """As a LaTeX ``tabular``."""
-        lines = [r"\begin{tabular}{l" + "r" * (len(self.columns) - 1) + "}", r"\hline"]
-        lines.append(" & ".join(_latex(c) for c in self.columns) + r" \\ \hline")
-        lines += [" & ".join(_latex(cell) for cell in row) + r" \\" for row in self.rows]
-        return "\n".join([f"% {self.title}", *lines, r"\hline", r"\end{tabular}", ""])
-
-
-def _latex(text: str) -> str:
-    for sign in "&%$#_{}":
-        text = text.replace(sign, "\\" + sign)
-    return text.replace("–", "--").replace("±", r"$\pm$").replace("<", "$<$").replace(">", "$>$")
-
-
-def number(table: Any, digits: int = 3, *, percent: bool = False, interval: bool = True) -> str:
-    """A cell: the value with its interval, or a dash."""
-    if not isinstance(table, Mapping) or table.get("value") is None:
-        return NONE
-
-    def shown(value: float) -> str:
-        return f"{100 * value:.1f}" if percent else f"{value:.{digits}f}"
-
-    text = shown(table["value"]) + ("%" if percent else "")
-    if interval and table.get("low") is not None:
-        text += f" ({shown(table['low'])}–{shown(table['high'])})"
-    return text
+__all__ = ["Sheet", "make_sheets", "number", "write_tables"]
 
 
 def make_sheets(results: Mapping[str, Any]) -> list[Sheet]:
@@ -196,9 +137,9 @@ def _segment(models: Mapping[str, Any]) -> list[Sheet]:
             rows = [
                 [
                     name,
-                    _plain(_get(judged, "presence", "auroc")),
-                    _plain(_get(judged, "presence", "calibration_error")),
-                    _plain(_get(judged, "mask", "calibration_error")),
+                    simple(_get(judged, "presence", "auroc")),
+                    simple(_get(judged, "presence", "calibration_error")),
+                    simple(_get(judged, "mask", "calibration_error")),
                 ]
             ]
             judgement = ("model", "presence AUROC", "presence calibration error", "mask score calibration error")
@@ -213,10 +154,6 @@ def _segment(models: Mapping[str, Any]) -> list[Sheet]:
 
 def _file(name: str) -> str:
     return "".join(c if c.isalnum() or c in "-_." else "_" for c in name)
-
-
-def _plain(value: Any) -> str:
-    return NONE if value is None or value != value else f"{value:.3f}"
 
 
 def _targets(name: str, targets: Mapping[str, Any]) -> Sheet:
