@@ -22,7 +22,7 @@ from unibiomed.evaluate.figures.boxes import box_of, plot_boxes
 from unibiomed.evaluate.figures.confusion import confusion, plot_confusion
 from unibiomed.evaluate.figures.gather import Answers, Scored, gather, p_values, stars
 from unibiomed.evaluate.figures.radar import plot_radar
-from unibiomed.evaluate.figures.style import file_name, make_looks, rows_of
+from unibiomed.evaluate.figures.style import SETTINGS, file_name, make_looks, rows_of
 from unibiomed.evaluate.figures.trust import plot_changes, plot_trust
 from unibiomed.evaluate.score import Row, RowWriter
 from unibiomed.evaluate.summary import summarise
@@ -115,6 +115,17 @@ def test_every_figure_is_a_png_that_shows_something_and_an_svg_that_parses(
             assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 20
         else:
             assert ElementTree.parse(path).getroot().tag == "{http://www.w3.org/2000/svg}svg"
+
+
+def test_every_figure_with_dice_says_of_which_images(
+    evaluated: tuple[dict[str, Any], dict[str, Path]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(SETTINGS, "svg.fonttype", "none")
+    monkeypatch.setattr("unibiomed.evaluate.figures.style.KINDS", ("svg",))
+    draw_figures(*evaluated, tmp_path)
+    names = ["dice_by_modality", "radar_dice_targets", "radar_dice_datasets", "boxes", "boxes_by_dataset", "scores"]
+    for name in [*names, "robustness"]:
+        assert "that show the target" in " ".join((tmp_path / f"{name}.svg").read_text().split()), name
 
 
 def test_no_results_no_figures(tmp_path: Path) -> None:

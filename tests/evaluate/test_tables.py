@@ -102,10 +102,23 @@ def test_runs_of_one_kind_of_training():
 
 def test_comparisons():
     row = {"a": "x", "b": "y", "measure": "Dice", "count": 9, "difference": 0.1, "effect": None}
-    found = results(comparisons=[row | {"p_t": 0.00001, "p_wilcoxon": 0.02, "p_adjusted": 0.04}])
-    assert by_name(found)["comparisons"].rows == [
-        ["x – y", "Dice", "9", "+0.100", "–", "<0.0001", "0.0200", "0.0400"],
+    row |= {"p_t": 0.00001, "p_wilcoxon": 0.02, "p_adjusted": 0.04}
+    more = {"rank_biserial": 0.75, "p_wilcoxon_adjusted": 0.06, "effect": 1.5}
+    sheet = by_name(results(comparisons=[row, row | more]))["comparisons"]
+    assert sheet.rows == [
+        ["x – y", "Dice", "9", "+0.100", "–", "<0.0001", "0.0400", "–", "0.0200", "–"],
+        ["x – y", "Dice", "9", "+0.100", "1.50", "<0.0001", "0.0400", "0.75", "0.0200", "0.0600"],
     ]
+    assert "means over subjects" in sheet.note
+
+
+def test_the_overview_has_the_dice_of_what_is_there_and_that_with_the_absent():
+    found = results()
+    sheet = by_name(found)["overview"]
+    assert sheet.columns[1:3] == ("Dice", "Dice, absent counted")
+    strict = found["models"]["mine"]["segment"]["strict"]
+    assert sheet.rows[0][1:3] == [number(strict["dice"]), number(strict["dice_with_absent"])]
+    assert "show the target" in sheet.note
 
 
 def test_files(tmp_path):

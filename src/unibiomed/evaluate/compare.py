@@ -15,7 +15,8 @@ from .score import Row, read_rows
 __all__ = ["compare"]
 
 MEASURES: dict[str, tuple[str, Callable[[Row], bool], Callable[[Row], float]]] = {
-    "Dice": ("segment", lambda r: bool(r.there) and r.kind == "own", lambda r: r.dice),
+    "Dice": ("segment", lambda r: bool(r.there) and r.kind != "foreign", lambda r: r.dice),
+    "Dice, absent counted": ("segment", lambda r: r.kind != "foreign", lambda r: r.dice),
     "recognition accuracy": ("recognize", lambda r: True, lambda r: float(bool(r.exact))),
     "region classification accuracy": ("classify", lambda r: True, lambda r: float(bool(r.exact))),
     "closed questions": ("ask", lambda r: r.kind == "closed", lambda r: float(bool(r.exact))),
@@ -35,8 +36,9 @@ def compare(scores: Mapping[str, Path]) -> list[dict[str, Any]]:
     Returns
     -------
     list of dict
-        ``a``, ``b``, ``measure``, ``count`` of subjects, mean ``difference`` a - b, ``effect`` (Cohen's dz), ``p_t``
-        and ``p_wilcoxon`` (two-sided), ``p_adjusted`` (Holm, over all comparisons, of ``p_t``).
+        ``a``, ``b``, ``measure``, ``count`` of subjects, mean over subjects of the ``difference`` a - b; ``effect``
+        (Cohen's dz) and ``p_t`` of the t-test, ``rank_biserial`` and ``p_wilcoxon`` of Wilcoxon's, both two-sided;
+        ``p_adjusted`` and ``p_wilcoxon_adjusted`` (Holm, over all comparisons of each test).
     """
     names = list(scores)
     if len(names) < 2:
@@ -50,7 +52,7 @@ def compare(scores: Mapping[str, Path]) -> list[dict[str, Any]]:
             if len(both) < FEWEST:
                 continue
             pair = [a[s] for s in both], [b[s] for s in both]
-            test = paired_t_test(*pair)
+            test, ranks = paired_t_test(*pair), wilcoxon(*pair)
             out.append(
                 {
                     "a": names[0],
@@ -61,11 +63,14 @@ def compare(scores: Mapping[str, Path]) -> list[dict[str, Any]]:
                     # the same difference everywhere has no spread to measure it by
                     "effect": test.effect if math.isfinite(test.effect) else None,
                     "p_t": test.p,
-                    "p_wilcoxon": wilcoxon(*pair).p,
+                    "rank_biserial": ranks.effect,
+                    "p_wilcoxon": ranks.p,
                 }
             )
-    adjusted = holm([row["p_t"] for row in out])
-    return [{**row, "p_adjusted": float(p)} for row, p in zip(out, adjusted, strict=True)]
+    for raw, adjusted in (("p_t", "p_adjusted"), ("p_wilcoxon", "p_wilcoxon_adjusted")):
+        for row, p in zip(out, holm([row[raw] for row in out]), strict=True):
+            row[adjusted] = float(p)
+    return out
 
 
 def _by_subject(path: Path) -> dict[str, dict[str, float]]:

@@ -12,6 +12,11 @@ from .sheet import NONE, Sheet, number, simple
 
 __all__ = ["Sheet", "make_sheets", "number", "write_tables"]
 
+DICE = (
+    "Dice: images that show the target; absent counted: those without it too, where an empty mask is 1 and any pixel 0."
+)
+THERE = "Dice of images that show the target."
+
 
 def make_sheets(results: Mapping[str, Any]) -> list[Sheet]:
     """All tables that the results have something for."""
@@ -71,6 +76,7 @@ def _overview(models: Mapping[str, Any]) -> Sheet:
             [
                 name,
                 number(_get(table, "segment", "strict", "dice")),
+                number(_get(table, "segment", "strict", "dice_with_absent")),
                 number(_get(table, "recognize", "strict", "accuracy"), percent=True),
                 number(_get(table, "classify", "strict", "accuracy"), percent=True),
                 number(_get(table, "ask", "closed", "accuracy"), percent=True),
@@ -79,8 +85,21 @@ def _overview(models: Mapping[str, Any]) -> Sheet:
                 table.get("note") or "",
             ]
         )
-    columns = ("model", "Dice", "recognition", "region class", "closed questions", "answers", "failures", "note")
-    note = "Strict protocol; mean over targets (Dice) or images; 95 % interval by subject in brackets."
+    columns = (
+        "model",
+        "Dice",
+        "Dice, absent counted",
+        "recognition",
+        "region class",
+        "closed questions",
+        "answers",
+        "failures",
+        "note",
+    )
+    note = (
+        f"Strict protocol. {DICE} Mean over targets (Dice) or images; 95 % interval by subject in brackets. "
+        "Answers: samples of every task, changed images and other words included."
+    )
     return Sheet("overview", "Overview", columns, rows, note)
 
 
@@ -310,15 +329,33 @@ def _comparisons(comparisons: Iterable[Mapping[str, Any]]) -> list[Sheet]:
             c["measure"],
             str(c["count"]),
             f"{c['difference']:+.3f}",
-            NONE if c["effect"] is None else f"{c['effect']:.2f}",
+            simple(c["effect"], 2),
             _p(c["p_t"]),
-            _p(c["p_wilcoxon"]),
             _p(c["p_adjusted"]),
+            simple(c.get("rank_biserial"), 2),
+            _p(c["p_wilcoxon"]),
+            _p(c.get("p_wilcoxon_adjusted")),
         ]
         for c in comparisons
     ]
-    columns = ("models", "measure", "subjects", "difference", "effect (dz)", "p (t)", "p (Wilcoxon)", "p (t, Holm)")
-    return [Sheet("comparisons", "Differences, paired by subject, two-sided", columns, rows)]
+    columns = (
+        "models",
+        "measure",
+        "subjects",
+        "difference",
+        "dz",
+        "p (t)",
+        "p (t, Holm)",
+        "rank-biserial",
+        "p (Wilcoxon)",
+        "p (Wilcoxon, Holm)",
+    )
+    note = (
+        "Difference of the means over subjects, each subject being the mean of its samples; other tables give means "
+        f"over targets or images. {DICE} Effects: Cohen's dz of the t-test, rank-biserial correlation of Wilcoxon's "
+        "test. Holm: corrected for the number of comparisons, each test by itself."
+    )
+    return [Sheet("comparisons", "Differences, paired by subject, two-sided", columns, rows, note)]
 
 
 def _p(value: float | None) -> str:

@@ -19,15 +19,23 @@ from .trust import plot_changes, plot_trust
 
 __all__ = ["draw_figures"]
 
+THERE = "Dice of images that show the target."
 RADARS = (
-    ("radar_dice_targets", ("segment", "strict", "targets"), "dice", "Dice by target"),
-    ("radar_dice_datasets", ("segment", "strict", "datasets"), "dice", "Dice by data set"),
-    ("radar_recognition", ("recognize", "strict", "labels"), "accuracy", "Accuracy of recognition by label"),
+    ("radar_dice_targets", ("segment", "strict", "targets"), "dice", "Dice by target", THERE),
+    (
+        "radar_dice_datasets",
+        ("segment", "strict", "datasets"),
+        "dice",
+        "Dice by data set",
+        f"{THERE} Mean over targets.",
+    ),
+    ("radar_recognition", ("recognize", "strict", "labels"), "accuracy", "Accuracy of recognition by label", ""),
     (
         "radar_classification",
         ("classify", "strict", "labels"),
         "accuracy",
         "Accuracy of region classification by label",
+        "",
     ),
 )
 
@@ -113,14 +121,14 @@ class _Drawing:
         values = {(name, group): cell["dice"] for name, table in tables.items() for group, cell in table.items()}
         tests = p_values(self.answers, lambda one: one.modality)
         signs = {key: stars(p) for key, p in tests.items() if stars(p)}
-        note = f"Mean over targets; whiskers: 95 % interval by subject; n: images. {self._stars_note(signs)}"
+        note = f"{THERE} Mean over targets; whiskers: 95 % interval by subject; n: images. {self._stars_note(signs)}"
         height = 0.9 + 1.75 * len(bar_rows(groups, len(looks)))
         with sheet(self.folder / "dice_by_modality", height) as figure:
             plot_bars(figure, looks, groups, values, signs, title="Dice by modality", label="Dice", note=note)
         yield "dice_by_modality"
 
     def radars(self) -> Iterator[str]:
-        for file, path, key, title in RADARS:
+        for file, path, key, title, note in RADARS:
             tables = {name: _get(self.models[name], *path) for name in self.looks}
             looks = {name: look for name, look in self.looks.items() if tables[name]}
             values = {(n, spoke): cell[key]["value"] for n, table in tables.items() for spoke, cell in table.items()}
@@ -128,7 +136,7 @@ class _Drawing:
             if len(spokes) < FEWEST_SPOKES:
                 continue
             with sheet(self.folder / file, radar_height(spokes)) as figure:
-                plot_radar(figure, looks, spokes, values, title=title)
+                plot_radar(figure, looks, spokes, values, title=title, note=note)
             yield file
 
     def boxes(self) -> Iterator[str]:
@@ -145,7 +153,7 @@ class _Drawing:
             sides.setdefault(self._side(dataset), {}).setdefault(name, []).extend(part)
         tests = p_values(self.answers, lambda one: self._side(one.dataset))
         signs = {key: stars(p) for key, p in tests.items() if stars(p)}
-        note = f"{BOX_NOTE} n: images. {self._stars_note(signs)}"
+        note = f"{THERE} {BOX_NOTE} n: images. {self._stars_note(signs)}"
         ordered: dict[str, dict[str, list[float]]] = {
             side: sides[side] for side in ("Internal", "External", "All") if side in sides
         }
@@ -155,7 +163,9 @@ class _Drawing:
         height = 0.9 + 1.9 * len(bar_rows(datasets, len(looks)))
         with sheet(self.folder / "boxes_by_dataset", height) as figure:
             title = "Dice of single images by data set"
-            plot_boxes(figure, looks, datasets, values, self.external, title=title, note=f"{BOX_NOTE} n: images.")
+            plot_boxes(
+                figure, looks, datasets, values, self.external, title=title, note=f"{THERE} {BOX_NOTE} n: images."
+            )
         yield "boxes_by_dataset"
 
     def _side(self, dataset: str) -> str:

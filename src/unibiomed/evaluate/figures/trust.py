@@ -57,7 +57,9 @@ def plot_trust(figure: Figure, looks: Mapping[str, Look], judged: Mapping[str, t
         if handles:
             axes.legend(handles, labels, loc="upper center", bbox_to_anchor=(0.5, -0.2), title=measure, fontsize=6)
             axes.get_legend().get_title().set_fontsize(6)
-    legend(figure, [], "What the scores are worth", "Points: ten bins of equal width, larger for more images.")
+    note = "Points: ten bins of equal width, larger for more images. Mask score: images that show the target. "
+    note += "Risk: those without it too, where the Dice of an empty mask is 1 and of any pixel 0."
+    legend(figure, [], "What the scores are worth", note)
 
 
 def _reliability(axes: Axes, look: Look, pairs: Pairs) -> None:
@@ -112,4 +114,7 @@ def plot_changes(figure: Figure, looks: Mapping[str, Look], tables: Mapping[str,
         # the lowest of its column shows the numbers, where the last row is not full
         axes.tick_params(labelbottom=place + columns >= len(tables))
     handles = [Line2D([], [], label=words(change, 24), **styles[change]) for change in changes]
-    legend(figure, handles, "Dice on changed images", "Strength of the change; 0: the same images unchanged.")
+    note = (
+        "Dice of images that show the target at every strength. Strength of the change; 0: the same images unchanged."
+    )
+    legend(figure, handles, "Dice on changed images", note)

@@ -1,0 +1,81 @@
+"""Two models side by side: by subject, both tests with their effects, corrected for how many were made."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from unibiomed.evaluate.compare import compare
+from unibiomed.evaluate.score import Row, RowWriter
+from unibiomed.metrics.statistics import holm
+
+
+def segment(subject: int, image: int, dice: float, *, there: bool = True, kind: str = "own") -> Row:
+    name = f"set/{subject}_{image}{'' if there else '_absent'}"
+    row = Row(f"{name}#segment/liver", "segment", "set", "CT", f"set/{subject}", image, "liver", kind, there=there)
+    row.true = 1000 * there
+    # without a truth a Dice is 1 or 0
+    row.predicted = 1000 if there else 1000 * (dice < 1)
+    row.shared, row.found = round(1000 * dice) if there else 0, bool(row.predicted)
+    return row
+
+
+def written(path: Path, rows: list[Row]) -> Path:
+    with RowWriter(path) as writer:
+        for row in rows:
+            writer.add(row)
+    return path
+
+
+@pytest.fixture
+def scores(tmp_path: Path) -> dict[str, Path]:
+    rng = np.random.default_rng(1)
+    out = {}
+    for name, quality in (("a", 0.7), ("b", 0.6), ("c", 0.65)):
+        rows = []
+        for subject in range(12):
+            rows += [segment(subject, i, float(np.clip(quality + rng.normal(0, 0.1), 0, 1))) for i in range(3)]
+            rows.append(segment(subject, 3, float(rng.random() < quality), there=False))
+            rows.append(segment(subject, 4, 0.0, there=False, kind="foreign"))
+        out[name] = written(tmp_path / f"{name}.jsonl", rows)
+    return out
+
+
+def test_both_kinds_of_dice_are_compared_by_subject(scores):
+    found = compare(scores)
+    assert [(c["b"], c["measure"], c["count"]) for c in found] == [
+        (b, measure, 12) for b in "bc" for measure in ("Dice", "Dice, absent counted")
+    ]
+
+
+def test_both_tests_have_an_effect_and_are_corrected(scores):
+    found = compare(scores)
+    for raw, adjusted in (("p_t", "p_adjusted"), ("p_wilcoxon", "p_wilcoxon_adjusted")):
+        assert [c[adjusted] for c in found] == pytest.approx(list(holm([c[raw] for c in found])))
+    assert all(-1 <= c["rank_biserial"] <= 1 for c in found)
+
+
+def test_the_effects_are_those_of_the_definition(tmp_path):
+    higher = [0.9, 0.8, 0.7, 0.6, 0.5, 0.4]
+    lower = [0.8, 0.6, 0.4, 0.2, 0.6, 0.35]
+    paths = {
+        name: written(tmp_path / f"{name}.jsonl", [segment(i, 0, d) for i, d in enumerate(values)])
+        for name, values in (("x", higher), ("y", lower))
+    }
+    # the two kinds of Dice are one where no target is absent
+    first, second = compare(paths)
+    assert first == second | {"measure": "Dice"}
+    differences = np.subtract(higher, lower)
+    assert first["difference"] == pytest.approx(differences.mean())
+    assert first["effect"] == pytest.approx(differences.mean() / differences.std(ddof=1))
+    assert first["p_t"] == pytest.approx(stats.ttest_rel(higher, lower).pvalue)
+    ranks = stats.rankdata(np.abs(differences).round(6)) * np.sign(differences)
+    assert first["rank_biserial"] == pytest.approx(ranks.sum() / np.abs(ranks).sum(), abs=0.06)
+    assert first["p_wilcoxon_adjusted"] == pytest.approx(min(1.0, 2 * first["p_wilcoxon"]))
+
+
+def test_one_model_has_nothing_to_be_compared_with(scores):
+    assert compare({"a": scores["a"]}) == []
