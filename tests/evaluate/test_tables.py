@@ -121,6 +121,86 @@ def test_the_overview_has_the_dice_of_what_is_there_and_that_with_the_absent():
     assert "show the target" in sheet.note
 
 
+def test_segmentation_shows_overlap_false_parts_and_the_published_protocol():
+    found = results()
+    segmentation = found["models"]["mine"]["segment"]
+    segmentation["strict"]["false_parts"] = {"value": 0.5, "low": 0.25, "high": 1.0}
+    dice = {"value": 0.7, "low": None, "high": None}
+    segmentation["published"]["modalities"] = {"CT": {"dice": dice}}
+    del found["models"]["empty"]
+    sheets = by_name(found)
+    row = dict(zip(sheets["segmentation"].columns, sheets["segmentation"].rows[0], strict=True))
+    assert row["IoU"] == number(segmentation["strict"]["iou"]) and row["false parts an image"] == "0.50 (0.25–1.00)"
+    assert sheets["segmentation_modalities_published"].rows == [["CT", "0.700"]]
+    assert "300" in sheets["segmentation_modalities_published"].note
+    assert "segmentation_datasets_published" not in sheets
+
+
+def test_floors_are_in_the_tables_of_single_models():
+    found = results()
+    found["models"]["empty"] = copy.deepcopy(found["models"]["empty"])
+    for table in found["models"].values():
+        table["segment"]["strict"]["objects"] = {
+            "cell nucleus": {"aji": {"value": 0.5}, "pq": 0.4, "sq": 0.8, "rq": 0.5}
+        }
+    found["models"]["empty"]["segment"]["scores"] = {"presence": {"auroc": 0.5, "calibration_error": 0.2, "count": 4}}
+    mine = {
+        "presence_own": {"auroc": 0.875, "calibration_error": None},
+        "mask": {"calibration_error": 0.1, "aurc": 0.3},
+    }
+    found["models"]["mine"]["segment"]["scores"] = mine
+    sheets = by_name(found)
+    assert sheets["targets_empty"].rows == sheets["targets_mine"].rows
+    assert sheets["objects_empty"].rows == [["cell nucleus", "0.500", "0.400", "0.800", "0.500"]]
+    assert sheets["scores_mine"].rows == [["mine", "–", "–", "0.875", "–", "0.100", "0.300"]]
+    assert sheets["scores_empty"].rows == [["empty", "0.500", "0.200", "–", "–", "–", "–"]]
+
+
+def recognised(said: str) -> dict:
+    rows = []
+    for i, wanted in enumerate(("Polyp", "Polyp", "Glioma")):
+        row = Row(f"set/{i}#recognize", "recognize", "set", "CT", f"set/{i}", i, wanted=[wanted], said=[said])
+        row.there, row.found, row.exact, row.substring = True, True, wanted == said, wanted == said
+        rows.append(row)
+    return summarise(rows)
+
+
+def test_recognition_has_the_presence_and_the_dice_with_the_right_label_and_f1_of_the_floors():
+    models = {"mine": {"floor": False, **recognised("Polyp")}, "commonest": {"floor": True, **recognised("Glioma")}}
+    models["mine"]["recognize"]["strict"] |= {"presence_auroc": 0.75, "dice_labelled": {"value": 0.25}}
+    sheets = by_name({"models": models})
+    row = dict(zip(sheets["recognize"].columns, sheets["recognize"].rows[0], strict=True))
+    assert (row["presence AUROC"], row["Dice, label right"]) == ("0.750", "0.250")
+    assert sheets["recognize_labels_mine"].columns[-2:] == ("F1", "F1, commonest")
+    assert sheets["recognize_labels_mine"].rows == [
+        ["Glioma", "1", "0.0%", "0.0%", "0.0%", "50.0%"],
+        ["Polyp", "2", "66.7%", "100.0%", "80.0%", "0.0%"],
+    ]
+    assert "recognize_labels_commonest" not in sheets
+
+
+def test_reports_show_their_dice_their_intervals_and_the_published_scores():
+    strict = {"BLEU-1": 0.5, "CIDEr": 1.25, "count": 9, "dice": {"value": 0.75, "low": 0.5, "high": 1.0}}
+    strict["intervals"] = {"BLEU-1": {"low": 0.4, "high": 0.6}}
+    table = {"floor": False, "failures": {}, "report": {"strict": strict, "published": {"BLEU-1": 0.25, "count": 3}}}
+    sheets = by_name({"models": {"mine": table}})
+    assert sheets["report"].columns == ("model", "BLEU-1", "CIDEr", "Dice")
+    assert sheets["report"].rows == [["mine", "50.0 (40.0–60.0)", "125.0", "0.750 (0.500–1.000)"]]
+    assert "CIDEr have none" in sheets["report"].note
+    assert sheets["report_published"].rows == [["mine", "25.0"]]
+
+
+def test_what_is_missing_is_among_the_failures():
+    missing = {"missing_datasets": [["kits", "no folder"]], "unreadable": [["set/7", "no | PNG"]], "notes": ["a note"]}
+    sheet = by_name(results(**missing))["failures"]
+    assert sheet.rows[-3:] == [
+        ["(data)", "data set kits: no folder", "–"],
+        ["(data)", "image set/7: no | PNG", "–"],
+        ["(note)", "a note", "–"],
+    ]
+    assert sheet.note and not by_name(results())["failures"].note
+
+
 def test_files(tmp_path):
     write_tables(results(), tmp_path / "tables")
     whole = (tmp_path / "tables" / "tables.md").read_text()

@@ -85,5 +85,7 @@ def number(table: Any, digits: int = 3, *, percent: bool = False, interval: bool
 
 
 def simple(value: Any, digits: int = 3) -> str:
-    """A cell of a number that has no interval, or a dash."""
+    """A cell of a number without its interval, or a dash."""
+    if isinstance(value, Mapping):
+        value = value.get("value")
     return NONE if value is None or value != value else f"{value:.{digits}f}"

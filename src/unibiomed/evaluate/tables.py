@@ -16,6 +16,7 @@ DICE = (
     "Dice: images that show the target; absent counted: those without it too, where an empty mask is 1 and any pixel 0."
 )
 THERE = "Dice of images that show the target."
+PUBLISHED = f"{THERE} Of each data set the first 300 annotations."
 
 
 def make_sheets(results: Mapping[str, Any]) -> list[Sheet]:
@@ -31,7 +32,7 @@ def make_sheets(results: Mapping[str, Any]) -> list[Sheet]:
     sheets += _trust(models)
     sheets.append(_runs(results.get("runs") or {}))
     sheets += _comparisons(results.get("comparisons") or [])
-    sheets.append(_failures(models))
+    sheets.append(_failures(results))
     return [sheet for sheet in sheets if sheet.rows]
 
 
@@ -115,10 +116,12 @@ def _segment(models: Mapping[str, Any]) -> list[Sheet]:
                 number(strict["dice"]),
                 number(published["dice"]),
                 number(strict["dice_with_absent"]),
+                number(strict.get("iou")),
                 number(strict["surface_dice"]),
                 number(strict["detected"], percent=True),
                 number(strict["false_masks"], percent=True),
                 number(strict["false_masks_foreign"], percent=True),
+                number(strict.get("false_parts"), 2),
             ]
         )
     columns = (
@@ -126,18 +129,24 @@ def _segment(models: Mapping[str, Any]) -> list[Sheet]:
         "Dice",
         "Dice, published protocol",
         "Dice, absent counted",
+        "IoU",
         "surface Dice",
         "found",
         "false masks",
         "of another body part",
+        "false parts an image",
     )
     note = (
-        "Surface Dice at 2 mm, or 2 pixels where the size of a pixel is not known. False masks: of images without the "
-        "target, those with any pixel."
+        f"{DICE} IoU, surface Dice (at 2 mm, or 2 pixels where the size of a pixel is not known) and found: images "
+        "that show the target. False masks: of images without the target, those with any pixel. False parts: pieces of "
+        "masks that touch no truth."
     )
     sheets = [Sheet("segmentation", "Segmentation", columns, rows, note)]
     for part, title in (("targets", "Dice by target"), ("modalities", "Dice by modality"), ("datasets", "Dice by set")):
-        sheets.append(_matrix(models, ("segment", "strict", part), "dice", f"segmentation_{part}", title))
+        path, file = ("segment", "strict", part), f"segmentation_{part}"
+        sheets.append(_matrix(models, path, "dice", file, title, THERE))
+        path, title = ("segment", "published", part), f"{title}, published protocol"
+        sheets.append(_matrix(models, path, "dice", f"{file}_published", title, PUBLISHED))
     sheets.append(_matrix(models, ("segment", "strict", "volumes"), None, "volumes", "Volume Dice, all slices"))
     sheets.append(
         _matrix(
@@ -148,27 +157,34 @@ def _segment(models: Mapping[str, Any]) -> list[Sheet]:
             "Volume Dice, published protocol (slices with the target alone)",
         )
     )
-    main = [(n, t) for n, t in _ordered(models) if not t.get("floor") and _get(t, "segment")]
-    for name, table in main:
+    for name, table in _ordered(models):
+        if not _get(table, "segment"):
+            continue
         sheets.append(_targets(name, table["segment"]["strict"]["targets"]))
-        judged = table["segment"]["scores"]
-        if judged:
-            rows = [
-                [
-                    name,
-                    simple(_get(judged, "presence", "auroc")),
-                    simple(_get(judged, "presence", "calibration_error")),
-                    simple(_get(judged, "mask", "calibration_error")),
-                ]
-            ]
-            judgement = ("model", "presence AUROC", "presence calibration error", "mask score calibration error")
-            sheets.append(Sheet(f"scores_{_file(name)}", f"The scores of {name}", judgement, rows))
+        sheets.append(_scores(name, table["segment"].get("scores") or {}))
         objects = table["segment"]["strict"].get("objects") or {}
-        rows = [[t, number(v["aji"]), *(f"{v[k]:.3f}" for k in ("pq", "sq", "rq"))] for t, v in objects.items()]
+        rows = [[t, number(v["aji"]), *(simple(v[k]) for k in ("pq", "sq", "rq"))] for t, v in objects.items()]
         sheets.append(
             Sheet(f"objects_{_file(name)}", f"Single objects, {name}", ("target", "AJI", "PQ", "SQ", "RQ"), rows)
         )
     return sheets
+
+
+def _scores(name: str, judged: Mapping[str, Any]) -> Sheet:
+    places = {
+        "presence AUROC": ("presence", "auroc"),
+        "presence calibration error": ("presence", "calibration_error"),
+        "presence AUROC, own targets": ("presence_own", "auroc"),
+        "presence calibration error, own targets": ("presence_own", "calibration_error"),
+        "mask score calibration error": ("mask", "calibration_error"),
+        "AURC": ("mask", "aurc"),
+    }
+    note = (
+        "Own targets: of the image's own kind, without those of other body parts. AURC: area under the curve of risk "
+        "against coverage of the mask score, lower is better."
+    )
+    rows = [[name, *(simple(_get(judged, *place)) for place in places.values())]] if judged else []
+    return Sheet(f"scores_{_file(name)}", f"The scores of {name}", ("model", *places), rows, note)
 
 
 def _file(name: str) -> str:
@@ -191,10 +207,12 @@ def _targets(name: str, targets: Mapping[str, Any]) -> Sheet:
             ]
         )
     columns = ("target", "images with it", "subjects", "Dice", "surface Dice", "HD95 (mm)", "false masks without it")
-    return Sheet(f"targets_{_file(name)}", f"Every target, {name}", columns, rows)
+    return Sheet(f"targets_{_file(name)}", f"Every target, {name}", columns, rows, THERE)
 
 
-def _matrix(models: Mapping[str, Any], path: Sequence[str], key: str | None, file: str, title: str) -> Sheet:
+def _matrix(
+    models: Mapping[str, Any], path: Sequence[str], key: str | None, file: str, title: str, note: str = ""
+) -> Sheet:
     """One row a target (or modality, …), one column a model."""
     having = [(name, _get(table, *path)) for name, table in _ordered(models) if _get(table, *path)]
     names = sorted({row for _, table in having for row in table})
@@ -204,7 +222,7 @@ def _matrix(models: Mapping[str, Any], path: Sequence[str], key: str | None, fil
 
     rows = [[row, *(cell(table, row) for _, table in having)] for row in names]
     first = {"modalities": "modality", "datasets": "data set"}.get(path[-1], "target")
-    return Sheet(file, title, (first, *(name for name, _ in having)), rows)
+    return Sheet(file, title, (first, *(name for name, _ in having)), rows, note)
 
 
 def _labels(models: Mapping[str, Any], task: str, title: str) -> list[Sheet]:
@@ -223,36 +241,82 @@ def _labels(models: Mapping[str, Any], task: str, title: str) -> list[Sheet]:
             row += [
                 number(strict["false_findings"], percent=True),
                 number(strict["missed"], percent=True),
+                simple(strict.get("presence_auroc")),
                 number(strict["dice"]),
+                number(strict.get("dice_labelled")),
             ]
         rows.append(row)
     columns: tuple[str, ...] = ("model", "accuracy (exact)", "accuracy (published: substring)", "balanced accuracy")
+    note = ""
     if task == "recognize":
-        columns += ("false findings on normal images", "nothing found on abnormal ones", "Dice")
-    sheets = [Sheet(task, title, columns, rows)]
-    for name, table in _ordered(models):
-        labels = _get(table, task, "strict", "per_label")
-        if table.get("floor") or not labels:
+        columns += (
+            "false findings on normal images",
+            "nothing found on abnormal ones",
+            "presence AUROC",
+            "Dice",
+            "Dice, label right",
+        )
+        note = (
+            "Dice of all images: without a finding, an empty mask is 1 and any pixel 0. Label right: a mask counts "
+            "with the right label alone."
+        )
+    sheets = [Sheet(task, title, columns, rows, note)]
+    labelled = {name: _get(table, task, "strict", "per_label") for name, table in _ordered(models)}
+    floors = {name: labels for name, labels in labelled.items() if labels and models[name].get("floor")}
+    for name, labels in labelled.items():
+        if not labels or name in floors:
             continue
         cells = [
-            [label, str(v["count"]), *(f"{100 * v[k]:.1f}%" for k in ("precision", "recall", "f1"))]
+            [
+                label,
+                str(v["count"]),
+                *(_percents(v[k]) for k in ("precision", "recall", "f1")),
+                *(_percents(_get(floor, label, "f1")) for floor in floors.values()),
+            ]
             for label, v in labels.items()
         ]
-        columns = ("label", "images", "precision", "recall", "F1")
+        columns = ("label", "images", "precision", "recall", "F1", *(f"F1, {floor}" for floor in floors))
         sheets.append(Sheet(f"{task}_labels_{_file(name)}", f"{title}, every label, {name}", columns, cells))
     return sheets
 
 
+def _percents(share: float | None) -> str:
+    return NONE if share is None else f"{100 * share:.1f}%"
+
+
 def _texts(models: Mapping[str, Any], task: str, title: str) -> list[Sheet]:
-    having = [(name, _get(table, task, "strict")) for name, table in _ordered(models) if _get(table, task, "strict")]
-    numbers = (key for _, table in having for key, value in table.items() if isinstance(value, float | int))
-    keys = [key for key in dict.fromkeys(numbers) if key != "count"]
-    rows = [[name, *(_percent(table.get(key)) for key in keys)] for name, table in having]
-    return [Sheet(task, title, ("model", *keys), rows, "Times 100.")]
+    sheets = []
+    for protocol, file, head in (("strict", task, title), ("published", f"{task}_published", f"{title}, published")):
+        having = [
+            (name, table[task][protocol]) for name, table in _ordered(models) if _get(table, task, protocol, "count")
+        ]
+        numbers = (key for _, table in having for key, value in table.items() if isinstance(value, float | int))
+        keys = [key for key in dict.fromkeys(numbers) if key != "count"]
+        dice = ("Dice",) if any("dice" in table for _, table in having) else ()
+        rows = [
+            [name, *(_hundredfold(table, key) for key in keys), *(number(table.get("dice")) for _ in dice)]
+            for name, table in having
+        ]
+        ranged = {key for _, table in having for key in table.get("intervals") or {}}
+        without = [key for key in keys if key not in ranged]
+        note = "Times 100" + (", but for Dice." if dice else ".")
+        if protocol == "published":
+            note += " Of each data set the first 300 texts."
+        if ranged:
+            note += " In brackets: 95 % interval of the bootstrap by subject"
+            note += f"; {', '.join(without)} have none: made of the whole corpus." if without else "."
+        if dice:
+            note += " Dice of the masks of all reports: without a finding, an empty mask is 1 and any pixel 0."
+        sheets.append(Sheet(file, head, ("model", *keys, *dice), rows, note))
+    return sheets
 
 
-def _percent(value: Any) -> str:
-    return NONE if value is None else f"{100 * value:.1f}"
+def _hundredfold(table: Mapping[str, Any], key: str) -> str:
+    if (value := table.get(key)) is None:
+        return NONE
+    ends = _get(table, "intervals", key) or {}
+    low, high = ends.get("low"), ends.get("high")
+    return f"{100 * value:.1f}" + ("" if low is None or high is None else f" ({100 * low:.1f}–{100 * high:.1f})")
 
 
 def _ask(models: Mapping[str, Any]) -> list[Sheet]:
@@ -282,14 +346,16 @@ def _trust(models: Mapping[str, Any]) -> list[Sheet]:
             own, other = number(part.get("dice_own_words")), number(part.get("dice"))
             words.append([name, task, number(part["agreement"]), own, other])
         for change, levels in (table.get("robustness") or {}).items():
-            changes.append([name, change, *(number(_get(levels, str(n), "dice"), interval=False) for n in range(6))])
+            count = _get(levels, "0", "dice", "count")
+            cells = (number(_get(levels, str(n), "dice"), interval=False) for n in range(6))
+            changes.append([name, change, str(count or 0), *cells])
     return [
         Sheet(
             "pairs",
             "Pairs of images, target in one only",
             ("model", "question", "pairs", "both right", "same answer to both"),
             pairs,
-            "A coin thrown for each image: 25 % and 50 %.",
+            "A coin thrown for each image: 25 % and 50 %. Intervals: pairs that share a subject count as alike.",
         ),
         Sheet(
             "paraphrases",
@@ -300,8 +366,10 @@ def _trust(models: Mapping[str, Any]) -> list[Sheet]:
         Sheet(
             "robustness",
             "Dice on changed images, by strength",
-            ("model", "change", "unchanged", "1", "2", "3", "4", "5"),
+            ("model", "change", "n", "unchanged", "1", "2", "3", "4", "5"),
             changes,
+            "Dice of the n samples that show the target at every strength, mean over targets. Targets that a mirror "
+            "turns into each other, such as left and right lung, are left out of the flip.",
         ),
     ]
 
@@ -362,13 +430,17 @@ def _p(value: float | None) -> str:
     return NONE if value is None else "<0.0001" if value < 1e-4 else f"{value:.4f}"
 
 
-def _failures(models: Mapping[str, Any]) -> Sheet:
-    rows = [
-        [name, reason, str(count)] for name, table in _ordered(models) for reason, count in table["failures"].items()
-    ]
+def _failures(results: Mapping[str, Any]) -> Sheet:
+    models = _ordered(results["models"])
+    rows = [[name, reason, str(count)] for name, table in models for reason, count in table["failures"].items()]
     rows += [
         [name, f"prediction of an unknown sample: {path}", "1"]
-        for name, table in _ordered(models)
+        for name, table in models
         for path in table.get("unknown_predictions") or []
     ]
-    return Sheet("failures", "Failures, all scored 0", ("model", "reason", "samples"), rows)
+    rows += [["(data)", f"data set {name}: {reason}", NONE] for name, reason in results.get("missing_datasets") or []]
+    rows += [["(data)", f"image {key}: {reason}", NONE] for key, reason in results.get("unreadable") or []]
+    rows += [["(note)", note, NONE] for note in results.get("notes") or []]
+    note = "Rows of (data) name data sets that are missing and images that cannot be read."
+    note = note if any(row[0] == "(data)" for row in rows) else ""
+    return Sheet("failures", "Failures, all scored 0", ("model", "reason", "samples"), rows, note)

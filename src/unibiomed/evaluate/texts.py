@@ -7,14 +7,21 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
+import numpy as np
+
 from unibiomed.errors import InputError
 
+from .intervals import DRAWS, SEED
 from .score import Row
 
 __all__ = ["CHEST", "text_scores"]
 
 CHEST = "chest findings F1 (rule-based)"
 """Micro F1 of CheXpert's 14 findings between X-ray answers and references; see `unibiomed.metrics.chest_labels`."""
+
+LONGEST = 4
+"""N-grams of BLEU."""
+TINY = 1e-9
 
 
 def text_scores(rows: Sequence[Row]) -> dict[str, Any]:
@@ -28,7 +35,8 @@ def text_scores(rows: Sequence[Row]) -> dict[str, Any]:
     Returns
     -------
     dict of str to float
-        By the metric's name, with ``count``.
+        By the metric's name, with ``count`` and, of those that are sums over texts, ``intervals``: ``low`` and
+        ``high`` of the bootstrap by subject.
     """
     from unibiomed.metrics import language
 
@@ -44,7 +52,37 @@ def text_scores(rows: Sequence[Row]) -> dict[str, Any]:
     with suppress(InputError):
         scores["METEOR 1.5"] = language.meteor(answers, references).score
     agreement = _chest([row.modality == "X-ray" for row in rows], answers, [given[0] for given in references])
-    return {**scores, **({} if math.isnan(agreement) else {CHEST: agreement}), "count": len(rows)}
+    if not math.isnan(agreement):
+        scores[CHEST] = agreement
+    intervals = _intervals(answers, [given[0] for given in references], [row.subject for row in rows])
+    return {**scores, "count": len(rows), **({"intervals": intervals} if intervals else {})}
+
+
+def _intervals(answers: Sequence[str], references: Sequence[str], subjects: Sequence[str]) -> dict[str, Any]:
+    """Of BLEU and ROUGE-L, which follow from one sum a text; none where all texts are one subject's."""
+    from unibiomed.metrics.language import ptb_words, rouge_l
+    from unibiomed.metrics.language.bleu import clipped_ngrams
+
+    people = {name: i for i, name in enumerate(dict.fromkeys(subjects))}
+    if len(people) < 2:
+        return {}
+    # of each subject: texts, words said, words wanted, ROUGE-L, then n-grams that hit and n-grams said
+    sums = np.zeros((len(people), 4 + 2 * LONGEST))
+    for answer, reference, subject in zip(answers, references, subjects, strict=True):
+        said, wanted = ptb_words(answer), ptb_words(reference)
+        grams = [count for n in range(1, LONGEST + 1) for count in clipped_ngrams(said, [wanted], n)]
+        rouge = rouge_l([answer], [[reference]])
+        sums[people[subject]] += [1, len(said), len(wanted), rouge, *grams]
+    often = np.random.default_rng(SEED).multinomial(len(people), np.full(len(people), 1 / len(people)), size=DRAWS)
+    texts, said_words, wanted_words, rouges, *counts = (often @ sums).T
+    drawn = {"ROUGE-L": rouges / texts}
+    penalty = np.exp(np.minimum(0.0, 1 - wanted_words / np.maximum(said_words, TINY)))
+    product = np.ones(DRAWS)
+    for n in range(1, LONGEST + 1):
+        product = product * counts[2 * n - 2] / np.maximum(counts[2 * n - 1], 1)
+        drawn[f"BLEU-{n}"] = penalty * product ** (1 / n)
+    ends = {name: np.quantile(values, [0.025, 0.975]) for name, values in drawn.items()}
+    return {name: {"low": round(float(low), 6), "high": round(float(high), 6)} for name, (low, high) in ends.items()}
 
 
 def _chest(xray: Sequence[bool], answers: Sequence[str], references: Sequence[str]) -> float:
