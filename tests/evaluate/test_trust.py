@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+import math
+from dataclasses import replace
+
+import numpy as np
 import pytest
 
 from unibiomed.evaluate.score import Row
-from unibiomed.evaluate.trust import pair_table, paraphrase_table, robustness_table
+from unibiomed.evaluate.trust import pair_estimate, pair_table, paraphrase_table, robustness_table
 
 
 def segment(name: str, *, there: bool, found: bool, kind: str = "own", failure: str | None = None, **more) -> Row:
@@ -57,6 +61,67 @@ def test_robustness_compares_the_same_images():
     assert table["noise"]["0"]["dice"] == table["noise"]["0"]["dice"] | {"value": 1.0, "count": 1}
     assert table["noise"]["2"]["dice"]["value"] == 0.0
     assert robustness_table(rows) == {}
+
+
+def changed(row: Row, change: str, strength: int, **more) -> Row:
+    return replace(row, id=f"{row.id}@{change}{strength}", change=change, strength=strength, **more)
+
+
+def test_what_a_crop_pushes_out_of_view_is_left_out_of_every_strength():
+    a, b = segment("a", there=True, found=True), segment("b", there=True, found=False)
+    absent = segment("c", there=False, found=False)
+    rows = [a, b, absent, *(changed(a, "crop", s) for s in (1, 2)), changed(b, "crop", 1)]
+    rows.append(changed(b, "crop", 2, there=False, true=0, found=True, predicted=10))
+    rows += [changed(absent, "crop", s, found=s == 2) for s in (1, 2)]
+    table = robustness_table(rows)["crop"]
+    assert list(table) == ["0", "1", "2"]
+    # with b the mean would be a half, but for the strength at which b is gone
+    assert [(level["dice"]["value"], level["dice"]["count"]) for level in table.values()] == [(1.0, 1)] * 3
+    assert [(v["false_masks"]["value"], v["false_masks"]["count"]) for v in table.values()] == [(0, 1), (0, 1), (1, 1)]
+
+
+def test_a_mirror_swaps_sides_so_that_their_names_are_left_out_of_it():
+    names = ["left lung", "right lung", "Left Kidney", "right kidney", "left ventricle", "right ventricle"]
+    names += ["left breast", "liver"]
+    rows = [replace(segment("a", there=True, found=True), id=f"a#{name}", target=name) for name in names]
+    rows += [changed(row, change, 1) for row in rows for change in ("flip", "blur")]
+    table = robustness_table(rows)
+    assert table["blur"]["1"]["dice"]["count"] == 8
+    # chambers of the heart are known by more than their side; a breast without its other has no name to swap with
+    assert table["flip"]["1"]["dice"]["count"] == 4
+    assert set(robustness_table([r for r in rows if r.target in names[:4]])) == {"blur"}
+
+
+def test_recognition_of_sides_is_left_out_of_the_mirror():
+    plain = Row("a#recognize", "recognize", "set", "CT", "set/a", 0, wanted=["Left lung", "Right lung"], exact=True)
+    assert set(robustness_table([plain, changed(plain, "flip", 1), changed(plain, "noise", 1)])) == {"noise"}
+
+
+def test_pairs_that_share_a_subject_on_either_side_are_alike():
+    values = [1.0, 1.0, 0.0, 0.0] * 4
+    apart = pair_estimate(values, [(f"a{i}", f"b{i}") for i in range(16)])
+    # no pair shares a subject: the standard error of a mean
+    assert apart.value == 0.5 and apart.subjects == 32
+    assert apart.high - 0.5 == pytest.approx(1.96 * 0.5 / 4)
+    first = pair_estimate(values, [(f"a{i % 4}", f"b{i}") for i in range(16)])
+    second = pair_estimate(values, [(f"a{i}", f"b{i % 4}") for i in range(16)])
+    within = pair_estimate(values, [(f"a{i % 4}", f"a{i % 4}") for i in range(16)])
+    # four subjects that are all right or all wrong: as if there were four pairs
+    for found in (first, second, within):
+        assert found.high - 0.5 == pytest.approx(min(0.5, 1.96 * 0.5 / 2))
+    assert math.isnan(pair_estimate([1.0, 0.0], [("a", "b"), ("b", "a")]).low)
+
+
+def test_the_interval_of_pairs_holds_the_truth_as_often_as_it_says():
+    rng = np.random.default_rng(0)
+    held = 0
+    for _ in range(300):
+        left, right = rng.normal(size=60), rng.normal(size=60)
+        pairs = [(int(a), int(b)) for a, b in rng.integers(0, 60, (200, 2))]
+        values = [float(left[a] + right[b] + rng.normal() > 0) for a, b in pairs]
+        found = pair_estimate(values, [(f"a{a}", f"b{b}") for a, b in pairs])
+        held += found.low <= 0.5 <= found.high
+    assert 0.9 <= held / 300 <= 0.98
 
 
 def test_paraphrases():
