@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from unibiomed.evaluate import intervals
 from unibiomed.evaluate.intervals import macro_mean, mean_of
 
 
@@ -51,3 +53,24 @@ def test_interval_holds_values_in_range(rows):
 def test_the_same_each_time():
     rows = [("x", str(i % 5), i / 10) for i in range(10)]
     assert macro_mean(rows) == macro_mean(reversed(rows))
+
+
+def test_blocks_do_not_change_the_numbers(monkeypatch):
+    rng = np.random.default_rng(3)
+    rows = [("xy"[i % 2], str(i % 70), float(rng.random())) for i in range(200)]
+    whole = macro_mean(rows)
+    monkeypatch.setattr(intervals, "BLOCK", 300)
+    parted = macro_mean(rows)
+    assert (parted.low, parted.high) == (pytest.approx(whole.low), pytest.approx(whole.high))
+
+
+def test_many_subjects_need_little_memory_and_keep_their_interval():
+    count = 50_000
+    values = np.random.default_rng(4).random(count)
+    names = [str(i) for i in range(count)]
+    tracemalloc.start()
+    found = macro_mean(list(zip(["x"] * count, names, values.tolist(), strict=True)), draws=200)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 60e6
+    assert found.high - found.low == pytest.approx(2 * 1.96 * values.std() / count**0.5, rel=0.2)

@@ -10,6 +10,10 @@ import numpy as np
 __all__ = ["Estimate", "macro_mean", "mean_of"]
 
 DRAWS = 1000
+BLOCK = 1_000_000
+"""Numbers of a block of draws: no more are in memory at once, or those of one draw."""
+MANY = 5_000
+"""Subjects above which a draw picks them one by one: a multinomial takes seconds there."""
 SEED = 20
 
 
@@ -78,13 +82,21 @@ def macro_mean(values: Iterable[tuple[str, str, float]], *, draws: int = DRAWS) 
         return Estimate(value, float("nan"), float("nan"), len(rows), len(people))
     rng = np.random.default_rng(SEED)
     drawn = np.empty(draws)
-    for first in range(0, draws, 100):
-        size = min(100, draws - first)
+    block = max(1, BLOCK // len(people))
+    for first in range(0, draws, block):
+        size = min(block, draws - first)
         # each row says how often each subject was drawn
-        often = rng.multinomial(len(people), np.full(len(people), 1 / len(people)), size=size).astype(float)
+        often = _draw(rng, len(people), size).astype(float)
         total, number = often @ sums, often @ counts
         seen = number > 0
         means = np.where(seen, total / np.where(seen, number, 1), 0.0)
         drawn[first : first + size] = means.sum(1) / np.maximum(seen.sum(1), 1)
     low, high = np.quantile(drawn, [0.025, 0.975])
     return Estimate(value, float(low), float(high), len(rows), len(people))
+
+
+def _draw(rng: np.random.Generator, people: int, size: int) -> np.ndarray:
+    """(size, people) int: how often each of so many people was drawn, `people` times with replacement."""
+    if people <= MANY:
+        return rng.multinomial(people, np.full(people, 1 / people), size=size)
+    return np.stack([np.bincount(rng.integers(people, size=people), minlength=people) for _ in range(size)])
