@@ -126,7 +126,7 @@ def test_segmentation_shows_overlap_false_parts_and_the_published_protocol():
     segmentation = found["models"]["mine"]["segment"]
     segmentation["strict"]["false_parts"] = {"value": 0.5, "low": 0.25, "high": 1.0}
     dice = {"value": 0.7, "low": None, "high": None}
-    segmentation["published"]["modalities"] = {"CT": {"dice": dice}}
+    segmentation["published"] |= {"modalities": {"CT": {"dice": dice}}, "datasets": {}}
     del found["models"]["empty"]
     sheets = by_name(found)
     row = dict(zip(sheets["segmentation"].columns, sheets["segmentation"].rows[0], strict=True))
