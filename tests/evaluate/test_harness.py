@@ -15,6 +15,7 @@ from PIL import Image
 from unibiomed.cli import main
 from unibiomed.errors import InputError
 from unibiomed.evaluate.harness import evaluate
+from unibiomed.evaluate.predictors.files import FilesPredictor
 from unibiomed.evaluate.suite import Pairs, Suite, read_suite
 
 ENTRY = """
@@ -105,18 +106,11 @@ def test_nothing_is_skipped(data, tmp_path):
     assert "no prediction" in text and "stranger_polyp.png" in text
 
 
-def test_a_second_run_asks_only_what_failed(data, tmp_path, monkeypatch):
+def test_files_that_changed_are_read_anew(data, tmp_path, monkeypatch):
     folder = masks_of(data, tmp_path / "m")
     lost = folder / "toy" / "test_2" / "polyp.png"
     kept = lost.read_bytes()
     lost.unlink()
-    first = evaluate(
-        SUITE, [f"files:{folder}"], data, tmp_path / "out", floors=False, pictures=0, progress=False
-    ).results
-    assert first["models"]["m"]["segment"]["strict"]["dice"]["value"] == pytest.approx(2 / 3)
-    lost.write_bytes(kept)
-    from unibiomed.evaluate.predictors.files import FilesPredictor
-
     asked: list[str] = []
     own = FilesPredictor.predict
 
@@ -125,11 +119,33 @@ def test_a_second_run_asks_only_what_failed(data, tmp_path, monkeypatch):
         return own(self, case, pixels)
 
     monkeypatch.setattr(FilesPredictor, "predict", spy)
-    second = evaluate(
-        SUITE, [f"files:{folder}"], data, tmp_path / "out", floors=False, pictures=0, progress=False
-    ).results
-    assert asked == ["toy/test_2#segment/polyp"]
-    assert second["models"]["m"]["segment"]["strict"]["dice"]["value"] == 1.0
+
+    def dice(model):
+        asked.clear()
+        found = evaluate(SUITE, [model], data, tmp_path / "out", floors=False, pictures=0, progress=False).results
+        return found["models"]["m"]["segment"]["strict"]["dice"]["value"]
+
+    assert dice(f"files:{folder}") == pytest.approx(2 / 3) and len(asked) == 4
+    # only what failed is tried again
+    assert dice(f"files:{folder}") == pytest.approx(2 / 3) and asked == ["toy/test_2#segment/polyp"]
+    lost.write_bytes(kept)
+    assert dice(f"files:{folder}") == 1.0 and len(asked) == 4
+    assert dice(f"files:{folder}") == 1.0 and asked == []
+    other = masks_of(data, tmp_path / "other", change=np.zeros_like)
+    assert dice(f"m=files:{other}") == 0.0 and len(asked) == 4
+
+
+def test_answers_of_another_model_of_the_same_name_are_not_taken(data, tmp_path):
+    folder = masks_of(data, tmp_path / "m")
+    out = tmp_path / "out"
+    evaluate(SUITE, [f"files:{folder}"], data, out, floors=False, pictures=0, progress=False)
+    about = json.loads((out / "predictions" / "m" / "model.json").read_text())
+    assert about == {"schema": 1, "name": "m", "fingerprint": "files", "note": "read from files"}
+    for processes in (1, 2):
+        with pytest.raises(InputError, match="answers of another model called 'm'"):
+            evaluate(
+                SUITE, ["m=floor:nearest"], data, out, floors=False, processes=processes, pictures=0, progress=False
+            )
 
 
 def test_no_agreement_of_what_reads_no_words(data, tmp_path):

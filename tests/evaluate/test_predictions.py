@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unibiomed.errors import DataError
+from unibiomed.errors import DataError, InputError
 from unibiomed.evaluate.predictions import Prediction, PredictionStore
 
 SAMPLE = "organs/test_0#segment/liver"
@@ -212,3 +213,38 @@ def test_a_file_under_another_name(store):
     keep(store, stored(store) | {"sample": "organs/other"})
     with pytest.raises(DataError, match="holds the prediction of 'organs/other'"):
         store.read(SAMPLE)
+
+
+def test_an_answer_to_another_question_does_not_count(store):
+    store.write(replace(WHOLE, asked="first"))
+    assert store.has(SAMPLE) and store.has(SAMPLE, "first") and not store.has(SAMPLE, "second")
+    # an older version did not write what it asked
+    values = stored(store)
+    del values["asked"]
+    keep(store, values)
+    assert store.has(SAMPLE, "second") and store.read(SAMPLE) == WHOLE
+    keep(store, values | {"asked": 3})
+    assert not store.has(SAMPLE)
+
+
+def test_a_folder_is_of_one_model(store, one_line):
+    store.claim("m", "one", "a note")
+    # nothing was answered yet
+    store.claim("m", "two")
+    store.write(WHOLE)
+    store.claim("m", "two")
+    with pytest.raises(InputError, match="answers of another model called 'm': choose another --out") as caught:
+        store.claim("m", "three")
+    one_line(caught.value)
+    assert json.loads((store.folder / "model.json").read_text())["fingerprint"] == "two"
+    assert list(store.paths()) == [store.path(SAMPLE)]
+
+
+@pytest.mark.parametrize("text", [None, "", "[]", "3", "{}", '{"fingerprint"'])
+def test_a_folder_that_does_not_say_whose_it_is(store, text):
+    store.write(WHOLE)
+    if text is not None:
+        (store.folder / "model.json").write_text(text)
+    store.claim("m", "one")
+    with pytest.raises(InputError):
+        store.claim("m", "two")

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from unibiomed.errors import InputError, OutputError
+from unibiomed.evaluate.changes import CHANGES
 from unibiomed.evaluate.predictions import Prediction, PredictionStore
-from unibiomed.evaluate.run import Share, answer_case, predict_cases, predictions_folder
+from unibiomed.evaluate.run import Share, answer_case, asked_digest, predict_cases, predictions_folder
 
 
 class Scripted:
@@ -162,3 +163,33 @@ def test_folders_of_predictors(tmp_path):
     for name in ("../up", "..", ".", "a/b", "a b"):
         folder = predictions_folder(tmp_path, name)
         assert folder.resolve().parent == (tmp_path / "predictions").resolve()
+
+
+def test_what_is_asked_otherwise_is_asked_again(toy_cases, tmp_path):
+    def asked(words, **values):
+        predictor = Scripted()
+        for name, value in values.items():
+            setattr(predictor, name, value)
+        cases = toy_cases(datasets=["organs"], tasks=["segment"], paraphrases={"segment": [words]})
+        predict_cases(cases, [predictor], tmp_path, progress=False)
+        return predictor.asked
+
+    assert len(asked("Where is the {target}?")) == 15
+    assert asked("Where is the {target}?") == []
+    again = asked("Show the {target}.")
+    assert len(again) == 6 and all(sample.endswith("~1") for sample in again)
+    # what the answers are taken from has changed
+    assert len(asked("Show the {target}.", edition="2")) == 15
+    assert asked("Show the {target}.", edition="2") == []
+    with pytest.raises(InputError, match="another model called 'scripted'"):
+        asked("Show the {target}.", edition="2", fingerprint="other")
+
+
+def test_a_change_of_another_level_is_asked_again(segment_case, monkeypatch):
+    case = replace(segment_case, change=("noise", 2))
+    sample = case.samples[0]
+    before = asked_digest(case, sample)
+    assert before == asked_digest(case, sample) != asked_digest(replace(case, change=("noise", 3)), sample)
+    assert len({before, asked_digest(segment_case, sample), asked_digest(case, replace(sample, box=(0, 0, 2, 2)))}) == 3
+    monkeypatch.setitem(CHANGES, "noise", replace(CHANGES["noise"], levels=(1, 99, 3, 4, 5)))
+    assert asked_digest(case, sample) != before

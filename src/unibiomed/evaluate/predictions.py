@@ -7,14 +7,14 @@ import json
 import math
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import numpy as np
 
-from unibiomed.data.index import writing
+from unibiomed.data.index import replacing, writing
 from unibiomed.errors import DataError, InputError
 from unibiomed.findings import rle_decode, rle_encode
 
@@ -22,6 +22,7 @@ __all__ = ["Prediction", "PredictionStore"]
 
 SCHEMA = 1
 LONGEST_NAME = 180
+MODEL = "model.json"
 MAX_BYTES = 50_000_000
 
 
@@ -47,6 +48,8 @@ class Prediction:
         Time of the image's questions, shared among them.
     error : str or None
         Why there is no answer; such a sample counts as a failure.
+    asked : str or None
+        Digest of what was asked; None in files of older versions.
     """
 
     sample: str
@@ -57,6 +60,7 @@ class Prediction:
     mask_scores: tuple[float | None, ...] = ()
     seconds: float | None = None
     error: str | None = None
+    asked: str | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         for name in ("labels", "scores", "mask_scores"):
@@ -120,7 +124,7 @@ class Prediction:
 
 
 class PredictionStore:
-    """A folder with one JSON file a sample, ``dataset/name.json``.
+    """A folder with one JSON file a sample, ``dataset/name.json``, and ``model.json``, which says whose they are.
 
     Parameters
     ----------
@@ -148,12 +152,49 @@ class PredictionStore:
             fresh.write_text(json.dumps({"schema": SCHEMA, **asdict(prediction)}), encoding="utf-8")
             os.replace(fresh, path)
 
-    def has(self, sample: str) -> bool:
-        """Whether a sample has a prediction that was not a failure: those are tried again."""
+    def claim(self, name: str, fingerprint: str, note: str = "") -> None:
+        """Say whose predictions these are, before any is added.
+
+        A folder of an older version, which does not say, is taken to be of the same model.
+
+        Raises
+        ------
+        InputError
+            They are another model's.
+        """
+        path = self.folder / MODEL
         try:
-            return self.read(sample).error is None
+            about = json.loads(path.read_text(encoding="utf-8"))
+            known = about["fingerprint"]
+        except (OSError, ValueError, TypeError, KeyError, RecursionError):
+            known = None
+        if known == fingerprint:
+            return
+        if known is not None and next(self.paths(), None) is not None:
+            raise InputError(
+                f"'{self.folder}' holds answers of another model called '{name}': choose another --out, or another "
+                "name with TITLE=MODEL"
+            )
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as fresh:
+            about = {"schema": SCHEMA, "name": name, "fingerprint": fingerprint, "note": note}
+            fresh.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+
+    def has(self, sample: str, asked: str | None = None) -> bool:
+        """Whether a sample has a prediction that was not a failure: those are tried again.
+
+        Parameters
+        ----------
+        sample : str
+        asked : str, optional
+            Digest of what is asked now; the answer to anything else does not count.
+        """
+        try:
+            found = self.read(sample)
         except DataError:
             return False
+        return found.error is None and (asked is None or found.asked in (None, asked))
 
     def read(self, sample: str) -> Prediction:
         """The prediction of a sample.
@@ -189,7 +230,11 @@ def read_prediction(path: Path) -> Prediction:
             raise DataError(f"{path.name}: larger than {MAX_BYTES // 1_000_000} MB; it is no prediction")
         values = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
         known = {f.name for f in fields(Prediction)}
-        if not isinstance(values, dict) or values.get("schema") != SCHEMA or not known <= values.keys() | {"error"}:
+        if (
+            not isinstance(values, dict)
+            or values.get("schema") != SCHEMA
+            or not known <= values.keys() | {"error", "asked"}
+        ):
             raise DataError(f"{path.name}: not a prediction of schema {SCHEMA}")
         values = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items() if k in known}
         _check_types(values)
@@ -215,6 +260,7 @@ def _check_types(values: dict[str, Any]) -> None:
         "mask_scores": lambda v: isinstance(v, tuple) and all(map(number, v)),
         "seconds": number,
         "error": lambda v: v is None or isinstance(v, str),
+        "asked": lambda v: v is None or isinstance(v, str),
     }
     for name, value in values.items():
         if not right[name](value):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -12,9 +14,10 @@ from tqdm import tqdm
 
 from unibiomed.errors import DataError, OutputError, UniBiomedError
 
+from .changes import CHANGES
 from .predictions import Prediction, PredictionStore
-from .predictors import Predictor, samples_for
-from .samples import Case
+from .predictors import Predictor, edition_of, fingerprint_of, samples_for
+from .samples import Case, Sample
 
 __all__ = ["Share", "predict_cases", "predictions_folder"]
 
@@ -70,26 +73,39 @@ def predict_cases(
 
     Raises
     ------
+    InputError
+        The folder holds answers of another model of one of the names.
     OutputError
         The folder cannot be written.
     """
     stores = {p.name: PredictionStore(predictions_folder(out, p.name)) for p in predictors}
+    for predictor in predictors:
+        stores[predictor.name].claim(predictor.name, fingerprint_of(predictor), predictor.note)
+    editions = {p.name: edition_of(p) for p in predictors}
     counts: dict[str, Counter[str]] = {p.name: Counter() for p in predictors}
     for case in tqdm((share or Share()).of(cases), total=total, desc="asking", unit="image", disable=not progress):
         pixels: np.ndarray | None = None
         for predictor in predictors:
             store, count = stores[predictor.name], counts[predictor.name]
             mine = samples_for(predictor, case.samples)
-            asked = [s for s in mine if not store.has(s.id)]
+            digests = {s.id: asked_digest(case, s, editions[predictor.name]) for s in mine}
+            asked = [s for s in mine if not store.has(s.id, digests[s.id])]
             count["kept"] += len(mine) - len(asked)
             if not asked:
                 continue
             if pixels is None:
                 pixels = case.pixels()
             for prediction in answer_case(predictor, replace(case, samples=tuple(asked)), pixels):
-                store.write(prediction)
+                store.write(replace(prediction, asked=digests[prediction.sample]))
                 count["failed" if prediction.error else "answered"] += 1
     return counts
+
+
+def asked_digest(case: Case, sample: Sample, edition: str = "") -> str:
+    """What a sample asks, and what its answer is taken from: where it differs, a kept answer is to something else."""
+    change = case.change and [*case.change, CHANGES[case.change[0]].levels[case.change[1] - 1]]
+    what = [sample.question, sample.target, sample.box, change, edition]
+    return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]
 
 
 def answer_case(predictor: Predictor, case: Case, pixels: np.ndarray) -> list[Prediction]:

@@ -1,6 +1,6 @@
 """What can be judged: this package's models, its peers, folders of predictions, and the trivial floors."""
 
-from .base import FLOORS, Predictor, samples_for
+from .base import FLOORS, Predictor, edition_of, fingerprint_of, samples_for
 from .make import Context, make_predictor
 
-__all__ = ["FLOORS", "Context", "Predictor", "make_predictor", "samples_for"]
+__all__ = ["FLOORS", "Context", "Predictor", "edition_of", "fingerprint_of", "make_predictor", "samples_for"]

@@ -10,7 +10,7 @@ import numpy as np
 from ..predictions import Prediction
 from ..samples import Case, Sample
 
-__all__ = ["FLOORS", "Predictor", "samples_for"]
+__all__ = ["FLOORS", "Predictor", "edition_of", "fingerprint_of", "samples_for"]
 
 FLOORS = ("empty", "mean-shape", "commonest", "nearest")
 """Trivial predictors that every table shows: what has to be beaten."""
@@ -30,6 +30,12 @@ class Predictor(Protocol):
         that it then answers the same says nothing.
     note : str
         What a reader of the tables has to know of it, such as "is given the box of the truth"; may be empty.
+
+    Notes
+    -----
+    Two more attributes, each a short text, may be left out. ``fingerprint`` says which model it is: where a folder
+    holds answers under the same name and another fingerprint, nothing is asked. ``edition`` says what its answers are
+    taken from, where that is read quickly: answers of another edition are asked for again.
     """
 
     name: str
@@ -53,6 +59,16 @@ class Predictor(Protocol):
             One for each sample; one that is missing counts as a failure.
         """
         ...
+
+
+def fingerprint_of(predictor: Predictor) -> str:
+    """Which model it is; empty where it does not say."""
+    return str(getattr(predictor, "fingerprint", ""))
+
+
+def edition_of(predictor: Predictor) -> str:
+    """What its answers are taken from; empty where it does not say."""
+    return str(getattr(predictor, "edition", ""))
 
 
 def samples_for(predictor: Predictor, samples: Iterable[Sample]) -> list[Sample]:

@@ -18,6 +18,7 @@ from ..predictions import Prediction
 from ..samples import Case, Sample, make_cases
 from ..suite import Suite
 from .base import FLOORS, Predictor
+from .fingerprints import records_edition
 
 __all__ = ["Commonest", "EmptyMask", "MeanShape", "Nearest", "make_floor"]
 
@@ -54,6 +55,7 @@ class EmptyMask:
     name = "empty"
     tasks = frozenset({"segment", "recognize"})
     worded: frozenset[str] = frozenset()
+    fingerprint = "floor:empty"
     note = "never finds anything"
 
     def predict(self, case: Case, pixels: np.ndarray) -> list[Prediction]:
@@ -78,16 +80,31 @@ def _thinned(training: Training) -> list[Record]:
     return chosen
 
 
-class MeanShape:
+class _Learned:
+    """What the floors know of the training split: its questions with their answers."""
+
+    def __init__(self, training: Training) -> None:
+        self._training = training
+
+    @cached_property
+    def edition(self) -> str:
+        """Which images it learned from."""
+        return records_edition(_thinned(self._training))
+
+    @cached_property
+    def _cases(self) -> list[Case]:
+        suite = Suite("training", split="train", foreign=False)
+        return list(make_cases(suite, _thinned(self._training)))
+
+
+class MeanShape(_Learned):
     """The mean of the training masks of a target, whatever the image shows."""
 
     name = "mean-shape"
     tasks = frozenset({"segment"})
     worded: frozenset[str] = frozenset()
+    fingerprint = "floor:mean-shape"
     note = "the mean training mask of the target, whatever the image shows"
-
-    def __init__(self, training: Training) -> None:
-        self._training = training
 
     @cached_property
     def _shapes(self) -> dict[str, tuple[np.ndarray, float]]:
@@ -118,24 +135,13 @@ class MeanShape:
         return out
 
 
-class _Learned:
-    """What the floors know of the training split: its questions with their answers."""
-
-    def __init__(self, training: Training) -> None:
-        self._training = training
-
-    @cached_property
-    def _cases(self) -> list[Case]:
-        suite = Suite("training", split="train", foreign=False)
-        return list(make_cases(suite, _thinned(self._training)))
-
-
 class Commonest(_Learned):
     """The commonest answer of the training split: of the modality, or to the question, whatever the image shows."""
 
     name = "commonest"
     tasks = frozenset({"recognize", "classify", "ask", "describe", "report"})
     worded = frozenset({"ask"})
+    fingerprint = "floor:commonest"
     note = "the commonest training answer, whatever the image shows"
 
     @cached_property
@@ -186,6 +192,7 @@ class Nearest(_Learned):
     name = "nearest"
     tasks = frozenset({"segment", "recognize", "classify", "describe", "report"})
     worded: frozenset[str] = frozenset()
+    fingerprint = "floor:nearest"
     note = "copies the answer of the most similar training image"
 
     @cached_property

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from unibiomed.data.records import Record
 from unibiomed.errors import InputError
 
 from .base import Predictor
+from .fingerprints import files_edition, folder_fingerprint
 
 __all__ = ["KINDS", "Context", "make_predictor"]
 
@@ -61,10 +63,26 @@ def make_predictor(spec: str, context: Context) -> Predictor:
     return predictor
 
 
+def _weights(name: str) -> str:
+    from unibiomed.model.weights import find_folder
+
+    return folder_fingerprint(find_folder(name))
+
+
+def _marked(predictor: Any, fingerprint: str, edition: str = "") -> Predictor:
+    predictor.fingerprint, predictor.edition = fingerprint, edition
+    made: Predictor = predictor
+    return made
+
+
 def _own(name: str, context: Context) -> Predictor:
+    from unibiomed.interpret.interpreter import NANO
+
     from .own import OwnPredictor
 
-    return OwnPredictor.load(name, context.device)
+    # the model first: it says best what is wrong with its folder
+    predictor = OwnPredictor.load(name, context.device)
+    return _marked(predictor, folder_fingerprint(NANO) if name == NANO.name else _weights(name))
 
 
 def _floor(name: str, context: Context) -> Predictor:
@@ -76,25 +94,25 @@ def _floor(name: str, context: Context) -> Predictor:
 def _files(name: str, context: Context) -> Predictor:
     from .files import FilesPredictor
 
-    return FilesPredictor(Path(name))
+    return _marked(FilesPredictor(Path(name)), "files", files_edition(Path(name)))
 
 
 def _sam(name: str, context: Context) -> Predictor:
     from .huggingface_masks import BoxPredictor
 
-    return BoxPredictor(name, context.device)
+    return _marked(BoxPredictor(name, context.device), _weights(name))
 
 
 def _text(name: str, context: Context) -> Predictor:
     from .huggingface_text import TextPredictor
 
-    return TextPredictor(name, context.device)
+    return _marked(TextPredictor(name, context.device), _weights(name))
 
 
 def _specialists(name: str, context: Context) -> Predictor:
     from .specialists import SpecialistsPredictor
 
-    return SpecialistsPredictor(Path(name), context.device)
+    return _marked(SpecialistsPredictor(Path(name), context.device), folder_fingerprint(Path(name)))
 
 
 KINDS: dict[str, Callable[[str, Context], Predictor]] = {

@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import shutil
+
+import pytest
+
+from unibiomed.evaluate.predictors import Context, edition_of, fingerprint_of, make_predictor
+from unibiomed.evaluate.predictors.fingerprints import files_edition, folder_fingerprint
+from unibiomed.interpret.interpreter import NANO
+
+
+@pytest.fixture
+def model(tmp_path):
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    (folder / "model.safetensors").write_bytes(b"weights")
+    return folder
+
+
+def test_a_model_is_known_by_what_is_in_its_files(model, tmp_path):
+    before = folder_fingerprint(model)
+    copied = shutil.copytree(model, tmp_path / "copied")
+    (copied / "training.log").write_text("loss 1")
+    assert folder_fingerprint(copied) == before
+    (model / "model.safetensors").write_bytes(b"WEIGHTS")
+    trained = folder_fingerprint(model)
+    (model / "config.json").write_text("{ }")
+    assert len({before, trained, folder_fingerprint(model)}) == 3
+
+
+def test_files_that_are_read_are_known_by_their_times(model):
+    before = files_edition(model)
+    assert before == files_edition(model)
+    (model / "more").mkdir()
+    (model / "more" / "mask.png").write_bytes(b"")
+    assert files_edition(model) != before
+
+
+def test_floors_are_known_by_what_they_learned_from(toy_training):
+    few = [record for record in toy_training() if record.dataset == "organs"]
+    for name in ("mean-shape", "commonest", "nearest"):
+        one, two, other = (
+            make_predictor(f"floor:{name}", Context(t)) for t in (toy_training, toy_training, lambda: few)
+        )
+        assert edition_of(one) == edition_of(two) != edition_of(other)
+        assert fingerprint_of(one) == fingerprint_of(other) == f"floor:{name}"
+    empty = make_predictor("floor:empty", Context(list))
+    assert (edition_of(empty), fingerprint_of(empty)) == ("", "floor:empty")
+
+
+def test_the_model_of_this_package_says_which_it_is(toy_training):
+    made = make_predictor("nano", Context(toy_training, "cpu"))
+    assert fingerprint_of(made) == folder_fingerprint(NANO) and edition_of(made) == ""
