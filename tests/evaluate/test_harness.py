@@ -14,7 +14,9 @@ from PIL import Image
 
 from unibiomed.cli import main
 from unibiomed.errors import InputError
+from unibiomed.evaluate import harness
 from unibiomed.evaluate.harness import evaluate
+from unibiomed.evaluate.predictors import Context, make_predictor, predictor_name
 from unibiomed.evaluate.predictors.files import FilesPredictor
 from unibiomed.evaluate.suite import Pairs, Suite, read_suite
 
@@ -164,8 +166,14 @@ def test_no_agreement_of_what_reads_no_words(data, tmp_path):
 def test_two_models_are_compared_and_need_two_names(data, tmp_path):
     good = masks_of(data, tmp_path / "a" / "m")
     bad = masks_of(data, tmp_path / "b" / "m", change=lambda mask: np.roll(mask, 5, 1))
-    with pytest.raises(InputError, match="two models are called 'm'"):
-        evaluate(SUITE, [f"files:{good}", f"files:{bad}"], data, tmp_path / "out", pictures=0, progress=False)
+    for processes in (1, 2):
+        with pytest.raises(InputError, match="two models are called 'm'"):
+            models = [f"files:{good}", f"files:{bad}"]
+            evaluate(SUITE, models, data, tmp_path / "out", processes=processes, pictures=0, progress=False)
+    with pytest.raises(InputError, match="two models are called 'empty'"):
+        evaluate(SUITE, [f"empty=files:{good}"], data, tmp_path / "out", pictures=0, progress=False)
+    # before anything is asked
+    assert not (tmp_path / "out").exists()
     with pytest.raises(InputError, match="two models are called"):
         # one folder of predictions for both
         evaluate(SUITE, [f"a_b=files:{good}", f"a b=files:{bad}"], data, tmp_path / "out", progress=False)
@@ -251,3 +259,55 @@ def test_ray_says_the_same(data, tmp_path):
     one = evaluate(SUITE, [f"files:{folder}"], data, tmp_path / "one", floors=False, pictures=0, progress=False)
     two = evaluate(SUITE, [f"files:{folder}"], data, tmp_path / "two", floors=False, ray=2, pictures=0, progress=False)
     assert one.results == two.results
+
+
+def test_floors_without_a_training_split(data, tmp_path, monkeypatch, capsys):
+    for path in (data / "toy" / "images").glob("train_*"):
+        path.unlink()
+    for path in (data / "toy" / "masks").glob("train_*"):
+        path.unlink()
+    tried = []
+    real = harness.suite_records
+
+    def spy(suite, root, split=None):
+        tried.append(split)
+        return real(suite, root, split)
+
+    monkeypatch.setattr(harness, "suite_records", spy)
+    folder = masks_of(data, tmp_path / "m")
+    command = ["evaluate", "shared", "--data", str(data), "--out", str(tmp_path / "out"), "--tasks", "segment"]
+    assert main([*command, "--model", f"files:{folder}", "--pictures", "0"]) == 0
+    found = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert tried == [None, "train"] and list(found["models"]) == ["m", "empty"]
+    (note,) = found["notes"]
+    assert note.startswith("mean-shape, commonest, nearest are left out") and "\n" not in note
+    assert note in capsys.readouterr().out
+
+
+def test_missing_data_sets_are_told(data, tmp_path, capsys):
+    folder, suite = masks_of(data, tmp_path / "m"), tmp_path / "s.toml"
+    names = ["toy", *(f"set{n}" for n in range(7))]
+    suite.write_text(f'name = "s"\ntasks = ["segment"]\noptional = true\ndatasets = {json.dumps(names)}\n')
+    command = ["evaluate", str(suite), "--data", str(data), "--out", str(tmp_path / "out"), "--no-floors"]
+    assert main([*command, "--model", f"files:{folder}", "--pictures", "0"]) == 0
+    found = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert found["missing_datasets"] == [[f"set{n}", "not there"] for n in range(7)] and found["notes"] == []
+    said = capsys.readouterr().out.splitlines()
+    assert any(line.startswith("7 data sets are not evaluated: set0 (not there), ") for line in said)
+    assert any(line.endswith("and 2 more") for line in said)
+
+
+def test_only_the_first_strange_files_are_named(data, tmp_path):
+    folder = masks_of(data, tmp_path / "m")
+    for n in range(1022):
+        (folder / "toy" / f"stranger{n:04}_polyp.png").write_bytes(b"")
+    found = evaluate(SUITE, [f"files:{folder}"], data, tmp_path / "out", floors=False, pictures=0, progress=False)
+    names = found.results["models"]["m"]["unknown_predictions"]
+    assert len(names) == 21 and names[0] == "toy/stranger0000_polyp.png" and names[-1] == "and 1,002 more"
+
+
+@pytest.mark.parametrize("spec", ["files:{0}", "me=files:{0}", "floor:nearest", "files:{0}/../m"])
+def test_names_are_known_before_anything_is_loaded(data, tmp_path, spec):
+    spec = spec.format(masks_of(data, tmp_path / "m"))
+    assert predictor_name(spec) == make_predictor(spec, Context(list)).name
+    assert predictor_name("nano") == predictor_name("models/nano/") == "nano" == predictor_name("sam:some/nano")

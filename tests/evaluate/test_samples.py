@@ -1,15 +1,18 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections import Counter
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from unibiomed.data.phrasing import foreign_targets
 from unibiomed.errors import DataError, OutputError
+from unibiomed.evaluate import samples
 from unibiomed.evaluate.changes import change_image, change_mask
-from unibiomed.evaluate.samples import draw, suite_records, write_samples
+from unibiomed.evaluate.samples import draw, missing_datasets, suite_records, write_samples
 from unibiomed.evaluate.suite import Changes, Suite
 from unibiomed.tasks import SEG
 
@@ -155,3 +158,38 @@ def test_data_sets_that_are_missing(toy_root, one_line):
         suite_records(Suite("toy", datasets=["lungs"], optional=True), toy_root)
     with pytest.raises(DataError, match="no image in the val split"):
         suite_records(Suite("toy", datasets=["organs"], split="val"), toy_root)
+
+
+def test_named_sets_of_the_catalogue(toy_root, monkeypatch):
+    def item(name, shipped="", collection=False):
+        return SimpleNamespace(name=name, shipped=shipped, collection=collection)
+
+    known = [item("organs"), item("big_quiz", "quiz"), item("lungs"), item("all", collection=True)]
+    monkeypatch.setattr(samples, "load_published", lambda: SimpleNamespace(datasets=known))
+
+    def chosen(**values):
+        suite = Suite("toy", catalogue=True, **values)
+        records = suite_records(suite, toy_root)
+        return {r.dataset for r in records}, missing_datasets(suite, toy_root, records)
+
+    assert chosen() == ({"organs", "quiz"}, [("lungs", "not there")])
+    assert chosen(datasets=["organs"]) == ({"organs"}, [])
+    lost = [("big_quiz", "not there"), ("lungs", "not there"), ("spleens", "not of the paper")]
+    assert chosen(datasets=["spleens", "quiz", "lungs", "big_quiz"]) == ({"quiz"}, lost)
+    with pytest.raises(DataError, match="none of its data sets"):
+        chosen(datasets=["lungs"])
+
+
+def test_sets_without_an_image_in_the_split(toy_root, tmp_path):
+    root = shutil.copytree(toy_root, tmp_path / "toy")
+    (root / "quiz" / "test.json").write_text("[]")
+    names = ["organs", "quiz", "lungs"]
+    optional = Suite("toy", datasets=names, optional=True)
+    missing = missing_datasets(optional, root, suite_records(optional, root))
+    assert missing == [("lungs", "not there"), ("quiz", "no image in the test split")]
+    with pytest.raises(DataError, match="no image in the test split of quiz"):
+        suite_records(Suite("toy", datasets=names[:2]), root)
+    everything = suite_records(Suite("toy"), root)
+    assert {r.dataset for r in everything} == {"organs"} and missing_datasets(Suite("toy"), root, everything) == []
+    # floors learn from what there is
+    assert suite_records(Suite("toy", datasets=names[:2]), root, "train")

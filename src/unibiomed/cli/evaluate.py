@@ -8,6 +8,9 @@ from typing import Any
 
 from .extras import check_installed
 
+FEW = 5
+"""Names told on the command line; the rest is counted."""
+
 
 def add_evaluate_command(verbs: argparse._SubParsersAction[Any]) -> None:
     """Add the verb to the command line.
@@ -86,6 +89,16 @@ def run_evaluate(options: argparse.Namespace) -> int:
     if not found.results:
         # another process of this launch scores
         return 0
+    for note in found.results["notes"]:
+        print(note)
+    if missing := found.results["missing_datasets"]:
+        print(_told("data sets are not evaluated", [f"{name} ({reason})" for name, reason in missing]))
     print((found.folder / "tables" / "overview.md").read_text(encoding="utf-8"))
     print(f"All tables: {found.folder / 'tables' / 'tables.md'}; every number: {found.folder / 'results.json'}")
     return 0
+
+
+def _told(what: str, names: list[str]) -> str:
+    """How many, and the first few, on one line."""
+    more = f" and {len(names) - FEW} more" if len(names) > FEW else ""
+    return f"{len(names)} {what}: {', '.join(names[:FEW])}{more}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -15,18 +15,18 @@ from tqdm import tqdm
 from unibiomed import __version__
 from unibiomed.data.index import replacing, writing
 from unibiomed.data.records import Record
-from unibiomed.errors import InputError
+from unibiomed.errors import DataError, InputError
 
 from .compare import compare
 from .examples import draw_examples, keys_of, pick_examples
 from .figures import draw_figures
 from .page import write_page
 from .predictions import PredictionStore
-from .predictors import FLOORS, Context, Predictor, make_predictor, samples_for
+from .predictors import FLOORS, Context, Predictor, make_predictor, predictor_name, samples_for
 from .predictors.files import FilesPredictor
 from .run import predict_cases, predictions_folder
 from .runs import run_tables
-from .samples import Case, draw, make_cases, suite_records
+from .samples import Case, draw, make_cases, missing_datasets, suite_records
 from .score import RowWriter, read_rows, score_case, strangers
 from .spread import ask_in_processes, ask_on_ray, launched_share, parts_of
 from .suite import Suite
@@ -35,6 +35,11 @@ from .tables import write_tables
 from .trust import pair_table, paraphrase_table, robustness_table
 
 __all__ = ["Evaluation", "evaluate", "judge"]
+
+UNTAUGHT = ("empty",)
+"""Floors that need no training split."""
+MOST_STRANGERS = 20
+"""Names of files without a sample that are told."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +109,10 @@ def evaluate(
         `out` cannot be written.
     """
     data, out = Path(data).resolve(), Path(out).resolve()
+    floor_specs = [f"floor:{name}" for name in FLOORS] if floors else []
+    _check_names([predictor_name(spec) for spec in [*models, *floor_specs]])
     records = suite_records(suite, data)
+    missing = missing_datasets(suite, data, records)
     launched = launched_share()
     if launched:
         device = device or launched[1]
@@ -122,15 +130,14 @@ def evaluate(
 
     context = Context(training, device)
     predictors = [make_predictor(spec, context) for spec in models]
-    _check_names(predictors)
     if launched:
         predict_cases(make_cases(suite, records), predictors, out, share=launched[0], progress=progress)
         launched[2]()
         if launched[0].rank:
             return Evaluation(out, {})
-    if floors:
-        predictors += [make_predictor(f"floor:{name}", context) for name in FLOORS]
-    results = judge(suite, records, predictors, out, pictures=pictures, progress=progress)
+    floor_specs, notes = _floors_of(floor_specs, training)
+    predictors += [make_predictor(spec, context) for spec in floor_specs]
+    results = judge(suite, records, predictors, out, missing=missing, notes=notes, pictures=pictures, progress=progress)
     return Evaluation(out, results)
 
 
@@ -140,11 +147,16 @@ def judge(
     predictors: Sequence[Predictor],
     out: Path,
     *,
+    missing: Sequence[tuple[str, str]] = (),
+    notes: Sequence[str] = (),
     pictures: int = 20,
     progress: bool = True,
 ) -> dict[str, Any]:
-    """As `evaluate`, with records and predictors at hand; gives what ``results.json`` holds."""
-    _check_names(predictors)
+    """As `evaluate`, with records and predictors at hand; gives what ``results.json`` holds.
+
+    `missing` names data sets that are not evaluated, each with the reason; `notes` is what a reader has to know.
+    """
+    _check_names([p.name for p in predictors])
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
     total = len(draw(records, suite.limit, suite.seed))
@@ -155,6 +167,8 @@ def judge(
         "title": suite.title,
         "version": __version__,
         "images": total,
+        "missing_datasets": [list(item) for item in missing],
+        "notes": list(notes),
         "models": {},
     }
     scores = {p.name: out / "scores" / f"{predictions_folder(out, p.name).name}.jsonl" for p in predictors}
@@ -170,7 +184,7 @@ def judge(
         results["models"][predictor.name] = {
             "note": predictor.note,
             "floor": predictor.name in FLOORS,
-            "unknown_predictions": strangers(store, known) + _unused(predictor),
+            "unknown_predictions": _first_few(strangers(store, known) + _unused(predictor)),
             **summarise(rows),
             **{name: part for name, part in trust.items() if part},
         }
@@ -243,6 +257,27 @@ def _score(
     return known
 
 
+def _first_few(names: list[str]) -> list[str]:
+    """A folder of another suite holds thousands of names: the first say what it is."""
+    if len(names) <= MOST_STRANGERS:
+        return names
+    return [*names[:MOST_STRANGERS], f"and {len(names) - MOST_STRANGERS:,} more"]
+
+
+def _floors_of(specs: list[str], training: Callable[[], Sequence[Record]]) -> tuple[list[str], list[str]]:
+    """The floors that can answer, and what is to be said of the others."""
+    if not specs:
+        return [], []
+    try:
+        training()
+    except DataError as error:
+        left = ", ".join(name for name in FLOORS if name not in UNTAUGHT)
+        return [spec for spec in specs if spec.removeprefix("floor:") in UNTAUGHT], [
+            f"{left} are left out, as they learn from the training split: {error}"
+        ]
+    return specs, []
+
+
 def _unused(predictor: Predictor) -> list[str]:
     """Files that a predictor was given and that belong to no sample."""
     return predictor.unused() if isinstance(predictor, FilesPredictor) else []
@@ -258,10 +293,9 @@ class _Cases:
         return iter(make_cases(self.suite, self.records))
 
 
-def _check_names(predictors: Sequence[Predictor]) -> None:
+def _check_names(names: Sequence[str]) -> None:
     # two names may mean one folder: what one said must not be taken for the other's
-    folders = [predictions_folder(Path(), p.name) for p in predictors]
-    for predictor, folder in zip(predictors, folders, strict=True):
+    folders = [predictions_folder(Path(), name) for name in names]
+    for name, folder in zip(names, folders, strict=True):
         if folders.count(folder) > 1:
-            name = predictor.name
             raise InputError(f"two models are called '{name}': name them apart, such as --model first={name}")

@@ -26,9 +26,10 @@ from unibiomed.tasks import SEG, image_words, make_question
 from .changes import STRENGTHS, change_image, change_mask
 from .suite import Suite
 
-__all__ = ["Case", "Sample", "draw", "make_cases", "suite_records", "write_samples"]
+__all__ = ["Case", "Sample", "draw", "make_cases", "missing_datasets", "suite_records", "write_samples"]
 
 Box = tuple[int, int, int, int]
+NOT_HERE = "not there"
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,20 +158,57 @@ def suite_records(suite: Suite, root: str | Path, split: str | None = None) -> l
     Raises
     ------
     DataError
-        A data set that the suite names is not there, or none is.
+        A data set that the suite names is not there or has no image in the split, or none has.
     """
     names = suite.datasets or None
-    if suite.catalogue:
-        names = [n for item in load_published().datasets for n in (item.name, item.shipped) if n]
-    if (suite.optional or suite.catalogue) and names:
-        here = {entry.name for entry in load_catalog(root)}
-        names = [name for name in names if name in here]
-        if not names:
+    if suite.optional or suite.catalogue:
+        names = _names_here(suite, root)[0] or None
+        if names is None and (suite.datasets or suite.catalogue):
             raise DataError(f"suite '{suite.name}': none of its data sets is under '{root}'; see 'unibiomed data list'")
     records = [r for r in load_records(root, names) if r.split == (split or suite.split) and r.image is not None]
     if not records:
         raise DataError(f"suite '{suite.name}': no image in the {split or suite.split} split under '{root}'")
+    found = {record.dataset for record in records}
+    lost = [name for name in suite.datasets if name not in found]
+    if lost and not (suite.optional or suite.catalogue or split):
+        raise DataError(f"suite '{suite.name}': no image in the {suite.split} split of {', '.join(lost)}")
     return records
+
+
+def missing_datasets(suite: Suite, root: str | Path, records: Iterable[Record]) -> list[tuple[str, str]]:
+    """Data sets that a suite asks for and that are not evaluated, each with the reason.
+
+    Parameters
+    ----------
+    suite : Suite
+    root : path
+    records : iterable of Record
+        From `suite_records`.
+    """
+    if not (suite.optional or suite.catalogue):
+        return []
+    here, missing = _names_here(suite, root)
+    found = {record.dataset for record in records}
+    return sorted(missing + [(name, f"no image in the {suite.split} split") for name in here if name not in found])
+
+
+def _names_here(suite: Suite, root: str | Path) -> tuple[list[str], list[tuple[str, str]]]:
+    """Of a suite's data sets the names of those that are there, and the others with the reason."""
+    here = {entry.name for entry in load_catalog(root)}
+    if not suite.catalogue:
+        return [n for n in suite.datasets if n in here], [(n, NOT_HERE) for n in suite.datasets if n not in here]
+    # a data set, or the part of it that is shipped under a name of its own
+    known = {item.name: [n for n in (item.name, item.shipped) if n] for item in load_published().datasets}
+    every = list(dict.fromkeys(name for names in known.values() for name in names))
+    if suite.datasets:
+        names = [name for name in every if name in suite.datasets]
+        missing = [
+            (n, NOT_HERE if n in every else "not of the paper") for n in suite.datasets if n not in here & set(every)
+        ]
+        return [name for name in names if name in here], missing
+    collections = {item.name for item in load_published().datasets if item.collection}
+    lost = [name for name, names in known.items() if name not in collections and not here & set(names)]
+    return [name for name in every if name in here], [(name, NOT_HERE) for name in lost]
 
 
 def draw(records: Sequence[Record], limit: int, seed: int) -> list[Record]:

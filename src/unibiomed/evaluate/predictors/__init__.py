@@ -1,6 +1,15 @@
 """What can be judged: this package's models, its peers, folders of predictions, and the trivial floors."""
 
 from .base import FLOORS, Predictor, edition_of, fingerprint_of, samples_for
-from .make import Context, make_predictor
+from .make import Context, make_predictor, predictor_name
 
-__all__ = ["FLOORS", "Context", "Predictor", "edition_of", "fingerprint_of", "make_predictor", "samples_for"]
+__all__ = [
+    "FLOORS",
+    "Context",
+    "Predictor",
+    "edition_of",
+    "fingerprint_of",
+    "make_predictor",
+    "predictor_name",
+    "samples_for",
+]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from unibiomed.errors import InputError
 from .base import Predictor
 from .fingerprints import files_edition, folder_fingerprint
 
-__all__ = ["KINDS", "Context", "make_predictor"]
+__all__ = ["KINDS", "Context", "make_predictor", "predictor_name"]
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,30 @@ def make_predictor(spec: str, context: Context) -> Predictor:
     ModelError
         The model is missing or broken.
     """
+    title, kind, name = _parts(spec)
+    predictor = KINDS[kind](name, context)
+    if title:
+        predictor.name = title
+    return predictor
+
+
+def predictor_name(spec: str) -> str:
+    """The name that `make_predictor` gives; nothing is loaded.
+
+    Raises
+    ------
+    InputError
+        There is no such kind.
+    """
+    title, kind, name = _parts(spec)
+    if title or kind == "floor":
+        return title or name
+    # a folder that is read keeps its own name behind a link
+    return (Path(name).resolve() if kind in ("files", "specialists") else Path(os.path.abspath(name))).name
+
+
+def _parts(spec: str) -> tuple[str, str, str]:
+    """Title (may be empty), kind and name."""
     title, found, rest = spec.partition("=")
     if not found or "/" in title or ":" in title:
         title, rest = "", spec
@@ -57,10 +82,7 @@ def make_predictor(spec: str, context: Context) -> Predictor:
         if found and not Path(rest).exists():
             raise InputError(f"'{rest}' is no model: give a folder or name, or one of {', '.join(KINDS)} with ':NAME'")
         kind, name = "unibiomed", rest
-    predictor = KINDS[kind](name, context)
-    if title:
-        predictor.name = title
-    return predictor
+    return title, kind, name
 
 
 def _weights(name: str) -> str:
