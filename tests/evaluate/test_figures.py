@@ -105,7 +105,8 @@ def test_every_figure_is_a_png_that_shows_something_and_an_svg_that_parses(
     assert dict(matplotlib.rcParams) == before
     expected = ["dice_by_modality", "radar_dice_targets", "radar_dice_datasets", "radar_recognition"]
     expected += ["radar_classification", "boxes", "boxes_by_dataset", "scores", "robustness"]
-    expected += ["confusion_first_v1.2", "confusion_costs__5_and__6"]
+    expected += [f"confusion_{task}_first_v1.2" for task in ("recognize", "classify")]
+    expected += [f"confusion_{task}_costs__5_and__6" for task in ("recognize", "classify")]
     assert [path.name for path in paths] == [f"{name}.{kind}" for name in expected for kind in ("svg", "png")]
     assert sorted(path.name for path in (tmp_path / "figures").iterdir()) == sorted(path.name for path in paths)
     for path in paths:
@@ -280,6 +281,18 @@ def test_scores_are_drawn_bin_by_bin_and_failures_are_answered_last(tmp_path: Pa
     assert list(mask.lines[1].get_ydata()) == pytest.approx([1 / 3, 1.0])
     assert list(risk.lines[0].get_ydata()) == pytest.approx([0, 0, 0.5 / 3, 1.5 / 4])
     assert presence.lines[1].get_label() == "first v1.2: 0.067"
+
+
+def test_answers_of_both_kinds_of_labels_are_gathered(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    with RowWriter(path) as writer:
+        for task, said in (("recognize", ["Cyst"]), ("classify", ["polyp"])):
+            more: dict[str, Any] = {"wanted": ["Polyp."], "said": said}
+            writer.add(Row(f"s/1#{task}", task, "s", "CT", "s/1", 1, **more))
+            writer.add(Row(f"s/2#{task}", task, "s", "CT", "s/2", 2, **more, failure="no answer"))
+    found = gather(path)
+    assert found.named == [("Polyp", "Cyst"), ("Polyp", "(failure)")]
+    assert found.classed == [("Polyp", "polyp"), ("Polyp", "(failure)")]
 
 
 def test_robustness_has_a_panel_a_model_and_a_line_a_change() -> None:

@@ -1,4 +1,4 @@
-"""What a model calls each finding: the confusion matrix of recognition."""
+"""What a model calls each finding: the confusion matrix of recognition and of region classification."""
 
 from __future__ import annotations
 

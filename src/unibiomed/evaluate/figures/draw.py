@@ -195,12 +195,17 @@ class _Drawing:
 
     def confusions(self) -> Iterator[str]:
         for name, found in self.answers.items():
-            if not found.named or self.looks[name].floor:
+            if self.looks[name].floor:
                 continue
-            matrix, rows, columns = confusion(found.named)
-            height, width = confusion_size(len(rows), len(columns))
-            file = f"confusion_{file_name(name)}"
-            with sheet(self.folder / file, height, width=width) as figure:
-                title = f"Recognition, {words(name, 40)}"
-                plot_confusion(figure, matrix, rows, columns, title=title)
-            yield file
+            for task, head, pairs in (
+                ("recognize", "Recognition", found.named),
+                ("classify", "Region classification", found.classed),
+            ):
+                if not pairs:
+                    continue
+                matrix, rows, columns = confusion(pairs)
+                height, width = confusion_size(len(rows), len(columns))
+                file = f"confusion_{task}_{file_name(name)}"
+                with sheet(self.folder / file, height, width=width) as figure:
+                    plot_confusion(figure, matrix, rows, columns, title=f"{head}, {words(name, 40)}")
+                yield file

@@ -47,6 +47,8 @@ class Answers:
         model gives no scores.
     named : list of (str, str)
         Labels of recognition, true and said.
+    classed : list of (str, str)
+        The same of region classification.
     """
 
     scored: list[Scored] = field(default_factory=list)
@@ -54,6 +56,7 @@ class Answers:
     overlap: list[tuple[float, float]] = field(default_factory=list)
     sure: list[tuple[float, float]] = field(default_factory=list)
     named: list[tuple[str, str]] = field(default_factory=list)
+    classed: list[tuple[str, str]] = field(default_factory=list)
 
 
 def gather(path: Path) -> Answers:
@@ -71,6 +74,8 @@ def gather(path: Path) -> Answers:
             continue
         if row.task == "recognize":
             found.named.append(_names(row))
+        if row.task == "classify":
+            found.classed.append(_names(row))
         if row.task != "segment":
             continue
         if row.presence is not None:
