@@ -18,6 +18,7 @@ from unibiomed.evaluate import harness
 from unibiomed.evaluate.harness import evaluate
 from unibiomed.evaluate.predictors import Context, make_predictor, predictor_name
 from unibiomed.evaluate.predictors.files import FilesPredictor
+from unibiomed.evaluate.spread import worker_device
 from unibiomed.evaluate.suite import Pairs, Suite, read_suite
 
 ENTRY = """
@@ -311,3 +312,41 @@ def test_names_are_known_before_anything_is_loaded(data, tmp_path, spec):
     spec = spec.format(masks_of(data, tmp_path / "m"))
     assert predictor_name(spec) == make_predictor(spec, Context(list)).name
     assert predictor_name("nano") == predictor_name("models/nano/") == "nano" == predictor_name("sam:some/nano")
+
+
+@pytest.mark.parametrize("name", ["images/test_0.png", "masks/test_0.png"])
+@pytest.mark.parametrize("tasks", [["segment"], ["segment", "recognize"]])
+def test_an_unreadable_file_is_counted_and_named(data, tmp_path, name, tasks):
+    folder = masks_of(data, tmp_path / "m")
+    (data / "toy" / name).write_bytes(b"nothing")
+    suite = replace(SUITE, tasks=tasks, paraphrases={"segment": ["Where is the {target}?"]})
+    one, two = (
+        evaluate(
+            suite,
+            [f"files:{folder}"],
+            data,
+            tmp_path / f"out{processes}",
+            processes=processes,
+            pictures=3 * (processes == 1),
+            progress=False,
+        ).results
+        for processes in (1, 2)
+    )
+    assert one == two and one["images"] == 4
+    ((key, reason),) = one["unreadable"]
+    assert key == "toy/test_0" and reason
+    table = one["models"]["m"]
+    assert table["segment"]["strict"]["dice"]["value"] == pytest.approx(2 / 3)
+    assert table["segment"]["strict"]["dice"]["count"] == 3
+    assert sum(table["failures"].values()) == 1
+    assert one["models"]["empty"]["segment"]["strict"]["dice"]["count"] == 3
+    page = (tmp_path / "out1" / "samples" / "001.html").read_text()
+    assert "toy/test_0" not in page and "test_0#segment/polyp" in page
+
+
+@pytest.mark.parametrize(
+    ("worker", "devices", "device"),
+    [(0, 0, None), (3, 1, None), (0, 2, "cuda:0"), (1, 2, "cuda:1"), (5, 4, "cuda:1")],
+)
+def test_workers_take_the_accelerators_by_turns(worker, devices, device):
+    assert worker_device(worker, devices) == device

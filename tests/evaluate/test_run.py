@@ -9,7 +9,7 @@ import pytest
 from unibiomed.errors import InputError, OutputError
 from unibiomed.evaluate.changes import CHANGES
 from unibiomed.evaluate.predictions import Prediction, PredictionStore
-from unibiomed.evaluate.run import Share, answer_case, asked_digest, predict_cases, predictions_folder
+from unibiomed.evaluate.run import answer_case, asked_digest, predict_cases, predictions_folder
 
 
 class Scripted:
@@ -149,13 +149,16 @@ def test_answers_that_are_none(segment_case, nonsense):
     assert all(p.error for p in answer(segment_case, lambda case, found: nonsense))
 
 
-def test_several_processes_share_the_images(cases, tmp_path):
-    asked = []
-    for rank in range(2):
-        part = Scripted()
-        predict_cases(cases, [part], tmp_path, share=Share(rank, 2), progress=False)
-        asked.append(part.asked)
-    assert asked[0] == ids([cases[0], cases[2]]) and asked[1] == ids([cases[1]])
+def test_an_unreadable_image_fails_alone(cases, tmp_path):
+    broken = replace(cases[1], record=replace(cases[1].record, image=b"nothing"))
+    one, two, unreadable = Scripted("one"), Scripted("two"), {}
+    run = [cases[0], broken, cases[2]]
+    counts = predict_cases(run, [one, two], tmp_path, progress=False, unreadable=unreadable)
+    assert counts["one"] == counts["two"] == Counter(answered=6, failed=3, kept=0)
+    assert list(unreadable) == ["organs/test_1"] and "organs/test_1" in unreadable["organs/test_1"]
+    assert one.asked == ids([cases[0], cases[2]])
+    # mended, it is asked
+    assert predict_cases(cases, [one], tmp_path, progress=False)["one"] == Counter(answered=3, kept=6)
 
 
 def test_folders_of_predictors(tmp_path):

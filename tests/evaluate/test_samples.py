@@ -3,16 +3,20 @@ from __future__ import annotations
 import json
 import shutil
 from collections import Counter
+from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from unibiomed.data.phrasing import foreign_targets
+from unibiomed.data.records import Record
 from unibiomed.errors import DataError, OutputError
 from unibiomed.evaluate import samples
 from unibiomed.evaluate.changes import change_image, change_mask
-from unibiomed.evaluate.samples import draw, missing_datasets, suite_records, write_samples
+from unibiomed.evaluate.samples import Case, Share, draw, make_cases, missing_datasets, suite_records, write_samples
 from unibiomed.evaluate.suite import Changes, Suite
 from unibiomed.tasks import SEG
 
@@ -193,3 +197,61 @@ def test_sets_without_an_image_in_the_split(toy_root, tmp_path):
     assert {r.dataset for r in everything} == {"organs"} and missing_datasets(Suite("toy"), root, everything) == []
     # floors learn from what there is
     assert suite_records(Suite("toy", datasets=names[:2]), root, "train")
+
+
+def test_a_share_opens_no_other_image(toy_root, monkeypatch):
+    suite = Suite("toy", changes=Changes(["noise"], limit=2))
+    records = suite_records(suite, toy_root)
+    every = list(make_cases(suite, records))
+    opened, load = [], Record.load_image
+
+    def spy(record):
+        opened.append(record.key)
+        return load(record)
+
+    monkeypatch.setattr(Record, "load_image", spy)
+    parts = [list(make_cases(suite, records, share=Share(rank, 2))) for rank in range(2)]
+    assert all(key in {case.record.key for case in parts[0]} for key in opened[: len(opened) // 2])
+    assert len(opened) == len(set(opened))
+    assert {case.record.key for case in parts[0]} == {"organs/test_0", "organs/test_2", "quiz/test_1.test"}
+    # the place among all images, not those of the share
+    together = {(case.record.key, case.change): case for case in [*parts[0], *parts[1]]}
+    assert [together[case.record.key, case.change] for case in every] == every and len(together) == len(every)
+
+
+@pytest.mark.parametrize("name", ["images/test_0.png", "masks/test_0_tumor.png"])
+def test_an_unreadable_file_leaves_what_is_known_without_it(toy_root, tmp_path, name):
+    root = shutil.copytree(toy_root, tmp_path / "toy")
+    (root / "organs" / name).write_bytes(b"nothing")
+    suite = Suite("toy", datasets=["organs"])
+    records, unreadable = suite_records(suite, root), {}
+    first, second, third = make_cases(suite, records, unreadable=unreadable)
+    assert {s.task for s in first.samples} == {"segment"} and len(first.samples) == 3
+    assert list(unreadable) == ["organs/test_0"] and [first.number, second.number, third.number] == [0, 1, 2]
+    with pytest.raises(DataError):
+        list(make_cases(suite, records))
+    # what cannot be asked is named all the same
+    assert len(list(make_cases(Suite("toy", tasks=["report"]), records, unreadable=unreadable))) == 2
+
+
+def test_images_that_other_programs_cannot_make_are_written(toy_cases, toy_root, tmp_path):
+    changed = toy_cases(datasets=["organs"], tasks=["segment"], changes=Changes(["noise"], limit=1))[:3]
+    packed = replace(changed[0].record, key="organs/a/b?", image=changed[0].record.image.read_bytes(), slice_index=None)
+    broken = replace(packed, key="organs/" + "long" * 99, image=b"nothing")
+    cases = [*changed, *(Case(record, changed[0].samples) for record in (packed, broken))]
+    unreadable: dict[str, str] = {}
+    write_samples(cases, toy_root, tmp_path / "samples.jsonl", unreadable=unreadable)
+    lines = [json.loads(line) for line in (tmp_path / "samples.jsonl").read_text().splitlines()]
+    samples = [(case, sample) for case in cases for sample in case.samples]
+    for line, (case, _) in zip(lines, samples, strict=True):
+        if case.record is broken:
+            assert "image" not in line
+        elif case.change or case.record is packed:
+            assert Path(line["image"]).is_relative_to(tmp_path / "samples" / "organs")
+            assert np.array_equal(np.asarray(Image.open(line["image"])), case.pixels())
+        else:
+            assert line["image"] == "organs/images/test_0.png"
+    assert list(unreadable) == [broken.key]
+    assert len(list((tmp_path / "samples").rglob("*"))) == 4
+    with pytest.raises(DataError):
+        write_samples(cases, toy_root, tmp_path / "samples.jsonl")

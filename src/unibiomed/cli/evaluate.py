@@ -71,7 +71,11 @@ def run_evaluate(options: argparse.Namespace) -> int:
         from ..evaluate.samples import make_cases, suite_records, write_samples
 
         path = options.out / "samples.jsonl"
-        count = write_samples(make_cases(suite, suite_records(suite, options.data)), options.data, path)
+        unreadable: dict[str, str] = {}
+        cases = make_cases(suite, suite_records(suite, options.data), unreadable=unreadable)
+        count = write_samples(cases, options.data, path, unreadable=unreadable)
+        if unreadable:
+            print(_told("images cannot be read", sorted(unreadable)))
         print(f"{count} samples written to {path}")
         return 0
     check_installed("evaluation", "evaluate", "matplotlib", "monai", "snowballstemmer")
@@ -93,6 +97,8 @@ def run_evaluate(options: argparse.Namespace) -> int:
         print(note)
     if missing := found.results["missing_datasets"]:
         print(_told("data sets are not evaluated", [f"{name} ({reason})" for name, reason in missing]))
+    if unreadable := found.results["unreadable"]:
+        print(_told("images cannot be read; their samples are failures", [key for key, _ in unreadable]))
     print((found.folder / "tables" / "overview.md").read_text(encoding="utf-8"))
     print(f"All tables: {found.folder / 'tables' / 'tables.md'}; every number: {found.folder / 'results.json'}")
     return 0

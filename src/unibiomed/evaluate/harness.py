@@ -27,12 +27,13 @@ from .predictors.files import FilesPredictor
 from .run import predict_cases, predictions_folder
 from .runs import run_tables
 from .samples import Case, draw, make_cases, missing_datasets, suite_records
-from .score import RowWriter, read_rows, score_case, strangers
+from .score import RowWriter, read_rows, strangers
 from .spread import ask_in_processes, ask_on_ray, launched_share, parts_of
 from .suite import Suite
 from .summary import summarise
 from .tables import write_tables
 from .trust import pair_table, paraphrase_table, robustness_table
+from .unreadable import rows_of
 
 __all__ = ["Evaluation", "evaluate", "judge"]
 
@@ -131,7 +132,7 @@ def evaluate(
     context = Context(training, device)
     predictors = [make_predictor(spec, context) for spec in models]
     if launched:
-        predict_cases(make_cases(suite, records), predictors, out, share=launched[0], progress=progress)
+        predict_cases(make_cases(suite, records, share=launched[0], unreadable={}), predictors, out, progress=progress)
         launched[2]()
         if launched[0].rank:
             return Evaluation(out, {})
@@ -160,8 +161,10 @@ def judge(
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
     total = len(draw(records, suite.limit, suite.seed))
-    cases = _Cases(suite, records)
-    predict_cases(cases, predictors, out, total=None if suite.changes else total, progress=progress)
+    unreadable: dict[str, str] = {}
+    cases = _Cases(suite, records, unreadable)
+    total_cases = None if suite.changes else total
+    predict_cases(cases, predictors, out, total=total_cases, progress=progress, unreadable=unreadable)
     results: dict[str, Any] = {
         "suite": suite.name,
         "title": suite.title,
@@ -172,7 +175,8 @@ def judge(
         "models": {},
     }
     scores = {p.name: out / "scores" / f"{predictions_folder(out, p.name).name}.jsonl" for p in predictors}
-    known = _score(cases, predictors, out, scores, total=None if suite.changes else total, progress=progress)
+    known = _score(cases, predictors, out, scores, total=total_cases, progress=progress)
+    results["unreadable"] = [list(item) for item in sorted(unreadable.items())]
     for predictor in predictors:
         rows = list(read_rows(scores[predictor.name]))
         trust = {
@@ -194,7 +198,8 @@ def judge(
         fresh.write_text(json.dumps(results, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     write_tables(results, out / "tables")
     if pictures:
-        _show(suite, records, results, scores, out, pictures)
+        readable = [record for record in records if record.key not in unreadable]
+        _show(suite, readable, results, scores, out, pictures)
     return results
 
 
@@ -252,7 +257,7 @@ def _score(
                 if isinstance(predictor, FilesPredictor):
                     predictor.claim(case)
                 mine = samples_for(predictor, case.samples)
-                for row in score_case(case, mine, stores[predictor.name]):
+                for row in rows_of(case, mine, stores[predictor.name], cases.unreadable):
                     writers[predictor.name].add(row)
     return known
 
@@ -286,11 +291,11 @@ def _unused(predictor: Predictor) -> list[str]:
 class _Cases:
     """The cases of a suite, made again each time they are gone through: they are too many to hold."""
 
-    def __init__(self, suite: Suite, records: Sequence[Record]) -> None:
-        self.suite, self.records = suite, records
+    def __init__(self, suite: Suite, records: Sequence[Record], unreadable: dict[str, str]) -> None:
+        self.suite, self.records, self.unreadable = suite, records, unreadable
 
     def __iter__(self) -> Iterator[Case]:
-        return iter(make_cases(self.suite, self.records))
+        return iter(make_cases(self.suite, self.records, unreadable=self.unreadable))
 
 
 def _check_names(names: Sequence[str]) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,7 @@ from .predictions import Prediction, PredictionStore
 from .predictors import Predictor, edition_of, fingerprint_of, samples_for
 from .samples import Case, Sample
 
-__all__ = ["Share", "predict_cases", "predictions_folder"]
+__all__ = ["predict_cases", "predictions_folder"]
 
 
 def predictions_folder(out: Path, predictor: str) -> Path:
@@ -29,26 +29,14 @@ def predictions_folder(out: Path, predictor: str) -> Path:
     return out / "predictions" / (name if name.strip(".") else "_")
 
 
-@dataclass(frozen=True)
-class Share:
-    """Which part of the images this process takes: every `world`-th from `rank` on."""
-
-    rank: int = 0
-    world: int = 1
-
-    def of(self, cases: Iterable[Case]) -> Iterator[Case]:
-        """The cases of this process."""
-        return (case for i, case in enumerate(cases) if i % self.world == self.rank)
-
-
 def predict_cases(
     cases: Iterable[Case],
     predictors: Sequence[Predictor],
     out: Path,
     *,
-    share: Share | None = None,
     total: int | None = None,
     progress: bool = True,
+    unreadable: dict[str, str] | None = None,
 ) -> dict[str, Counter[str]]:
     """Answer all cases.
 
@@ -59,12 +47,12 @@ def predict_cases(
     predictors : sequence of Predictor
     out : Path
         Folder of the evaluation.
-    share : Share, optional
-        For several processes.
     total : int, optional
         Number of cases, for the progress bar.
     progress : bool
         Show it.
+    unreadable : dict of str to str, optional
+        Gets the key of each image that could not be read and the reason; its samples have failed.
 
     Returns
     -------
@@ -83,8 +71,8 @@ def predict_cases(
         stores[predictor.name].claim(predictor.name, fingerprint_of(predictor), predictor.note)
     editions = {p.name: edition_of(p) for p in predictors}
     counts: dict[str, Counter[str]] = {p.name: Counter() for p in predictors}
-    for case in tqdm((share or Share()).of(cases), total=total, desc="asking", unit="image", disable=not progress):
-        pixels: np.ndarray | None = None
+    for case in tqdm(cases, total=total, desc="asking", unit="image", disable=not progress):
+        pixels: np.ndarray | str | None = None
         for predictor in predictors:
             store, count = stores[predictor.name], counts[predictor.name]
             mine = samples_for(predictor, case.samples)
@@ -94,11 +82,25 @@ def predict_cases(
             if not asked:
                 continue
             if pixels is None:
-                pixels = case.pixels()
-            for prediction in answer_case(predictor, replace(case, samples=tuple(asked)), pixels):
+                pixels = _pixels(case)
+                if isinstance(pixels, str) and unreadable is not None:
+                    unreadable.setdefault(case.record.key, pixels)
+            if isinstance(pixels, str):
+                answers = [Prediction.failed(s.id, pixels) for s in asked]
+            else:
+                answers = answer_case(predictor, replace(case, samples=tuple(asked)), pixels)
+            for prediction in answers:
                 store.write(replace(prediction, asked=digests[prediction.sample]))
                 count["failed" if prediction.error else "answered"] += 1
     return counts
+
+
+def _pixels(case: Case) -> np.ndarray | str:
+    """The image, or why it cannot be read."""
+    try:
+        return case.pixels()
+    except DataError as error:
+        return str(error)
 
 
 def asked_digest(case: Case, sample: Sample, edition: str = "") -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import random
 from collections import defaultdict
@@ -9,8 +10,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
+from PIL import Image
 
 from unibiomed.data import load_records
 from unibiomed.data.catalog import load_catalog
@@ -26,10 +29,13 @@ from unibiomed.tasks import SEG, image_words, make_question
 from .changes import STRENGTHS, change_image, change_mask
 from .suite import Suite
 
-__all__ = ["Case", "Sample", "draw", "make_cases", "missing_datasets", "suite_records", "write_samples"]
+__all__ = ["Case", "Sample", "Share", "draw", "make_cases", "missing_datasets", "suite_records", "write_samples"]
 
 Box = tuple[int, int, int, int]
+LONGEST_NAME = 180
 NOT_HERE = "not there"
+UNSEEN = {"segment", "ask"}
+"""Tasks whose questions are known without a look at the image or its masks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,11 +125,24 @@ class Case:
         return [empty if j is None else masks[j] for j in sample.regions]
 
 
-def write_samples(cases: Iterable[Case], root: Path, path: Path) -> int:
+def write_samples(cases: Iterable[Case], root: Path, path: Path, *, unreadable: dict[str, str] | None = None) -> int:
     """Write every sample as a line of JSON, for programs that answer on their own; gives their number.
+
+    An image that is no file, or that is changed, is written as PNG into ``samples/`` beside `path`, as a model sees it.
+
+    Parameters
+    ----------
+    cases : iterable of Case
+    root : Path
+        Folder of the data sets; images below it are named from there, all others by their whole path.
+    path : Path
+    unreadable : dict of str to str, optional
+        Gets the key of each image that cannot be read and the reason; its lines name no image.
 
     Raises
     ------
+    DataError
+        An image cannot be read, and `unreadable` was not given.
     OutputError
         It cannot be written.
     """
@@ -132,15 +151,24 @@ def write_samples(cases: Iterable[Case], root: Path, path: Path) -> int:
         path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as fresh, fresh.open("w", encoding="utf-8") as file:
         for case in cases:
-            record = case.record
-            image = record.image if isinstance(record.image, Path) else None
-            if image is not None and image.is_relative_to(root):
-                image = image.relative_to(root)
+            record, made = case.record, case.change is not None or not isinstance(case.record.image, Path)
+            image: Path | None
+            if made:
+                try:
+                    image = _write_image(case, path.resolve().parent / "samples")
+                except DataError as error:
+                    if unreadable is None:
+                        raise
+                    unreadable[record.key], image = str(error), None
+            else:
+                image = Path(str(record.image))
+                if image.is_relative_to(root):
+                    image = image.relative_to(root)
             for sample in case.samples:
                 line = {
                     "sample": sample.id,
-                    "image": str(image),
-                    "slice": record.slice_index,
+                    "image": None if image is None else str(image),
+                    "slice": None if made else record.slice_index,
                     "change": case.change,
                     "task": sample.task,
                     "question": sample.question,
@@ -224,7 +252,41 @@ def draw(records: Sequence[Record], limit: int, seed: int) -> list[Record]:
     return chosen
 
 
-def make_cases(suite: Suite, records: Sequence[Record]) -> Iterator[Case]:
+def _write_image(case: Case, folder: Path) -> Path:
+    """Write an image as a model sees it; gives the file."""
+    dataset, name = case.record.dataset, case.record.key.removeprefix(f"{case.record.dataset}/")
+    end = f"@{case.change[0]}{case.change[1]}" if case.change else ""
+    # no two names may become one file
+    path = folder / quote(dataset, safe="") / f"{quote(name, safe=' ()+,=~')}{end}.png"
+    if len(path.name) > LONGEST_NAME:
+        path = path.with_name(f"{hashlib.sha256(case.record.key.encode()).hexdigest()}{end}.png")
+    pixels = case.pixels()
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as fresh:
+        Image.fromarray(pixels).save(fresh, format="PNG")
+    return path
+
+
+@dataclass(frozen=True)
+class Share:
+    """Which part of the images a process takes: every `world`-th from `rank` on."""
+
+    rank: int = 0
+    world: int = 1
+
+    def has(self, place: int) -> bool:
+        """Whether the image at this place is in it."""
+        return place % self.world == self.rank
+
+
+def make_cases(
+    suite: Suite,
+    records: Sequence[Record],
+    *,
+    share: Share | None = None,
+    unreadable: dict[str, str] | None = None,
+) -> Iterator[Case]:
     """All images of a suite with their questions; masks are read, one image at a time.
 
     Parameters
@@ -232,20 +294,41 @@ def make_cases(suite: Suite, records: Sequence[Record]) -> Iterator[Case]:
     suite : Suite
     records : sequence of Record
         From `suite_records`.
+    share : Share, optional
+        For several processes; no other image is opened.
+    unreadable : dict of str to str, optional
+        Gets the key of each image that cannot be read, or one of its masks, and the reason. Such an image comes with
+        those of its questions that are known without its pixels.
 
     Yields
     ------
     Case
         Each image once as it is, then its changed forms.
+
+    Raises
+    ------
+    DataError
+        An image or mask cannot be read, and `unreadable` was not given.
     """
     drawn = draw(records, suite.limit, suite.seed)
     changed = set()
     if suite.changes:
         changed = {r.key for r in draw(drawn, suite.changes.limit, suite.seed)}
     places: dict[str, int] = defaultdict(int)
-    for record in drawn:
-        case = Case(record, tuple(_samples(suite, record)), None, places[record.dataset])
+    for place, record in enumerate(drawn):
+        number = places[record.dataset]
         places[record.dataset] += 1
+        if share is not None and not share.has(place):
+            continue
+        try:
+            samples = tuple(_samples(suite, record))
+        except DataError as error:
+            if unreadable is None:
+                raise
+            unreadable[record.key] = str(error)
+            known = [task for task in suite.tasks if task in UNSEEN]
+            samples = tuple(_samples(replace(suite, tasks=known), record))
+        case = Case(record, samples, None, number)
         if not case.samples:
             continue
         yield case
@@ -258,7 +341,7 @@ def make_cases(suite: Suite, records: Sequence[Record]) -> Iterator[Case]:
 
 
 def _samples(suite: Suite, record: Record) -> Iterator[Sample]:
-    needs_masks = set(suite.tasks) - {"segment", "ask"}
+    needs_masks = set(suite.tasks) - UNSEEN
     masks: dict[int, np.ndarray] = {}
     if needs_masks and record.regions:
         size = record.load_image().shape[:2]

@@ -6,6 +6,7 @@ same path. Scores are made by one process afterwards, from what is kept.
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -16,14 +17,16 @@ from typing import Any
 from tqdm import tqdm
 
 from unibiomed.data.processes import in_processes
+from unibiomed.data.records import Record
 from unibiomed.errors import DataError, InputError
 
 from .predictors import Context, Predictor, make_predictor
-from .run import Share, predict_cases
-from .samples import draw, make_cases, suite_records
+from .predictors.make import needs_device
+from .run import predict_cases
+from .samples import Share, draw, make_cases, suite_records
 from .suite import Suite
 
-__all__ = ["Part", "ask_in_processes", "ask_on_ray", "launched_share", "parts_of"]
+__all__ = ["Part", "ask_in_processes", "ask_on_ray", "launched_share", "parts_of", "worker_device"]
 
 PARTS_A_WORKER = 8
 """Parts that a worker takes one after the other: the bar moves, and a slow worker holds up less."""
@@ -53,12 +56,42 @@ def parts_of(
 def ask_part(part: Part) -> dict[str, dict[str, int]]:
     """Ask one part; gives the counts of `predict_cases`."""
     suite, data = part.suite, part.data
+    device = part.device or (_own_device() if any(map(needs_device, part.models)) else None)
     predictors = _predictors(
-        part.models, str(data), suite.name, part.device, lambda: suite_records(suite, data, "train")
+        part.models, str(data), repr(suite), device, lambda: tuple(suite_records(suite, data, "train"))
     )
-    cases = make_cases(suite, suite_records(suite, data))
-    found = predict_cases(cases, predictors, part.out, share=part.share, progress=False)
+    # what cannot be read is told by the process that scores
+    cases = make_cases(suite, _records(suite, data), share=part.share, unreadable={})
+    found = predict_cases(cases, predictors, part.out, progress=False)
     return {name: dict(counts) for name, counts in found.items()}
+
+
+def worker_device(worker: int, devices: int) -> str | None:
+    """The accelerator of a worker, by turns; None where there is no choice."""
+    return f"cuda:{worker % devices}" if devices > 1 else None
+
+
+def _own_device() -> str | None:
+    """The accelerator of this process, where it is one of several workers of this machine."""
+    # a worker's number, from 1; the process that a user started has none
+    numbers = multiprocessing.current_process()._identity
+    if not numbers:
+        return None
+    import torch
+
+    return worker_device(numbers[-1] - 1, torch.cuda.device_count())
+
+
+_READ: dict[tuple[str, str], list[Record]] = {}
+
+
+def _records(suite: Suite, data: Path) -> list[Record]:
+    """Records stay read from one part to the next."""
+    key = repr(suite), str(data)
+    if key not in _READ:
+        _READ.clear()
+        _READ[key] = suite_records(suite, data)
+    return _READ[key]
 
 
 _LOADED: dict[tuple[Any, ...], list[Predictor]] = {}

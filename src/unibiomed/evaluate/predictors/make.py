@@ -14,7 +14,7 @@ from unibiomed.errors import InputError
 from .base import Predictor
 from .fingerprints import files_edition, folder_fingerprint
 
-__all__ = ["KINDS", "Context", "make_predictor", "predictor_name"]
+__all__ = ["KINDS", "Context", "make_predictor", "needs_device", "predictor_name"]
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,11 @@ def predictor_name(spec: str) -> str:
         return title or name
     # a folder that is read keeps its own name behind a link
     return (Path(name).resolve() if kind in ("files", "specialists") else Path(os.path.abspath(name))).name
+
+
+def needs_device(spec: str) -> bool:
+    """Whether a name means a model that is run, not files that are read or a floor."""
+    return _parts(spec)[1] not in ("files", "floor")
 
 
 def _parts(spec: str) -> tuple[str, str, str]:

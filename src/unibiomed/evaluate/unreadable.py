@@ -1,0 +1,66 @@
+"""Images and masks that cannot be read: their samples are failures that are counted, and the run goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from unibiomed.errors import DataError
+
+from .predictions import Prediction, PredictionStore
+from .samples import Case, Sample
+from .score import SCORERS, Row, score_case
+
+__all__ = ["rows_of"]
+
+
+def rows_of(
+    case: Case, samples: Sequence[Sample], store: PredictionStore, unreadable: dict[str, str] | None = None
+) -> list[Row]:
+    """As `score_case`; where the truth cannot be read, every sample that needs it is a failure.
+
+    Parameters
+    ----------
+    case : Case
+    samples : sequence of Sample
+        Those of the case that the predictor can answer.
+    store : PredictionStore
+    unreadable : dict of str to str, optional
+        Gets the key of the image and the reason.
+    """
+    try:
+        return list(score_case(case, samples, store))
+    except DataError as error:
+        reason = str(error)
+    if unreadable is not None:
+        unreadable.setdefault(case.record.key, reason)
+    plain = {row.id: row for row in score_case(case, [s for s in samples if not s.regions], store)}
+    return [plain[s.id] if s.id in plain else _failure(case, s, reason) for s in samples]
+
+
+def _failure(case: Case, sample: Sample, reason: str) -> Row:
+    """The worst score; whether a target is there is what the data set says of it."""
+    record, change = case.record, case.change or (None, 0)
+    row = Row(
+        sample.id,
+        sample.task,
+        record.dataset,
+        record.modality,
+        f"{record.dataset}/{record.group}",
+        case.number,
+        sample.target,
+        sample.kind,
+        sample.volume,
+        change[0],
+        change[1],
+        sample.paraphrase,
+        failure=reason,
+    )
+    truths = [np.full((1, 1), j is not None and record.regions[j].mask is not None) for j in sample.regions]
+    SCORERS[sample.task](row, sample, Prediction(sample.id), [], truths, record.spacing)
+    # the farthest is the diagonal of an image whose size is not known
+    row.hd95 = None
+    if sample.paraphrase:
+        row.agreement = 0.0
+    return row
