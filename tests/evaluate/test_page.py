@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 
 from unibiomed.data.records import Record, Region
+from unibiomed.evaluate import page
 from unibiomed.evaluate.examples import draw_examples, keys_of, paint, pick_examples, pick_samples, row_score
 from unibiomed.evaluate.page import write_page
 from unibiomed.evaluate.predictions import Prediction, PredictionStore
@@ -315,3 +316,12 @@ def test_examples_are_drawn_with_both_outlines_and_those_without_a_case_are_miss
     again = draw_examples(world.cases, examples, world.store, tmp_path / "again", model="nano")
     assert [path.name for path in again] == ["polyp-worst.png", "polyp-median.png", "polyp-best.png"]
     assert again[1].read_bytes() == paths[0].read_bytes()
+
+
+def test_a_page_lists_no_more_than_a_browser_can_show(world, tmp_path, monkeypatch):
+    monkeypatch.setattr(page, "MOST_SAMPLES", 10)
+    world.write(tmp_path, pictures=4)
+    text = (tmp_path / "samples" / "001.html").read_text()
+    body = text.partition("<tbody>")[2]
+    assert body.count("<tr>") == 10 and "24 samples, 4 of them with images" in text
+    assert "The worst 10 are listed; 14 more are in scores/scores.jsonl." in text

@@ -36,6 +36,8 @@ SIDE = 224
 LONGEST_TEXT = 1500
 MOST_ROWS = 12
 """Longer tables are folded."""
+MOST_SAMPLES = 2000
+"""Rows of a model and data set; a browser is slow with more."""
 LARGEST_SVG = 1_500_000
 """Bytes; of a larger figure the PNG is shown."""
 PANELS = ("image", "truth", "prediction")
@@ -106,7 +108,8 @@ def write_page(
         Takes keys of records and gives the cases of these, and of others too if it likes. Without it the samples have
         no images. It is called once for each data set.
     pictures : int
-        Samples of each model and data set that get images: the worst ones, and others by chance. The rest are listed.
+        Samples of each model and data set that get images: the worst ones, and others by chance. The rest are
+        listed, the worst first, up to 2,000 rows.
     seed : int
         Of the choice.
 
@@ -181,8 +184,13 @@ def _sample_pages(
             first = picked[model]
             names = {row.id for row in first}
             others = [row for row in pick_samples(rows, len(rows), seed) if row.id not in names]
+            listed = [*first, *others[: max(MOST_SAMPLES - len(first), 0)]]
+            left = len(rows) - len(listed)
+            more = f"{left:,} more are in scores/{scores[model].name}." if left else ""
             file = f"{len(links) + 1:03d}.html"
-            body = _samples(dataset, model, [*first, *others], {row.id: painted.get((model, row.id)) for row in first})
+            body = _samples(
+                dataset, model, listed, {row.id: painted.get((model, row.id)) for row in first}, len(rows), more
+            )
             _write(inner / file, f"{dataset}, {model}", body, broad=True)
             links[dataset, model] = f"samples/{file}", len(rows)
     return links
@@ -239,7 +247,10 @@ COLUMNS = (
 )
 
 
-def _samples(dataset: str, model: str, rows: Sequence[Row], cells: Mapping[str, str | None]) -> list[str]:
+def _samples(
+    dataset: str, model: str, rows: Sequence[Row], cells: Mapping[str, str | None], count: int, more: str
+) -> list[str]:
+    """The page of a model's samples of a data set: `rows` of them, `count` in all, and where the others are."""
     pictured = any(cells.values())
     heads = "".join(f'<th class="text">{name}</th>' for name in PANELS) if pictured else ""
     for name, kind in COLUMNS:
@@ -252,8 +263,9 @@ def _samples(dataset: str, model: str, rows: Sequence[Row], cells: Mapping[str, 
         lines.append(f"<tr>{cells.get(row.id) or empty}{_row(row)}</tr>")
     return [
         f"<h1>{_text(dataset)}</h1>",
-        f'<p class="soft">{_text(model)}: {len(rows):,} samples, {number} of them with images: the worst, and others '
+        f'<p class="soft">{_text(model)}: {count:,} samples, {number} of them with images: the worst, and others '
         "drawn by chance. Click a heading to sort.</p>",
+        *([f'<p class="soft">The worst {len(rows):,} are listed; {_text(more)}</p>'] if more else []),
         '<nav><a href="../index.html">All results</a></nav>',
         f'<div class="wide"><table><thead><tr>{heads}</tr></thead><tbody>',
         *lines,
