@@ -45,7 +45,7 @@ import numpy as np
 from unibiomed.errors import DataError, InputError
 from unibiomed.tasks import NO_FINDINGS, TASKS, is_no_findings, read_class
 
-from ..predictions import Prediction, PredictionStore
+from ..predictions import MODEL, Prediction, PredictionStore
 from ..samples import Case, Sample
 from .base import samples_for
 from .layouts.images import MaskImages, image_source
@@ -94,7 +94,7 @@ class FilesPredictor:
         self._strangers: set[Path] = set()
         for path in sorted(folder.rglob("*")):
             parts = path.relative_to(folder).parts
-            if path.name.startswith(".") or parts in ((ANSWERS,), (SAMPLES,)) or path.name == LABELS:
+            if path.name.startswith(".") or parts in ((ANSWERS,), (SAMPLES,), (MODEL,)) or path.name == LABELS:
                 continue
             if len(parts) == 2 and path.suffix == ".json" and STORED.search(path.name):
                 self._kept.add(path)
