@@ -23,7 +23,7 @@ from unibiomed.tasks import NO_FINDINGS, clean_text, read_class
 from .predictions import Prediction, PredictionStore
 from .samples import Case, Sample
 
-__all__ = ["Row", "RowWriter", "read_rows", "score_case", "strangers"]
+__all__ = ["Row", "RowWriter", "blank_row", "read_rows", "score_case", "strangers"]
 
 TOLERANCE_MM = 2.0
 """How far two surfaces may be apart for the normalised surface Dice."""
@@ -138,6 +138,25 @@ class Row:
         return self.shared / union if union else 1.0
 
 
+def blank_row(case: Case, sample: Sample) -> Row:
+    """A row that says which question it is about, before it is scored."""
+    record, (change, strength) = case.record, case.change or (None, 0)
+    return Row(
+        sample.id,
+        sample.task,
+        record.dataset,
+        record.modality,
+        f"{record.dataset}/{record.group}",
+        case.number,
+        sample.target,
+        sample.kind,
+        sample.volume,
+        change,
+        strength,
+        sample.paraphrase,
+    )
+
+
 def score_case(case: Case, samples: Iterable[Sample], store: PredictionStore) -> Iterator[Row]:
     """Rows of one image.
 
@@ -154,20 +173,7 @@ def score_case(case: Case, samples: Iterable[Sample], store: PredictionStore) ->
     size: tuple[int, int] | None = None
     first: dict[str, tuple[Row, np.ndarray]] = {}
     for sample in samples:
-        row = Row(
-            sample.id,
-            sample.task,
-            record.dataset,
-            record.modality,
-            f"{record.dataset}/{record.group}",
-            case.number,
-            sample.target,
-            sample.kind,
-            sample.volume,
-            case.change[0] if case.change else None,
-            case.change[1] if case.change else 0,
-            sample.paraphrase,
-        )
+        row = blank_row(case, sample)
         if sample.regions and masks is None:
             size = size or _size(record)
             masks = case.masks(size)

@@ -10,7 +10,7 @@ from unibiomed.errors import DataError
 
 from .predictions import Prediction, PredictionStore
 from .samples import Case, Sample
-from .score import SCORERS, Row, score_case
+from .score import SCORERS, Row, blank_row, score_case
 
 __all__ = ["rows_of"]
 
@@ -41,22 +41,9 @@ def rows_of(
 
 def _failure(case: Case, sample: Sample, reason: str) -> Row:
     """The worst score; whether a target is there is what the data set says of it."""
-    record, change = case.record, case.change or (None, 0)
-    row = Row(
-        sample.id,
-        sample.task,
-        record.dataset,
-        record.modality,
-        f"{record.dataset}/{record.group}",
-        case.number,
-        sample.target,
-        sample.kind,
-        sample.volume,
-        change[0],
-        change[1],
-        sample.paraphrase,
-        failure=reason,
-    )
+    record = case.record
+    row = blank_row(case, sample)
+    row.failure = reason
     truths = [np.full((1, 1), j is not None and record.regions[j].mask is not None) for j in sample.regions]
     SCORERS[sample.task](row, sample, Prediction(sample.id), [], truths, record.spacing)
     # the farthest is the diagonal of an image whose size is not known

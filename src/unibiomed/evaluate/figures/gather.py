@@ -85,22 +85,12 @@ def gather(path: Path) -> Answers:
         if row.kind == "foreign":
             continue
         scores = scores or row.presence is not None or row.mask_score is not None
-        found.sure.append((_sureness(row), 1 - row.dice))
+        found.sure.append((row.sureness, 1 - row.dice))
         if row.there:
             found.scored.append(Scored(intern(row.dataset), intern(row.modality), intern(row.subject), row.dice))
     if not scores:
         found.sure = []
     return found
-
-
-def _sureness(row: Row) -> float:
-    """Of a mask, that the target is there and the mask fits; of none, that it is absent; a failure comes last."""
-    if row.failure is not None:
-        return -1.0
-    presence = 1.0 if row.presence is None else row.presence
-    if not row.found:
-        return 1 - presence
-    return presence * (1.0 if row.mask_score is None else row.mask_score)
 
 
 def _names(row: Row) -> tuple[str, str]:
