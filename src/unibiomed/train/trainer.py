@@ -31,7 +31,7 @@ from .loop import run_stage
 from .lora import add_lora
 from .mixture import Mixture, Shards, Source, check_streamed, streamed_licences
 from .plot import plot_log
-from .processes import denormals_flushed, open_accelerator
+from .processes import denormals_flushed, memory_kept, open_accelerator
 from .recipe import Recipe
 from .run import Run
 from .start import at_size, export, load_start, make_model, make_processor, write_card
@@ -77,6 +77,7 @@ def train(recipe: Recipe, data: Path, out: Path, *, progress: bool = True) -> Pa
     try:
         with (
             denormals_flushed(),
+            memory_kept(),
             asked(recipe.precision) as divided,
             open_accelerator(recipe, out) as accelerator,
         ):
