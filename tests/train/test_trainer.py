@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 import os
+import platform
+import resource
 import shutil
 import sys
 from dataclasses import replace
@@ -22,7 +24,7 @@ from unibiomed.model.modeling import UniBiomedModel
 from unibiomed.model.processing import UniBiomedProcessor
 from unibiomed.train import trainer
 from unibiomed.train.optimizer import part_of
-from unibiomed.train.processes import denormals_flushed
+from unibiomed.train.processes import denormals_flushed, memory_kept
 from unibiomed.train.stages import EncoderStage
 from unibiomed.train.start import export, make_model, make_processor
 from unibiomed.train.trainer import train
@@ -213,6 +215,24 @@ def test_training_leaves_small_numbers_as_they_were(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(trainer, "_train", lambda *_: seen.append(bool((small * 1e-10).any())) or tmp_path)
     train(tiny_recipe(), tmp_path, tmp_path / "run", progress=False)
     assert seen == [False] and bool((small * 1e-10).any())
+
+
+def fresh_pages() -> int:
+    """Pages that the kernel has to fill with zeros for three large tensors, one after the other."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(3):
+        torch.ones(10_000_000)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="an option of glibc")
+def test_freed_memory_is_kept_for_a_while() -> None:
+    assert fresh_pages() > 5000
+    with pytest.raises(KeyError), memory_kept():
+        # the first tensors still make the room that the later ones find
+        assert min(fresh_pages() for _ in range(4)) < 500
+        raise KeyError
+    assert max(fresh_pages() for _ in range(4)) > 5000
 
 
 # ---------------------------------------------------------------- the end of a run
