@@ -1,0 +1,58 @@
+"""The tables of an evaluation, as Markdown and as LaTeX, from ``results.json`` alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from unibiomed.data.index import replacing, writing
+
+from ..sheet import Sheet, number
+from .compare import comparison_sheets, runs_sheet
+from .labels import label_sheets
+from .overview import failure_sheet, overview_sheet
+from .segmentation import segment_sheets
+from .texts import ask_sheets, text_sheets
+from .trust import trust_sheets
+
+__all__ = ["Sheet", "make_sheets", "number", "write_tables"]
+
+
+def make_sheets(results: Mapping[str, Any]) -> list[Sheet]:
+    """All tables that the results have something for."""
+    models = results["models"]
+    sheets = [overview_sheet(models)]
+    sheets += segment_sheets(models)
+    sheets += label_sheets(models, "recognize", "Grounded recognition")
+    sheets += label_sheets(models, "classify", "Region classification")
+    sheets += text_sheets(models, "describe", "Region reports")
+    sheets += text_sheets(models, "report", "Grounded reports")
+    sheets += ask_sheets(models)
+    sheets += trust_sheets(models)
+    sheets.append(runs_sheet(results.get("runs") or {}))
+    sheets += comparison_sheets(results.get("comparisons") or [])
+    sheets.append(failure_sheet(results))
+    return [sheet for sheet in sheets if sheet.rows]
+
+
+def write_tables(results: Mapping[str, Any], folder: Path) -> None:
+    """Write ``tables.md`` with all of them, and each as ``NAME.md`` and ``NAME.tex``.
+
+    Raises
+    ------
+    OutputError
+        The folder cannot be written.
+    """
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    sheets = make_sheets(results)
+    for sheet in sheets:
+        _write(folder / f"{sheet.name}.md", sheet.markdown())
+        _write(folder / f"{sheet.name}.tex", sheet.latex())
+    _write(folder / "tables.md", "\n".join(sheet.markdown() for sheet in sheets))
+
+
+def _write(path: Path, text: str) -> None:
+    with replacing(path) as fresh:
+        fresh.write_text(text, encoding="utf-8")

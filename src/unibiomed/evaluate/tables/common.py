@@ -1,0 +1,48 @@
+"""What the tables share: the order of the models, reading of nested results, tables with a column a model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ..sheet import Sheet, number
+
+__all__ = ["DICE", "PUBLISHED", "THERE", "file_of", "get_in", "in_order", "matrix"]
+
+DICE = (
+    "Dice: images that show the target; absent counted: those without it too, where an empty mask is 1 and any pixel 0."
+)
+THERE = "Dice of images that show the target."
+PUBLISHED = f"{THERE} Of each data set the first 300 annotations."
+
+
+def get_in(table: Any, *keys: str) -> Any:
+    """What lies under some keys, one inside the other; None where one of them is missing."""
+    for key in keys:
+        table = table.get(key) if isinstance(table, Mapping) else None
+    return table
+
+
+def in_order(models: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """Models first, floors below."""
+    return sorted(models.items(), key=lambda item: bool(item[1].get("floor")))
+
+
+def file_of(name: str) -> str:
+    """The name of a model as a part of a file's name."""
+    return "".join(c if c.isalnum() or c in "-_." else "_" for c in name)
+
+
+def matrix(
+    models: Mapping[str, Any], path: Sequence[str], key: str | None, file: str, title: str, note: str = ""
+) -> Sheet:
+    """One row a target (or modality, …), one column a model."""
+    having = [(name, get_in(table, *path)) for name, table in in_order(models) if get_in(table, *path)]
+    names = sorted({row for _, table in having for row in table})
+
+    def cell(table: Any, row: str) -> str:
+        return number(get_in(table, row) if key is None else get_in(table, row, key))
+
+    rows = [[row, *(cell(table, row) for _, table in having)] for row in names]
+    first = {"modalities": "modality", "datasets": "data set"}.get(path[-1], "target")
+    return Sheet(file, title, (first, *(name for name, _ in having)), rows, note)

@@ -1,0 +1,71 @@
+"""Recognition and region classification: accuracy of each model, precision and recall of each label."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..sheet import NONE, Sheet, number, simple
+from .common import file_of, get_in, in_order
+
+__all__ = ["label_sheets"]
+
+
+def label_sheets(models: Mapping[str, Any], task: str, title: str) -> list[Sheet]:
+    """The accuracy of every model, then the single labels of each that is no floor."""
+    rows = []
+    for name, table in in_order(models):
+        strict = get_in(table, task, "strict")
+        if strict is None:
+            continue
+        row = [
+            name,
+            number(strict["accuracy"], percent=True),
+            number(get_in(table, task, "published", "accuracy"), percent=True),
+            number(strict["balanced_accuracy"], percent=True),
+        ]
+        if task == "recognize":
+            row += [
+                number(strict["false_findings"], percent=True),
+                number(strict["missed"], percent=True),
+                simple(strict.get("presence_auroc")),
+                number(strict["dice"]),
+                number(strict.get("dice_labelled")),
+            ]
+        rows.append(row)
+    columns: tuple[str, ...] = ("model", "accuracy (exact)", "accuracy (published: substring)", "balanced accuracy")
+    note = ""
+    if task == "recognize":
+        columns += (
+            "false findings on normal images",
+            "nothing found on abnormal ones",
+            "presence AUROC",
+            "Dice",
+            "Dice, label right",
+        )
+        note = (
+            "Dice of all images: without a finding, an empty mask is 1 and any pixel 0. Label right: a mask counts "
+            "with the right label alone."
+        )
+    sheets = [Sheet(task, title, columns, rows, note)]
+    labelled = {name: get_in(table, task, "strict", "per_label") for name, table in in_order(models)}
+    floors = {name: labels for name, labels in labelled.items() if labels and models[name].get("floor")}
+    for name, labels in labelled.items():
+        if not labels or name in floors:
+            continue
+        cells = [
+            [
+                label,
+                str(v["count"]),
+                *(_percents(v[k]) for k in ("precision", "recall", "f1")),
+                *(_percents(get_in(floor, label, "f1")) for floor in floors.values()),
+            ]
+            for label, v in labels.items()
+        ]
+        columns = ("label", "images", "precision", "recall", "F1", *(f"F1, {floor}" for floor in floors))
+        sheets.append(Sheet(f"{task}_labels_{file_of(name)}", f"{title}, every label, {name}", columns, cells))
+    return sheets
+
+
+def _percents(share: float | None) -> str:
+    return NONE if share is None else f"{100 * share:.1f}%"
