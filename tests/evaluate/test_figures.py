@@ -16,10 +16,11 @@ from PIL import Image
 from scipy.stats import ttest_rel
 
 from unibiomed.errors import InputError
+from unibiomed.evaluate.confusion import fold
 from unibiomed.evaluate.figures import draw_ablation, draw_figures
 from unibiomed.evaluate.figures.bars import plot_ablation, plot_bars
 from unibiomed.evaluate.figures.boxes import box_of, plot_boxes
-from unibiomed.evaluate.figures.confusion import confusion, plot_confusion
+from unibiomed.evaluate.figures.confusion import plot_confusion
 from unibiomed.evaluate.figures.gather import Answers, Scored, gather, p_values, stars
 from unibiomed.evaluate.figures.radar import plot_radar
 from unibiomed.evaluate.figures.style import SETTINGS, file_name, make_looks, rows_of
@@ -283,18 +284,6 @@ def test_scores_are_drawn_bin_by_bin_and_failures_are_answered_last(tmp_path: Pa
     assert presence.lines[1].get_label() == "first v1.2: 0.067"
 
 
-def test_answers_of_both_kinds_of_labels_are_gathered(tmp_path: Path) -> None:
-    path = tmp_path / "rows.jsonl"
-    with RowWriter(path) as writer:
-        for task, said in (("recognize", ["Cyst"]), ("classify", ["polyp"])):
-            more: dict[str, Any] = {"wanted": ["Polyp."], "said": said}
-            writer.add(Row(f"s/1#{task}", task, "s", "CT", "s/1", 1, **more))
-            writer.add(Row(f"s/2#{task}", task, "s", "CT", "s/2", 2, **more, failure="no answer"))
-    found = gather(path)
-    assert found.named == [("Polyp", "Cyst"), ("Polyp", "(failure)")]
-    assert found.classed == [("Polyp", "polyp"), ("Polyp", "(failure)")]
-
-
 def test_robustness_has_a_panel_a_model_and_a_line_a_change() -> None:
     def level(value: float | None) -> dict[str, Any]:
         return {"dice": {"value": value}}
@@ -315,22 +304,16 @@ def test_robustness_has_a_panel_a_model_and_a_line_a_change() -> None:
     assert right.lines[0].get_color() == left.lines[0].get_color()
 
 
-def test_the_confusion_matrix_leaves_no_answer_out() -> None:
-    pairs = [("Liver tumor", "liver tumor"), ("Liver tumor", "cyst"), ("No findings", "(failure)")]
-    pairs += [("No findings", "liver tumor")]
-    matrix, rows, columns = confusion(pairs)
-    assert rows == ["Liver tumor", "No findings"]
-    assert columns == ["Liver tumor", "No findings", "(other)", "(failure)"]
-    assert matrix.tolist() == [[1, 0, 1, 0], [1, 0, 0, 1]]
+def test_the_confusion_matrix_shows_shares_of_its_rows() -> None:
+    counts = {"Liver tumor": {"(other)": 1, "Liver tumor": 1}, "No findings": {"(failure)": 3, "Liver tumor": 1}}
     figure = Figure()
-    plot_confusion(figure, matrix, rows, columns, title="t")
+    plot_confusion(figure, *fold(counts), title="t")
     shown = figure.axes[0].images[0].get_array()
-    np.testing.assert_allclose(shown.sum(axis=1), 100)
-    assert sorted(text.get_text() for text in figure.axes[0].texts) == ["50"] * 4
-    many = [(f"label {i:02d}", f"label {i:02d}") for i in range(50)]
-    matrix, rows, columns = confusion([*many, *many, ("rare", "rare")])
-    assert len(rows) == 37
-    assert matrix.sum() == 101
+    np.testing.assert_allclose(shown, [[50, 0, 50, 0], [25, 0, 0, 75]])
+    assert [text.get_text() for text in figure.axes[0].texts] == ["50", "50", "25", "75"]
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["Liver tumor (2)", "No findings (4)"]
+    columns = ["Liver tumor", "No findings", "(other)", "(failure)"]
+    assert [label.get_text() for label in figure.axes[0].get_xticklabels()] == columns
 
 
 def test_an_ablation_shows_mean_deviation_and_every_seed(tmp_path: Path) -> None:

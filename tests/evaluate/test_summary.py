@@ -87,11 +87,13 @@ def test_a_mean_of_targets():
     assert summarise(rows)["segment"]["strict"]["dice"]["value"] == pytest.approx(0.5)
 
 
-def label(name: str, wanted: list[str], said: list[str], *, substring: bool = False) -> Row:
+def label(name: str, wanted: list[str], said: list[str], *, substring: bool = False, **more) -> Row:
     row = Row(f"set/{name}#recognize", "recognize", "set", "CT", f"set/{name}", 0, wanted=wanted, said=said)
     row.there, row.found = wanted != ["No findings"], said != ["No findings"]
     row.exact, row.substring = sorted(wanted) == sorted(said), substring or wanted == said
     row.shared = row.predicted = row.true = 0
+    for key, value in more.items():
+        setattr(row, key, value)
     return row
 
 
@@ -114,6 +116,26 @@ def test_recognition():
     assert (polyp["precision"], polyp["recall"], polyp["count"]) == (0.5, 0.5, 2)
     assert table["strict"]["per_label"]["Glioma"]["recall"] == 0.0
     assert table["strict"]["per_label"]["(other)"]["said"] == 1
+
+
+def test_what_each_label_was_called():
+    rows = [
+        label("a", ["Polyp"], ["Polyp"]),
+        label("b", ["Polyp"], ["polyp."]),
+        label("c", ["Polyp"], ["Polyp with stalk"]),
+        label("d", ["No findings"], ["Polyp"]),
+        label("e", ["No findings"], ["No findings"], failure="no memory"),
+        label("f", ["No findings"], ["Polyp"], change="blur", strength=1),
+        label("g", ["No findings"], ["Polyp"], paraphrase=1),
+    ]
+    expected = {
+        "No findings": {"(failure)": 1, "Polyp": 1},
+        "Polyp": {"Polyp": 2, "(other)": 1},
+    }
+    assert summarise(rows)["recognize"]["strict"]["confusion"] == expected
+    for row in rows:
+        row.task = "classify"
+    assert summarise(rows)["classify"]["strict"]["confusion"] == expected
 
 
 def test_published_recognition_stops_after_300_images_with_a_finding():

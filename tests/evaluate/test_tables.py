@@ -179,6 +179,35 @@ def test_recognition_has_the_presence_and_the_dice_with_the_right_label_and_f1_o
     assert "recognize_labels_commonest" not in sheets
 
 
+def test_answers_to_every_label_are_counted():
+    counts = {"Cyst": {"Polyp": 2}, "Glioma": {"(failure)": 1, "Glioma": 3}, "Polyp": {"(other)": 1, "Polyp": 12}}
+    strict = recognised("Polyp")["recognize"]["strict"] | {"confusion": counts}
+    model = {task: {"strict": strict, "published": {}} for task in ("recognize", "classify")}
+    sheets = by_name({"models": {"a b": {"floor": False, "failures": {}, **model}}})
+    for task in ("recognize", "classify"):
+        sheet = sheets[f"{task}_confusion_a_b"]
+        # nobody was told of a cyst
+        assert sheet.columns == ("label", "Glioma", "Polyp", "(other)", "(failure)")
+        assert sheet.rows == [["Cyst", "", "2", "", ""], ["Glioma", "3", "", "", "1"], ["Polyp", "", "12", "1", ""]]
+        assert "(other):" in sheet.note and "(failure):" in sheet.note and "(rarer labels)" not in sheet.note
+
+
+def test_a_table_of_answers_is_no_wider_than_can_be_read():
+    counts = {f"label {n:02d}": {"label 00": 1, f"label {n:02d}": 2} for n in range(1, 50)}
+    mine, floor = recognised("Polyp"), recognised("Glioma")
+    strict = mine["recognize"]["strict"]
+    strict["confusion"] = {"label 00": {"label 00": 9}} | counts
+    models = {"m": {"floor": False, **mine}, "f": {"floor": True, **floor}}
+    sheets = by_name({"models": models})
+    sheet = sheets["recognize_confusion_m"]
+    assert len(sheet.rows) == len(sheet.columns) - 1 == 37 and sheet.columns[-1] == "(rarer labels)"
+    assert sheet.rows[-1] == ["(rarer labels)", "14", *[""] * 35, "28"] and "(rarer labels):" in sheet.note
+    # floors have none, nor have results of before
+    assert "recognize_confusion_f" not in sheets
+    del strict["confusion"]
+    assert "recognize_confusion_m" not in by_name({"models": models})
+
+
 def test_reports_show_their_dice_their_intervals_and_the_published_scores():
     strict = {"BLEU-1": 0.5, "CIDEr": 1.25, "count": 9, "dice": {"value": 0.75, "low": 0.5, "high": 1.0}}
     strict["intervals"] = {"BLEU-1": {"low": 0.4, "high": 0.6}}

@@ -18,6 +18,7 @@ from unibiomed.metrics.classification import auroc
 from unibiomed.metrics.instances import Panoptic
 from unibiomed.metrics.segmentation import Overlap
 
+from .confusion import count_answers
 from .intervals import macro_mean, mean_of
 from .score import Row
 
@@ -215,6 +216,7 @@ def _labels(rows: list[Row], first: list[Row]) -> Table:
             "balanced_accuracy": _macro(rows, _name, lambda r: float(bool(r.exact))),
             "labels": _split(rows, _name, lambda part: {"accuracy": _mean(part, lambda r: float(bool(r.exact)))}),
             "per_label": _per_label(rows),
+            "confusion": count_answers(rows),
             "datasets": _split(
                 rows, lambda r: r.dataset, lambda part: {"accuracy": _mean(part, lambda r: float(bool(r.exact)))}
             ),

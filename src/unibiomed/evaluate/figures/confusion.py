@@ -1,58 +1,18 @@
-"""What a model calls each finding: the confusion matrix of recognition and of region classification."""
+"""What a model calls each finding: the confusion matrix of recognition and of region classification, drawn."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .gather import FAILED, OTHER
 from .style import INK, legend, words
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["confusion", "confusion_size", "plot_confusion"]
-
-MOST_LABELS = 36
-RARER = "(rarer labels)"
-
-
-def confusion(pairs: Sequence[tuple[str, str]]) -> tuple[np.ndarray, list[str], list[str]]:
-    """Counts of true labels against what was said.
-
-    Parameters
-    ----------
-    pairs : sequence of (str, str)
-        True label and answer of each image.
-
-    Returns
-    -------
-    numpy.ndarray
-        (true labels, answers) int.
-    list of str
-        True labels; the rarest share one row where there are more than 36.
-    list of str
-        The same, then answers that are nobody's label, and failures, where there are any.
-    """
-    spelled = {true.lower(): true for true, _ in sorted(pairs)}
-    counts = Counter(true.lower() for true, _ in pairs)
-    kept = sorted(sorted(counts, key=lambda name: (-counts[name], name))[:MOST_LABELS])
-    rows = kept + ([RARER] if len(kept) < len(counts) else [])
-
-    def column(said: str) -> str:
-        said = said.lower()
-        return said if said in kept or said == FAILED else RARER if said in counts else OTHER
-
-    spoken = {column(said) for _, said in pairs}
-    columns = rows + [name for name in (OTHER, FAILED) if name in spoken]
-    at, to = {name: i for i, name in enumerate(rows)}, {name: i for i, name in enumerate(columns)}
-    matrix = np.zeros((len(rows), len(columns)), dtype=int)
-    for true, said in pairs:
-        matrix[at.get(true.lower(), len(kept)), to[column(said)]] += 1
-    return matrix, [spelled.get(name, name) for name in rows], [spelled.get(name, name) for name in columns]
+__all__ = ["confusion_size", "plot_confusion"]
 
 
 def confusion_size(rows: int, columns: int) -> tuple[float, float]:

@@ -9,9 +9,10 @@ from typing import Any
 
 from unibiomed.images.modality import MODALITIES
 
+from ..confusion import fold
 from .bars import bar_rows, draw_ablation, plot_bars
 from .boxes import BOX_NOTE, plot_boxes, plot_pooled
-from .confusion import confusion, confusion_size, plot_confusion
+from .confusion import confusion_size, plot_confusion
 from .gather import Answers, gather, p_values, stars
 from .radar import FEWEST_SPOKES, plot_radar, radar_height
 from .style import KINDS, Look, beside, file_name, make_looks, sheet, words
@@ -194,16 +195,12 @@ class _Drawing:
         yield "robustness"
 
     def confusions(self) -> Iterator[str]:
-        for name, found in self.answers.items():
-            if self.looks[name].floor:
-                continue
-            for task, head, pairs in (
-                ("recognize", "Recognition", found.named),
-                ("classify", "Region classification", found.classed),
-            ):
-                if not pairs:
+        for name, look in self.looks.items():
+            for task, head in (("recognize", "Recognition"), ("classify", "Region classification")):
+                counts = _get(self.models[name], task, "strict", "confusion")
+                if look.floor or not counts:
                     continue
-                matrix, rows, columns = confusion(pairs)
+                matrix, rows, columns = fold(counts)
                 height, width = confusion_size(len(rows), len(columns))
                 file = f"confusion_{task}_{file_name(name)}"
                 with sheet(self.folder / file, height, width=width) as figure:

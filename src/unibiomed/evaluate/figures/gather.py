@@ -14,11 +14,9 @@ import numpy as np
 from unibiomed.metrics.statistics import holm, paired_t_test
 
 from ..compare import FEWEST
-from ..score import Row, read_rows
+from ..score import read_rows
 
-__all__ = ["FAILED", "OTHER", "Answers", "Scored", "gather", "p_values", "stars"]
-
-FAILED, OTHER = "(failure)", "(other)"
+__all__ = ["Answers", "Scored", "gather", "p_values", "stars"]
 
 
 class Scored(NamedTuple):
@@ -32,7 +30,7 @@ class Scored(NamedTuple):
 
 @dataclass
 class Answers:
-    """What one model said, in short.
+    """The masks of one model, in short.
 
     Parameters
     ----------
@@ -45,18 +43,12 @@ class Answers:
     sure : list of (float, float)
         How sure each mask is, and 1 - Dice, targets of the image's own kind that are absent included; empty where the
         model gives no scores.
-    named : list of (str, str)
-        Labels of recognition, true and said.
-    classed : list of (str, str)
-        The same of region classification.
     """
 
     scored: list[Scored] = field(default_factory=list)
     presence: list[tuple[float, bool]] = field(default_factory=list)
     overlap: list[tuple[float, float]] = field(default_factory=list)
     sure: list[tuple[float, float]] = field(default_factory=list)
-    named: list[tuple[str, str]] = field(default_factory=list)
-    classed: list[tuple[str, str]] = field(default_factory=list)
 
 
 def gather(path: Path) -> Answers:
@@ -70,13 +62,7 @@ def gather(path: Path) -> Answers:
     found = Answers()
     scores = False
     for row in read_rows(path):
-        if row.change is not None or row.paraphrase:
-            continue
-        if row.task == "recognize":
-            found.named.append(_names(row))
-        if row.task == "classify":
-            found.classed.append(_names(row))
-        if row.task != "segment":
+        if row.task != "segment" or row.change is not None or row.paraphrase:
             continue
         if row.presence is not None:
             found.presence.append((row.presence, bool(row.there)))
@@ -91,13 +77,6 @@ def gather(path: Path) -> Answers:
     if not scores:
         found.sure = []
     return found
-
-
-def _names(row: Row) -> tuple[str, str]:
-    def joined(labels: Sequence[str]) -> str:
-        return intern(" + ".join(sorted((" ".join(label.split()).strip(" .") for label in labels), key=str.lower)))
-
-    return joined(row.wanted or []), FAILED if row.failure is not None else joined(row.said or [])
 
 
 def p_values(

@@ -10,6 +10,7 @@ from unibiomed.data.index import replacing, writing
 
 from ..sheet import Sheet, number
 from .compare import comparison_sheets, runs_sheet
+from .confusion import confusion_sheets
 from .labels import label_sheets
 from .overview import failure_sheet, overview_sheet
 from .segmentation import segment_sheets
@@ -24,8 +25,8 @@ def make_sheets(results: Mapping[str, Any]) -> list[Sheet]:
     models = results["models"]
     sheets = [overview_sheet(models)]
     sheets += segment_sheets(models)
-    sheets += label_sheets(models, "recognize", "Grounded recognition")
-    sheets += label_sheets(models, "classify", "Region classification")
+    for task, title in (("recognize", "Grounded recognition"), ("classify", "Region classification")):
+        sheets += label_sheets(models, task, title) + confusion_sheets(models, task, title)
     sheets += text_sheets(models, "describe", "Region reports")
     sheets += text_sheets(models, "report", "Grounded reports")
     sheets += ask_sheets(models)

@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+from unibiomed.evaluate.confusion import RARER, count_answers, fold
+from unibiomed.evaluate.score import Row
+
+
+def named(wanted: list[str], said: list[str], failure: str | None = None) -> Row:
+    return Row("s/1#recognize", "recognize", "s", "CT", "s/1", 1, wanted=wanted, said=said, failure=failure)
+
+
+def test_every_answer_is_counted_once():
+    rows = [
+        named(["Liver tumor"], ["liver  tumor."]),
+        named(["liver tumor"], ["a cyst"]),
+        named(["liver tumor"], []),
+        # what a failure seems to say is no answer
+        named(["No findings"], ["No findings"], failure="no memory"),
+        named(["No findings"], ["Liver Tumor"]),
+        # in whatever order
+        named(["Optic cup", "Optic disc"], ["optic disc", "optic cup"]),
+        named(["Optic disc", "Optic cup"], ["optic disc"]),
+    ]
+    counts = count_answers(rows)
+    assert counts == {
+        "liver tumor": {"(other)": 2, "liver tumor": 1},
+        "No findings": {"(failure)": 1, "liver tumor": 1},
+        "Optic cup + Optic disc": {"(other)": 1, "Optic cup + Optic disc": 1},
+    }
+    assert list(counts) == ["liver tumor", "No findings", "Optic cup + Optic disc"]
+    matrix, labels, answers = fold(counts)
+    assert labels == list(counts) and answers == [*labels, "(other)", "(failure)"]
+    assert matrix.tolist() == [[1, 0, 0, 2, 0], [1, 0, 0, 0, 1], [0, 0, 1, 1, 0]]
+
+
+def test_the_rarest_labels_share_a_row_and_a_column():
+    rows = [named([label], [said]) for label, said in ("aa", "aa", "bb", "cc", "cc", "dd", "ab", "cb", "bx")]
+    matrix, labels, answers = fold(count_answers(rows), most=2)
+    # by number of images: a 3, c 3, b 2, d 1
+    assert labels == ["a", "c", RARER] and answers == [*labels, "(other)"]
+    assert matrix.tolist() == [[2, 0, 1, 0], [0, 2, 1, 0], [0, 0, 2, 1]]
+    many = [(f"label {i:02d}", f"label {i:02d}") for i in range(50)]
+    matrix, labels, _ = fold(count_answers(named([true], [said]) for true, said in [*many, *many, ("rare", "rare")]))
+    assert len(labels) == 37 and labels[-1] == RARER
+    assert matrix.sum() == 101 and matrix[-1, -1] == 29
+
+
+def test_no_answers():
+    assert count_answers([]) == {}
+    matrix, labels, answers = fold({})
+    assert matrix.shape == (0, 0) and labels == answers == []
