@@ -10,7 +10,7 @@ from typing import Any
 
 from unibiomed.metrics.statistics import holm, paired_t_test, wilcoxon
 
-from .score import Row, read_rows
+from .rows import Row, read_rows
 
 __all__ = ["compare"]
 

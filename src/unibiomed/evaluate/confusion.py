@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from .score import Row
+from .rows import Row
 
 __all__ = ["FAILED", "MOST_LABELS", "OTHER", "RARER", "count_answers", "fold"]
 

@@ -18,8 +18,8 @@ from unibiomed.findings import Finding, Interpretation
 
 from .figures.style import file_name
 from .predictions import Prediction, PredictionStore
+from .rows import Row
 from .samples import Case, Sample
-from .score import Row
 
 __all__ = ["Example", "Painting", "draw_examples", "keys_of", "paint", "pick_examples", "pick_samples", "row_score"]
 

@@ -24,10 +24,11 @@ from .page import write_page
 from .predictions import PredictionStore
 from .predictors import FLOORS, Context, Predictor, make_predictor, predictor_name, samples_for
 from .predictors.files import FilesPredictor
+from .rows import RowWriter, read_rows
 from .run import predict_cases, predictions_folder
 from .runs import run_tables
 from .samples import Case, draw, make_cases, missing_datasets, suite_records
-from .score import RowWriter, read_rows, strangers
+from .score import strangers
 from .spread import ask_in_processes, ask_on_ray, launched_share, parts_of
 from .suite import Suite
 from .summary import summarise

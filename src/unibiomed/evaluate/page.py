@@ -24,8 +24,8 @@ from unibiomed.export.wording import DISCLAIMER, plain
 
 from .examples import Painting, keys_of, paint, pick_samples, row_score
 from .predictions import PredictionStore
+from .rows import Row, read_rows
 from .samples import Case
-from .score import Row, read_rows
 from .tables import Sheet, make_sheets
 
 __all__ = ["PICTURES", "write_page"]

@@ -20,7 +20,7 @@ from unibiomed.metrics.segmentation import Overlap
 
 from .confusion import count_answers
 from .intervals import macro_mean, mean_of
-from .score import Row
+from .rows import Row
 
 __all__ = ["PUBLISHED_LIMIT", "summarise", "to_be_published"]
 
@@ -34,7 +34,7 @@ def summarise(rows: Iterable[Row]) -> Table:
     Parameters
     ----------
     rows : iterable of Row
-        From `score.score_cases` or `score.read_rows`.
+        From `score.score_case` or `rows.read_rows`.
 
     Returns
     -------

@@ -12,7 +12,7 @@ import numpy as np
 from unibiomed.errors import InputError
 
 from .intervals import DRAWS, SEED
-from .score import Row
+from .rows import Row
 
 __all__ = ["CHEST", "text_scores"]
 

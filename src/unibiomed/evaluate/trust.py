@@ -12,7 +12,7 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 from .intervals import Estimate, macro_mean, mean_of
-from .score import Row
+from .rows import Row
 
 __all__ = ["pair_estimate", "pair_table", "paraphrase_table", "robustness_table"]
 

@@ -9,8 +9,10 @@ import numpy as np
 from unibiomed.errors import DataError
 
 from .predictions import Prediction, PredictionStore
+from .rows import Row, blank_row
 from .samples import Case, Sample
-from .score import SCORERS, Row, blank_row, score_case
+from .score import score_case
+from .scorers import SCORERS
 
 __all__ = ["rows_of"]
 

@@ -14,7 +14,7 @@ import numpy as np
 from unibiomed.metrics.statistics import holm, paired_t_test
 
 from ..compare import FEWEST
-from ..score import read_rows
+from ..rows import read_rows
 
 __all__ = ["Answers", "Scored", "gather", "p_values", "stars"]
 
