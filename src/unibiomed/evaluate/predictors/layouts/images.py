@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections import defaultdict
 from functools import partial
 from pathlib import Path
 
@@ -14,46 +13,26 @@ from unibiomed.data.pixels import MAX_MASK_PIXELS, load_mask
 from unibiomed.errors import DataError
 
 from ...samples import Case, Sample
-from .names import MaskSource, image_name, plain
+from .base import MaskFiles
+from .names import MaskSource, image_name
 
 __all__ = ["MaskImages"]
 
-JPEGS = {".jpg", ".jpeg"}
-MASK_ENDINGS = {".png", ".bmp", ".tif", ".tiff"} | JPEGS
+JPEGS = (".jpg", ".jpeg")
 DARK = 32
 """A JPEG whose brightest pixel is below this is an empty mask: compression leaves such traces."""
 OVERLAY = re.compile(r"masked_img_\d+$", re.IGNORECASE)
 """Pictures for people that LISA writes beside its masks."""
 
 
-class MaskImages:
-    """The mask images under ``FOLDER/DATASET/``.
+class MaskImages(MaskFiles):
+    """The mask images under ``FOLDER/DATASET/``."""
 
-    Parameters
-    ----------
-    folder : Path
-        The folder of a model.
-    """
+    endings = (".png", ".bmp", ".tif", ".tiff", *JPEGS)
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._paths: dict[tuple[str, str], list[Path]] = defaultdict(list)
-
-    def add(self, path: Path) -> bool:
-        """Take a file of the folder, if it is such a mask."""
-        if path.suffix.lower() not in MASK_ENDINGS:
-            return False
-        parts = path.relative_to(self.folder).parts
-        if not OVERLAY.search(path.stem):
-            self._paths[parts[0], plain("/".join([*parts[1:-1], path.stem]))].append(path)
-        return True
-
-    def __len__(self) -> int:
-        return len(self._paths)
-
-    def paths(self) -> set[Path]:
-        """All files."""
-        return {path for paths in self._paths.values() for path in paths}
+    def _take(self, path: Path, dataset: str | None, name: str) -> None:
+        if not OVERLAY.search(name):
+            super()._take(path, dataset, name)
 
     def find(self, case: Case, sample: Sample, label: str, number: int) -> list[Path]:
         """The masks of a target that say whose they are; there should be one at most.
@@ -73,15 +52,11 @@ class MaskImages:
         names.add(f"{sample.id.removeprefix(f'{record.dataset}/')} mask {number}")
         if sample.task == "segment":
             names |= {f"{name} {label} mask 0", f"{label} {name} mask 0"}
-        return self._named(case, names)
+        return self._named(record.dataset, names)
 
     def numbered(self, case: Case, number: int) -> list[Path]:
         """The masks that say only which image they belong to, and the place of their ``[SEG]``."""
-        return self._named(case, {f"{image_name(case)} mask {number}"})
-
-    def _named(self, case: Case, names: set[str]) -> list[Path]:
-        keys = sorted({plain(name) for name in names})
-        return [path for key in keys for path in self._paths.get((case.record.dataset, key), [])]
+        return self._named(case.record.dataset, {f"{image_name(case)} mask {number}"})
 
 
 def image_source(path: Path) -> MaskSource:

@@ -18,6 +18,7 @@ from unibiomed.findings import rle_decode, rle_encode
 from unibiomed.tasks import read_phrases
 
 from ...samples import Case, Sample
+from .base import Reader
 from .names import MaskSource, image_name, plain, without_ending
 
 __all__ = ["Row", "Tables", "text_of"]
@@ -172,44 +173,35 @@ def _decode(rle: Any, size: tuple[int, int]) -> np.ndarray:
     return rle_decode(rle)
 
 
-class Tables:
-    """JSON and JSON-lines files with answers, in the folder of a model or in those of the data sets.
+class Tables(Reader):
+    """JSON and JSON-lines files with answers, in the folder of a model or in those of the data sets."""
 
-    Parameters
-    ----------
-    folder : Path
-        The folder of a model.
-    """
+    endings = (".json", ".jsonl")
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
+        super().__init__(folder)
         self.rows: list[Row] = []
         self.broken: dict[str, str] = {}
         """Files and lines that could not be read, and why."""
-        self._broken_images: dict[tuple[str, str], str] = {}
+        self._broken_images: dict[tuple[str | None, str], str] = {}
         self._by_sample: dict[str, list[Row]] = defaultdict(list)
         self._by_image: dict[str, list[Row]] = defaultdict(list)
 
-    def add(self, path: Path) -> bool:
-        """Read a file of the folder, if it may be such a table."""
-        if path.suffix.lower() not in (".json", ".jsonl"):
-            return False
-        name = path.relative_to(self.folder).as_posix()
-        dataset, _, stem = name.rpartition(".")[0].partition("/")
-        for source, values in self._objects(path, name):
+    def _take(self, path: Path, dataset: str | None, name: str) -> None:
+        for source, values in self._objects(path, (dataset, plain(name))):
             known = isinstance(values, dict) and any(key in values for key in (*IMAGES, "sample", *MASKS))
             if not known or not any(key in values for key in (*TEXTS, *MASKS, *LABELS)):
                 self.broken[source] = "no answer with an image and a text or masks"
                 continue
-            row = Row(source, values, dataset if stem else None, stem)
+            row = Row(source, values, dataset, name)
             self.rows.append(row)
             if isinstance(values.get("sample"), str):
                 self._by_sample[values["sample"]].append(row)
             elif row.image:
                 self._by_image[row.image[-1]].append(row)
-        return True
 
-    def _objects(self, path: Path, name: str) -> Iterator[tuple[str, Any]]:
+    def _objects(self, path: Path, image: tuple[str | None, str]) -> Iterator[tuple[str, Any]]:
+        name = path.relative_to(self.folder).as_posix()
         try:
             if path.stat().st_size > MAX_BYTES:
                 raise ValueError
@@ -223,8 +215,7 @@ class Tables:
                 return
         except (OSError, ValueError, RecursionError):
             self.broken[name] = f"not JSON in UTF-8 of at most {MAX_BYTES // 1_000_000} MB"
-            dataset, _, stem = name.rpartition(".")[0].partition("/")
-            self._broken_images[dataset, plain(stem)] = f"{name}: {self.broken[name]}"
+            self._broken_images[image] = f"{name}: {self.broken[name]}"
             return
         for number, line in enumerate(text.split("\n"), 1):
             if line.strip():

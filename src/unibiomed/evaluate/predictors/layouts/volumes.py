@@ -6,7 +6,6 @@ import json
 import struct
 import zipfile
 import zlib
-from collections import defaultdict
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -19,48 +18,28 @@ from unibiomed.images import Grid, read_volume_header
 from unibiomed.images.volume import as_labels
 
 from ...samples import Case
-from .names import MaskSource, plain, without_ending
+from .base import MaskFiles
+from .names import MaskSource, plain
 
 __all__ = ["LABELS", "VolumeMasks"]
 
 LABELS = "labels.json"
 MAX_LABELS_BYTES = 1_000_000
-VOLUME_ENDINGS = (".nii", ".nii.gz", ".npz")
 ARRAYS = ("segs", "seg", "masks", "mask", "labels", "pred", "arr_0")
 """What the array of an archive may be called where there are several."""
 KEPT_BYTES = 2**30
 _DAMAGED = (OSError, ValueError, RuntimeError, EOFError, zipfile.BadZipFile, zlib.error, struct.error)
 
 
-class VolumeMasks:
-    """The volumes under ``FOLDER/DATASET/``, a file for each target or one with numbers for all.
+class VolumeMasks(MaskFiles):
+    """The volumes under ``FOLDER/DATASET/``, a file for each target or one with numbers for all."""
 
-    Parameters
-    ----------
-    folder : Path
-        The folder of a model.
-    """
+    endings = (".nii", ".nii.gz", ".npz")
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._paths: dict[tuple[str, str], list[Path]] = defaultdict(list)
+        super().__init__(folder)
         self._numbers: dict[str, dict[str, tuple[int, ...]] | str] = {}
         self._archives = _Archives()
-
-    def add(self, path: Path) -> bool:
-        """Take a file of the folder, if it is such a volume."""
-        if not path.name.lower().endswith(VOLUME_ENDINGS):
-            return False
-        parts = path.relative_to(self.folder).parts
-        self._paths[parts[0], plain("/".join([*parts[1:-1], without_ending(path.name)]))].append(path)
-        return True
-
-    def __len__(self) -> int:
-        return len(self._paths)
-
-    def paths(self) -> set[Path]:
-        """All files."""
-        return {path for paths in self._paths.values() for path in paths}
 
     def files(self, case: Case, label: str) -> tuple[list[Path], list[Path]]:
         """The volumes of a target alone, and those with numbers for all targets."""
@@ -90,9 +69,6 @@ class VolumeMasks:
             raise DataError(f"{merged[0].name}: {meaning}")
         values = meaning.get(plain(label))
         return [MaskSource(path.name, partial(self._load, case, path, values)) for path in merged if values]
-
-    def _named(self, dataset: str, names: set[str]) -> list[Path]:
-        return [path for key in sorted({plain(n) for n in names}) for path in self._paths.get((dataset, key), [])]
 
     def _meaning(self, dataset: str) -> dict[str, tuple[int, ...]] | str:
         """Numbers of each target in the label volumes of a data set, or why they are not known."""
