@@ -18,7 +18,6 @@ from unibiomed.evaluate import harness
 from unibiomed.evaluate.harness import evaluate
 from unibiomed.evaluate.predictors import Context, make_predictor, predictor_name
 from unibiomed.evaluate.predictors.files import FilesPredictor
-from unibiomed.evaluate.spread import worker_device
 from unibiomed.evaluate.suite import Pairs, Suite, read_suite
 
 ENTRY = """
@@ -342,11 +341,3 @@ def test_an_unreadable_file_is_counted_and_named(data, tmp_path, name, tasks):
     assert one["models"]["empty"]["segment"]["strict"]["dice"]["count"] == 3
     page = (tmp_path / "out1" / "samples" / "001.html").read_text()
     assert "toy/test_0" not in page and "test_0#segment/polyp" in page
-
-
-@pytest.mark.parametrize(
-    ("worker", "devices", "device"),
-    [(0, 0, None), (3, 1, None), (0, 2, "cuda:0"), (1, 2, "cuda:1"), (5, 4, "cuda:1")],
-)
-def test_workers_take_the_accelerators_by_turns(worker, devices, device):
-    assert worker_device(worker, devices) == device

@@ -8,9 +8,10 @@ import signal
 import threading
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from multiprocessing.sharedctypes import Synchronized
 from typing import TypeVar
 
-__all__ = ["in_processes"]
+__all__ = ["in_processes", "worker_number"]
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -43,7 +44,8 @@ def in_processes(work: Callable[[A], B], items: Iterable[A], workers: int) -> Ge
         return
     # Not forked: threads of the libraries that are already running would not survive it.
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_begin_worker)
+    numbers = context.Value("i", 0)
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_begin_worker, initargs=(numbers,))
     try:
         running: set[Future[B]] = set()
         for item in items:
@@ -60,7 +62,20 @@ def in_processes(work: Callable[[A], B], items: Iterable[A], workers: int) -> Ge
         pool.shutdown(cancel_futures=True)
 
 
-def _begin_worker() -> None:
+_number: int | None = None
+
+
+def worker_number() -> int | None:
+    """Which of the workers of `in_processes` this process is, from 0; None for a process that is none of them."""
+    return _number
+
+
+def _begin_worker(numbers: Synchronized[int]) -> None:
+    global _number
+    # each takes the next number when it begins
+    with numbers.get_lock():
+        _number = numbers.value
+        numbers.value += 1
     # Ctrl-C is for the parent, which lets the shards at hand be finished.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()

@@ -6,17 +6,16 @@ same path. Scores are made by one process afterwards, from what is kept.
 
 from __future__ import annotations
 
-import multiprocessing
 import os
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from unibiomed.data.processes import in_processes
+from unibiomed.data.processes import in_processes, worker_number
 from unibiomed.data.records import Record
 from unibiomed.errors import DataError, InputError
 
@@ -73,13 +72,12 @@ def worker_device(worker: int, devices: int) -> str | None:
 
 def _own_device() -> str | None:
     """The accelerator of this process, where it is one of several workers of this machine."""
-    # a worker's number, from 1; the process that a user started has none
-    numbers = multiprocessing.current_process()._identity
-    if not numbers:
+    worker = worker_number()
+    if worker is None:
         return None
     import torch
 
-    return worker_device(numbers[-1] - 1, torch.cuda.device_count())
+    return worker_device(worker, torch.cuda.device_count())
 
 
 _READ: dict[tuple[str, str], list[Record]] = {}
@@ -128,6 +126,8 @@ def ask_in_processes(parts: list[Part], workers: int, *, progress: bool = True) 
 def ask_on_ray(parts: list[Part], workers: int, *, progress: bool = True) -> None:
     """Ask on the Ray cluster that ``RAY_ADDRESS`` names, or on this machine with `workers` processes.
 
+    Models that run on GPUs get one for each process, and there are no more processes than GPUs.
+
     Raises
     ------
     DataError
@@ -144,16 +144,62 @@ def ask_on_ray(parts: list[Part], workers: int, *, progress: bool = True) -> Non
         )
         ray.init(log_to_driver=False, **here)
     try:
-        ask = ray.remote(num_cpus=1)(ask_part)
-        waiting = [ask.remote(part) for part in parts]
-        with tqdm(total=len(parts), desc="asking", unit="part", disable=not progress) as bar:
-            while waiting:
-                done, waiting = ray.wait(waiting)
-                ray.get(done)
-                bar.update(len(done))
+        # the cluster's GPUs, not this machine's: which it may have none of, or have kept from Ray
+        gpus = int(ray.cluster_resources().get("GPU", 0)) if any(map(_runs_on_gpu, parts)) else 0
+        asked = _ask_on_gpus(ray, parts, min(max(workers, 1), gpus)) if gpus else _ask_on_cores(ray, parts)
+        for _ in tqdm(asked, total=len(parts), desc="asking", unit="part", disable=not progress):
+            pass
     finally:
         if started:
             ray.shutdown()
+
+
+def _runs_on_gpu(part: Part) -> bool:
+    free = part.device is None or part.device.partition(":")[0] == "cuda"
+    return free and any(map(needs_device, part.models))
+
+
+def _ask_on_cores(ray: Any, parts: list[Part]) -> Iterator[Any]:
+    """Ask on whatever cores there are; gives what each part gave, as it is done."""
+    ask = ray.remote(num_cpus=1)(ask_part)
+    waiting = [ask.remote(part) for part in parts]
+    while waiting:
+        done, waiting = ray.wait(waiting)
+        yield from ray.get(done)
+
+
+class _Asker:
+    """A process with a GPU of its own, which keeps its models: Ray ends the process of a task on a GPU after it."""
+
+    def __init__(self, ask: Callable[[Part], Any]) -> None:
+        self._ask = ask
+
+    def begin(self) -> None:
+        """Done as soon as there is a GPU."""
+
+    def ask(self, part: Part) -> Any:
+        # Ray shows a process none but its own GPU, whatever its number
+        return self._ask(replace(part, device=None))
+
+
+def _ask_on_gpus(ray: Any, parts: list[Part], workers: int) -> Iterator[Any]:
+    """Ask on so many GPUs; gives what each part gave, as it is done."""
+    kind = ray.remote(num_cpus=1, num_gpus=1, max_restarts=3, max_task_retries=3)(_Asker)
+    askers = [kind.remote(ask_part) for _ in range(workers)]
+    # a GPU that others have taken must not hold a part: who has begun takes the next
+    beginning = {asker.begin.remote(): asker for asker in askers}
+    asking: dict[Any, Any] = {}
+    left = list(reversed(parts))
+    while left or asking:
+        (done,), _ = ray.wait([*asking, *(beginning if left else ())])
+        asker = asking.pop(done, None)
+        if asker is None:
+            asker = beginning.pop(done)
+            ray.get(done)
+        else:
+            yield ray.get(done)
+        if left:
+            asking[asker.ask.remote(left.pop())] = asker
 
 
 def launched_share() -> tuple[Share, str, Callable[[], None]] | None:
