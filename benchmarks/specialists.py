@@ -157,12 +157,12 @@ def share(text: str) -> tuple[int, int]:
 
 
 def dealt(seen: dict[tuple[str, str], dict[int, int]], parts: int) -> list[list[tuple[str, str]]]:
-    """What each of `parts` processes trains, about as many pixels each."""
+    """What each of `parts` processes trains, about as many pixels each, the shortest training first."""
     pixels = {pair: sum(size * size * samples for size, samples in sizes.items()) for pair, sizes in seen.items()}
     hands: list[list[tuple[str, str]]] = [[] for _ in range(parts)]
     for pair in sorted(pixels, key=lambda pair: (-pixels[pair], pair)):
         min(hands, key=lambda hand: sum(pixels[held] for held in hand)).append(pair)
-    return [sorted(hand) for hand in hands]
+    return [hand[::-1] for hand in hands]
 
 
 def main() -> None:

@@ -37,6 +37,8 @@ class UniBiomedConfig(PreTrainedConfig):
     region_summary : bool
         With ``shared_vision``, what a drawn box holds is added to the image tokens, see
         :class:`~unibiomed.model.region.RegionSummary`.
+    fine_masks : bool
+        Mask logits at half of the input's side in place of a quarter, see :class:`~unibiomed.model.fine.FineMasks`.
     scores_trained : bool
         SAM2's IoU and object-score heads were trained. They were not in the released weights (only the best mask of
         three is chosen by them), so presence and mask scores are then computed from the mask's probabilities.
@@ -60,6 +62,7 @@ class UniBiomedConfig(PreTrainedConfig):
     seg_token_id: int = 151674
     shared_vision: bool = False
     region_summary: bool = False
+    fine_masks: bool = False
     scores_trained: bool = False
     presence_calibration: list[float] | None = None
     mask_calibration: list[float] | None = None
@@ -97,6 +100,7 @@ def nano_config(
     layers: int = 6,
     fusion: bool = False,
     region_summary: bool = False,
+    fine_masks: bool = False,
 ) -> UniBiomedConfig:
     """Configuration of the small default model: one EfficientNet-Lite0 for both halves, a Qwen2 of a few million.
 
@@ -115,6 +119,8 @@ def nano_config(
         :class:`~unibiomed.model.backbone.EfficientNetLiteConfig`, in place of most of the neck's.
     region_summary : bool
         Tell the language model what a drawn box holds.
+    fine_masks : bool
+        Mask logits at half of the input's side.
     """
     side = image_size // 16
     encoder: dict[str, Any] = {"model_type": "unibiomed_efficientnet_lite"}
@@ -166,6 +172,7 @@ def nano_config(
         seg_token_id=seg_token_id,
         shared_vision=True,
         region_summary=region_summary,
+        fine_masks=fine_masks,
         scores_trained=True,
         tie_word_embeddings=True,
     )

@@ -17,6 +17,7 @@ from transformers.models.internvl import InternVLForConditionalGeneration
 from transformers.utils import ModelOutput
 
 from .configuration import UniBiomedConfig
+from .fine import FineMasks
 from .region import RegionSummary
 
 
@@ -30,11 +31,12 @@ class ImageFeatures:
         For each image, its tokens for the language model, (tiles * tokens a tile, hidden size).
     maps : tuple of torch.Tensor
         SAM2's features for the mask decoder, at strides 4, 8 and 16:
-        (images, width / 8, h / 4, w / 4), (images, width / 4, h / 8, w / 8), (images, width, h / 16, w / 16).
+        (images, width / 8, h / 4, w / 4), (images, width / 4, h / 8, w / 8), (images, width, h / 16, w / 16); with
+        ``fine_masks``, a fourth: (images, channels, h / 2, w / 2).
     """
 
     tokens: list[torch.Tensor]
-    maps: tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+    maps: tuple[torch.Tensor, ...]
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -47,7 +49,8 @@ class MaskPrediction(ModelOutput):
     Attributes
     ----------
     logits : torch.Tensor
-        (N, candidates, image_size / 4, image_size / 4) mask logits; the published model has 3 candidates.
+        (N, candidates, image_size / 4, image_size / 4) mask logits; the published model has 3 candidates. With
+        ``fine_masks`` their side is image_size / 2.
     quality : torch.Tensor
         (N, candidates) predicted IoU, in [0, 1].
     presence_logits : torch.Tensor
@@ -59,7 +62,7 @@ class MaskPrediction(ModelOutput):
     presence_logits: torch.Tensor | None = None
 
     def best(self) -> torch.Tensor:
-        """(N, image_size / 4, image_size / 4) logits of the candidate with the highest predicted IoU."""
+        """(N, side, side) logits of the candidate with the highest predicted IoU."""
         assert self.logits is not None and self.quality is not None
         return self.logits[torch.arange(len(self.logits)), self.quality.argmax(1)]
 
@@ -134,7 +137,11 @@ class UniBiomedModel(PreTrainedModel):
         self.grounding_head = nn.Sequential(nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, prompt_width))
         if config.region_summary:
             self.region = RegionSummary(prompt_width, hidden)
+        if config.fine_masks:
+            self.fine = FineMasks(prompt_width)
         self.post_init()
+        if config.fine_masks:
+            self.fine.start_as_nothing()
 
     def get_input_embeddings(self) -> nn.Module:
         """The language model's token embeddings."""
@@ -220,7 +227,10 @@ class UniBiomedModel(PreTrainedModel):
                 assert tile_pixels is not None and tile_counts is not None, "this model needs the tiles too"
                 features = self._project(tile_pixels)
                 tokens = [part.flatten(0, 1) for part in features.split(tile_counts)]
-        return ImageFeatures(tokens, (decoder.conv_s0(s4), decoder.conv_s1(s8), deepest))
+        maps: tuple[torch.Tensor, ...] = (decoder.conv_s0(s4), decoder.conv_s1(s8), deepest)
+        if self.config.fine_masks:
+            maps += (self.fine.look(grounding_pixels.to(self.dtype), maps[0]),)
+        return ImageFeatures(tokens, maps)
 
     def _project(self, pixels: torch.Tensor) -> torch.Tensor:
         inner = self.mllm.model
@@ -279,7 +289,7 @@ class UniBiomedModel(PreTrainedModel):
         )
         sparse = torch.cat([sparse, prompts.view(images, per_image, 1, -1).to(sparse.dtype)], dim=2)
         position = grounding.get_image_wide_positional_embeddings().expand(images, -1, -1, -1)
-        logits, quality, _, presence = grounding.mask_decoder(
+        logits, quality, mask_tokens, presence = grounding.mask_decoder(
             image_embeddings=maps[2],
             image_positional_embeddings=position,
             sparse_prompt_embeddings=sparse,
@@ -287,9 +297,10 @@ class UniBiomedModel(PreTrainedModel):
             multimask_output=True,
             high_resolution_features=[maps[0], maps[1]],
         )
-        return MaskPrediction(
-            logits=logits.flatten(0, 1), quality=quality.flatten(0, 1), presence_logits=presence.flatten()
-        )
+        logits = logits.flatten(0, 1)
+        if self.config.fine_masks:
+            logits = self.fine(logits, mask_tokens.flatten(0, 1), maps[3].expand(len(logits), -1, -1, -1))
+        return MaskPrediction(logits=logits, quality=quality.flatten(0, 1), presence_logits=presence.flatten())
 
     # ---------------------------------------------------------------- training
 

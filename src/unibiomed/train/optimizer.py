@@ -25,6 +25,8 @@ def parts_of(name: str) -> tuple[str, ...]:
         return ("neck", "grounding")
     if name.startswith("grounding."):
         return ("decoder", "grounding")
+    if name.startswith("fine."):
+        return ("fine", "grounding")
     if "lora_" in name:
         return ("lora", "language")
     if ".embed_tokens." in name or ".lm_head." in name or name.startswith("mllm.lm_head"):

@@ -20,6 +20,7 @@ PARTS = {
     "grounding": "the rest of SAM2: neck and decoder",
     "neck": "SAM2's neck alone",
     "decoder": "SAM2's prompt encoder and mask decoder alone",
+    "fine": "what makes masks finer than SAM2's alone",
     "scores": "the heads of the presence and mask scores",
     "language": "the whole multi-modal language model, or what LoRA leaves of it",
     "vision": "its vision tower alone",
@@ -60,6 +61,8 @@ class ModelRecipe:
     """Give the encoder a top-down path of its own, as in U-Net."""
     region_summary: bool = False
     """Tell the language model what a drawn box holds; `box_weight` teaches where the box is."""
+    fine_masks: bool = False
+    """Mask logits at half of the input's side, for thin targets, in place of a quarter."""
     width: int = 256
     """Channels of SAM2's neck and mask decoder."""
     hidden_size: int = 256

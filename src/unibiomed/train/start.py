@@ -74,6 +74,7 @@ def make_model(recipe: ModelRecipe, processor: UniBiomedProcessor) -> UniBiomedM
             layers=recipe.layers,
             fusion=recipe.fusion,
             region_summary=recipe.region_summary,
+            fine_masks=recipe.fine_masks,
         )
     )
     if recipe.encoder == "efficientnet-lite0":
