@@ -36,7 +36,14 @@ torch.set_num_threads(1)
 os.environ["ACCELERATE_USE_CPU"] = "true"
 
 TINY = ModelRecipe(
-    image_size=64, width=32, hidden_size=64, layers=1, vocab_size=300, encoder="random", region_summary=True
+    image_size=64,
+    width=32,
+    hidden_size=64,
+    layers=1,
+    vocab_size=300,
+    encoder="random",
+    region_summary=True,
+    fine_masks=True,
 )
 RATES = {"backbone": 1e-3, "grounding": 1e-3, "scores": 1e-3, "language": 1e-3, "head": 1e-3}
 WEIGHTS = {"dense_weight": 1.0, "presence_weight": 0.3, "quality_weight": 0.3, "label_weight": 0.2}

@@ -56,6 +56,7 @@ def test_every_parameter_has_its_parts(kit: Kit) -> None:
         "grounding.mask_decoder.conv_s0.weight": ("decoder", "grounding"),
         "grounding.prompt_encoder.not_a_point_embed.weight": ("decoder", "grounding"),
         "grounding.no_memory_embedding": ("decoder", "grounding"),
+        "fine.weigh.2.weight": ("fine", "grounding"),
         f"{layer}.weight": ("layers", "language"),
         f"{layer}.base_layer.weight": ("layers", "language"),
         f"{layer}.lora_A.default.weight": ("lora", "language"),
