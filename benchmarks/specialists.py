@@ -4,8 +4,9 @@
 
 Each has the ImageNet-pretrained encoder that nano has, a U-Net decoder up to the full resolution, and nano's random
 views; it sees as many images as those of which the recipe asked nano for that target's mask, at the sizes at which
-nano saw them. Each is kept as ``DATASET__TARGET.safetensors``, so a run that was stopped goes on; several processes
-divide the work by ``--share 1/2`` and ``--share 2/2``. ``unibiomed evaluate --model specialists:runs/specialists``
+nano saw them. Each is kept as ``DATASET__TARGET.safetensors``, so a run that was stopped goes on, and where the recipe
+has grown, so do they: another cycle over what is missing, as nano had another stage. Several processes divide the work
+by ``--share 1/2`` and ``--share 2/2``. ``unibiomed evaluate --model specialists:runs/specialists``
 judges them as it judges nano.
 """
 
@@ -24,7 +25,13 @@ from torch import nn
 from tqdm import tqdm
 
 from unibiomed.data import Record, load_records
-from unibiomed.evaluate.predictors.specialists import Specialist, UNet, save_specialist, specialist_path
+from unibiomed.evaluate.predictors.specialists import (
+    Specialist,
+    UNet,
+    read_specialist,
+    save_specialist,
+    specialist_path,
+)
 from unibiomed.model.backbone import fold_efficientnet_lite
 from unibiomed.train.finetune import NANO
 from unibiomed.train.heads import AuxiliaryHeads
@@ -42,6 +49,8 @@ from unibiomed.train.views import Viewer
 BATCH = 8
 DRAWS = 100
 """Samples of each data set in each stage that tell how often its targets are asked for."""
+LEAST = 0.02
+"""Share of its images that may be missing: how often a target is asked for is itself counted on samples."""
 COUNTED_AT = 64
 """Side in pixels of the images of those samples."""
 MAKE_MASKS = {"backbone", "grounding", "decoder", "neck"}
@@ -116,10 +125,11 @@ def samples_seen(recipe: Recipe, records: list[Record], folder: Path) -> dict[tu
     return seen
 
 
-def train_one(records: list[Record], target: str, store: ImageStore, seen: dict[int, int], seed: int) -> UNet:
-    """A U-Net for `target` from random views of `records`: `seen` of each size, one size after the other."""
-    torch.manual_seed(seed)
-    net = pretrained().train().to(memory_format=torch.channels_last)
+def train_one(
+    net: UNet, records: list[Record], target: str, store: ImageStore, seen: dict[int, int], seed: int
+) -> UNet:
+    """A U-Net that has learned `target` from random views of `records`: `seen` of each size, one after the other."""
+    net = net.train().to(memory_format=torch.channels_last)
     encoder = {id(p) for p in net.encoder.parameters()}
     groups = [
         {"params": [p for p in net.parameters() if id(p) in encoder], "peak": 3e-4},
@@ -182,16 +192,21 @@ def main() -> None:
     part, parts = options.share
     seen = samples_seen(recipe, records, options.out / f"cache_{part}")
     for dataset, target in dealt(seen, parts)[part - 1]:
-        path = specialist_path(options.out, dataset, target)
-        if path.with_suffix(".json").is_file() or (options.only and target not in options.only):
+        if options.only and target not in options.only:
+            continue
+        wanted = dict(sorted(seen[dataset, target].items()))
+        kept = read_specialist(specialist_path(options.out, dataset, target))
+        missing = sum(wanted.values()) - (kept[1].samples if kept else 0)
+        if missing < LEAST * sum(wanted.values()):
             continue
         members = [r for r in records if r.dataset == dataset]
         training = [r for r in members if any(region.target == target for region in r.regions)]
-        store = ImageStore(members, max(seen[dataset, target]), options.out / f"cache_{part}")
-        sizes = dict(sorted(seen[dataset, target].items()))
+        store = ImageStore(members, max(wanted), options.out / f"cache_{part}")
+        torch.manual_seed(options.seed)
+        net, sizes = (kept[0], {max(wanted): missing}) if kept else (pretrained(), wanted)
         with denormals_flushed(), memory_kept():
-            net = train_one(training, target, store, sizes, options.seed)
-        about = Specialist(dataset, target, max(sizes), sum(sizes.values()))
+            net = train_one(net, training, target, store, sizes, options.seed + bool(kept))
+        about = Specialist(dataset, target, max(wanted), sum(wanted.values()))
         print(f"{dataset}/{target}: {save_specialist(net, about, options.out)}", flush=True)
 
 

@@ -16,6 +16,7 @@ from unibiomed.evaluate.predictors.specialists import (
     Specialist,
     SpecialistsPredictor,
     UNet,
+    read_specialist,
     save_specialist,
     specialist_path,
 )
@@ -66,6 +67,16 @@ def test_what_is_kept_of_a_net(net, folder):
     assert all(kept[name].dtype == torch.float16 for name in kept if whole[name].is_floating_point())
     assert all(torch.equal(kept[name].to(whole[name].dtype), whole[name]) for name in whole)
     assert sorted(p.suffix for p in folder.iterdir()) == [".json", ".json", ".safetensors", ".safetensors"]
+
+
+def test_what_was_written_is_read_again(net, folder):
+    kept, about = read_specialist(specialist_path(folder, "organs", "liver tumor"))
+    assert about == TUMOR
+    whole = net.state_dict()
+    assert all(torch.equal(value, whole[name]) for name, value in kept.state_dict().items())
+    assert all(value.requires_grad for value in kept.parameters())
+    specialist_path(folder, "organs", "liver tumor").with_suffix(".json").unlink()
+    assert read_specialist(specialist_path(folder, "organs", "liver tumor")) is None
 
 
 def test_what_half_precision_cannot_hold_is_kept_whole(tmp_path):

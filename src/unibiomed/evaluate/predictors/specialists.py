@@ -31,7 +31,7 @@ from ..predictions import Prediction
 from ..samples import Case
 from .loading import pick_device
 
-__all__ = ["Specialist", "SpecialistsPredictor", "UNet", "save_specialist", "specialist_path"]
+__all__ = ["Specialist", "SpecialistsPredictor", "UNet", "read_specialist", "save_specialist", "specialist_path"]
 
 LEVELS = [16, 24, 40, 112, 320]
 WIDTHS = [16, 32, 64, 128]
@@ -192,16 +192,32 @@ class SpecialistsPredictor:
         return (logits > 0).numpy(), float(logits.max().sigmoid())
 
     def _load(self, path: Path) -> UNet:
-        stored = Checkpoint([path])
-        # copies: what is read is mapped from the file
-        state = {k: t.to(torch.float32 if t.is_floating_point() else t.dtype, copy=True) for k, t in stored.items()}
-        with torch.device("meta"):  # random weights would only be overwritten
-            net = UNet()
-        try:
-            net.load_state_dict(state, assign=True)
-        except RuntimeError as error:
-            raise ModelError(f"'{path.name}' holds no such U-Net; train it again") from error
-        return net.eval().to(self.device)
+        return _read_net(path).eval().to(self.device)
+
+
+def read_specialist(path: Path) -> tuple[UNet, Specialist] | None:
+    """A U-Net in float32 that `save_specialist` wrote, and what it is for; None where there is none, or half of one.
+
+    Raises
+    ------
+    ModelError
+        A file is broken.
+    """
+    about = path.with_suffix(".json")
+    return (_read_net(path), _read_about(about)) if about.is_file() and path.is_file() else None
+
+
+def _read_net(path: Path) -> UNet:
+    stored = Checkpoint([path])
+    # copies: what is read is mapped from the file
+    state = {k: t.to(torch.float32 if t.is_floating_point() else t.dtype, copy=True) for k, t in stored.items()}
+    with torch.device("meta"):  # random weights would only be overwritten
+        net = UNet()
+    try:
+        net.load_state_dict(state, assign=True)
+    except RuntimeError as error:
+        raise ModelError(f"'{path.name}' holds no such U-Net; train it again") from error
+    return net
 
 
 def _read_about(path: Path) -> Specialist:
