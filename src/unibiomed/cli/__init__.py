@@ -108,7 +108,9 @@ def make_parser() -> argparse.ArgumentParser:
     verb.add_argument("--box", metavar="X0,Y0,X1,Y1", help="a region in pixels; X1 and Y1 are just outside of it")
     verb.add_argument("--ask", metavar="TEXT", help="a question in plain words")
     verb.add_argument("--modality", metavar="NAME", help="such as CT or ultrasound, when the file does not say")
-    verb.add_argument("--slice", type=int, metavar="N", help="slice of a NIfTI volume, frame of a DICOM file, from 0")
+    verb.add_argument(
+        "--slice", type=int, metavar="N", help="slice of a NIfTI volume, frame of a DICOM file, page of a TIFF; from 0"
+    )
     verb.add_argument("--window", metavar="W", help="lung, abdomen, bone, brain, mediastinum, or CENTRE,WIDTH")
     verb.add_argument("--out", type=Path, default=Path("unibiomed-results"), metavar="DIR", help="default: %(default)s")
     verb.add_argument("--json", action="store_true", help="print JSON (one object an image) instead of text")

@@ -31,7 +31,8 @@ def add_evaluate_command(verbs: argparse._SubParsersAction[Any]) -> None:
         action="append",
         default=[],
         metavar="M",
-        help="model folder or hub name, files:FOLDER, floor:NAME; TITLE=M names it; may be repeated (default: nano)",
+        help="model folder or hub name, files:FOLDER, sam:NAME, text:NAME, specialists:FOLDER, floor:NAME; TITLE=M "
+        "names it; may be repeated (default: nano)",
     )
     verb.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder with data sets")
     verb.add_argument("--out", type=Path, default=Path("runs/evaluate"), metavar="DIR", help="default: %(default)s")
