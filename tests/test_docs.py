@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import argparse
 import re
 import shlex
+from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from unibiomed.cli import main, make_parser
 from unibiomed.data import load_records
+from unibiomed.train.recipe import read_recipe
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+LAUNCHERS = ("torchrun ", "accelerate launch ")
 
 
 def blocks(page: Path, language: str) -> list[str]:
@@ -21,8 +26,25 @@ def blocks(page: Path, language: str) -> list[str]:
 
 
 def commands(page: Path, language: str) -> list[list[str]]:
-    lines = [line for block in blocks(page, language) for line in block.splitlines()]
-    return [shlex.split(line)[1:] for line in lines if line.startswith("unibiomed ")]
+    """Arguments of each ``unibiomed`` command, also of those that a launcher starts."""
+    lines = [line for block in blocks(page, language) for line in block.replace("\\\n", " ").splitlines()]
+    split = [shlex.split(line) for line in lines if line.startswith(("unibiomed ", *LAUNCHERS))]
+    return [words[words.index("unibiomed") + 1 :] for words in split]
+
+
+def parsers(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
+    yield parser
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for below in action.choices.values():
+                yield from parsers(below)
+
+
+def anchors(page: Path) -> set[str]:
+    """Names that a page's headings have in links."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 @pytest.mark.parametrize("page", [p for p in PAGES if commands(p, "bash")], ids=lambda p: p.name)
@@ -51,6 +73,51 @@ def test_the_data_set_of_the_documentation_is_read(tmp_path: Path) -> None:
 def test_commands_with_data_are_spelled_right(page: Path) -> None:
     for arguments in commands(page, "text"):
         assert callable(make_parser().parse_args(arguments).run)
+        for argument in arguments:
+            assert not argument.startswith("recipes/") or (ROOT / argument).exists(), argument
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", ROOT / "docs" / "data.md"], ids=lambda p: p.name)
+def test_a_folder_is_described_and_checked(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for arguments in commands(page, "text"):
+        if arguments[:2] == ["data", "add"]:
+            for number in range(4):
+                pixels = np.random.default_rng(number).integers(0, 256, (32, 32), np.uint8)
+                for folder, values in (("images", pixels), ("masks", np.tri(32, dtype=np.uint8) * 255)):
+                    (tmp_path / arguments[2] / folder).mkdir(parents=True, exist_ok=True)
+                    Image.fromarray(values).save(tmp_path / arguments[2] / folder / f"P{number}.png")
+        if arguments[:2] in (["data", "add"], ["data", "check"]):
+            assert main(arguments) == 0, f"{page.name}: unibiomed {' '.join(arguments)}"
+        if arguments[:2] == ["data", "add"]:
+            assert load_records(tmp_path, [arguments[2]])[0].regions[0].target == "liver tumor"
+
+
+@pytest.mark.parametrize("page", [p for p in PAGES if p.parent.name == "docs"], ids=lambda p: p.name)
+def test_options_and_benchmarks_exist(page: Path) -> None:
+    """Those that sentences and tables name; commands in blocks are parsed."""
+    scripts = {f"benchmarks/{path.name}": path.read_text() for path in (ROOT / "benchmarks").glob("*.py")}
+    known = {option for parser in parsers(make_parser()) for option in parser._option_string_actions}
+    known.update(re.findall(r'add_argument\("(--[a-z-]+)"', "".join(scripts.values())))
+    for code in re.findall(r"`([^`\n]+)`", page.read_text()):
+        assert set(re.findall(r"benchmarks/\w+\.py", code)) <= scripts.keys(), f"{page.name}: {code}"
+        assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", code)) <= known, f"{page.name}: {code}"
+
+
+def test_messages_of_troubleshooting_are_said() -> None:
+    """Each is somewhere in the code, with values in place of the dots."""
+    code = "".join(path.read_text() for path in sorted((ROOT / "src").rglob("*.py")))
+    code = re.sub(r"[\"']\s*\n\s*f?[\"']", "", code)
+    rows = re.findall(r"^\| `([^`]+)` \|", (ROOT / "docs" / "troubleshooting.md").read_text(), re.MULTILINE)
+    assert len(rows) > 10
+    for row in rows:
+        assert re.search("[^\n]*".join(re.escape(part) for part in row.split("…")), code), row
+
+
+def test_stages_of_nano_are_told() -> None:
+    recipe = read_recipe(ROOT / "recipes" / "nano.yaml")
+    section = (ROOT / "docs" / "how_it_works.md").read_text().split("trained in these stages")[1].split("\n## ")[0]
+    assert re.findall(r"\*\*(\w+)\*\*", section) == [stage.name for stage in recipe.stages]
 
 
 def test_python_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -66,9 +133,11 @@ def test_python_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
 def test_links_and_pictures_exist(page: Path) -> None:
-    for target in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", page.read_text()):
+    for target, anchor in re.findall(r"\]\(([^)#]*)(?:#([^)]*))?\)", page.read_text()):
         if "://" not in target:
-            assert (page.parent / target).exists(), f"{page.name} links to {target}"
+            other = page.parent / target if target else page
+            assert other.exists(), f"{page.name} links to {target}"
+            assert not anchor or anchor in anchors(other), f"{page.name} links to {target}#{anchor}"
 
 
 def test_the_warning_stands_where_users_look() -> None:
