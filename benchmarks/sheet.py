@@ -28,6 +28,9 @@ ROWS = [
     ("sts_pet_ct_mr", "PET", "segment", ("soft-tissue sarcoma",)),
 ]
 
+WIDTH = 400
+"""Of the images, in pixels."""
+
 
 def interpret_rows(model: unibiomed.Interpreter, data: Path, number: int) -> list[Result]:
     """The `number`-th held-out image with a finding of each row."""
@@ -39,14 +42,17 @@ def interpret_rows(model: unibiomed.Interpreter, data: Path, number: int) -> lis
         )
         shown = [r for r in records if any(region.mask and region.load().any() for region in r.regions)]
         record = shown[number % len(shown)]
-        results.append(model.interpret(record.image, task, targets=targets, modality=modality))
+        pixels = Image.fromarray(record.load_image())
+        # of one width, so that the letters of all legends are of one size
+        pixels = pixels.resize((WIDTH, round(pixels.height * WIDTH / pixels.width)), Image.Resampling.BICUBIC)
+        results.append(model.interpret(pixels, task, targets=targets, modality=modality))
     return results
 
 
-def sheet(pictures: list[Image.Image], columns: int = 5, width: int = 360) -> Image.Image:
-    """Pictures side by side, each `width` pixels wide."""
-    small = [p.resize((width, round(p.height * width / p.width)), Image.Resampling.LANCZOS) for p in pictures]
-    rows = [small[i : i + columns] for i in range(0, len(small), columns)]
+def sheet(pictures: list[Image.Image], columns: int = 5) -> Image.Image:
+    """Pictures side by side, in columns of one width."""
+    rows = [pictures[i : i + columns] for i in range(0, len(pictures), columns)]
+    width = max(picture.width for picture in pictures)
     page = Image.new("RGB", (columns * width, sum(max(p.height for p in row) for row in rows)), "white")
     y = 0
     for row in rows:
