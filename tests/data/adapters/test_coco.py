@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from itertools import permutations
 
 import numpy as np
 import pytest
@@ -149,3 +150,51 @@ def test_labels_may_be_ignored(toy):
     coco(toy, [{"segmentation": SQUARE, "category_id": 0}])
     toy.entry("coco", 'ignore = ["things"]\n' + HEAD + TARGETS)
     assert [region.absent for region in toy.read()["a"].regions] == [True]
+
+
+def test_the_order_of_the_lists_does_not_matter(toy):
+    annotations = [{"segmentation": SQUARE}, {"bbox": [0, 0, 2, 2], "category_id": 2}, {"bbox": [2, 2, 4, 3]}]
+    coco(toy, annotations, names=("a.png", "b.png"), info={"images": [1]}, licenses=[{"id": 7}])
+    toy.entry("coco", HEAD + TARGETS)
+    data = json.loads((toy.folder / "train.json").read_text())
+    records = toy.read()
+    assert list(records) == ["a", "a#2", "b"]
+    for keys in permutations(data):
+        toy.text("train.json", json.dumps({key: data[key] for key in keys}))
+        assert toy.read() == records
+
+
+@pytest.mark.parametrize("share", [0.2, 0.5, 0.9])
+def test_a_file_that_ends_too_early_is_named(toy, refused, share):
+    coco(toy, [{"segmentation": SQUARE}] * 20)
+    toy.entry("coco", HEAD + TARGETS)
+    text = (toy.folder / "train.json").read_text()
+    toy.text("train.json", text[: int(share * len(text))])
+    refused(r"toy/train.json: cannot be read as JSON \(.*line 1, column")
+
+
+def test_lists_and_ids_stand_there_once(toy, refused):
+    coco(toy, [{"segmentation": SQUARE}], names=("a.png", "b.png"))
+    toy.entry("coco", HEAD + TARGETS)
+    text = (toy.folder / "train.json").read_text()
+    toy.text("train.json", text[:-1] + ', "annotations": []}')
+    refused("toy/train.json: .*'annotations' stands there twice")
+    data = json.loads(text)
+    data["images"][1]["id"] = 0
+    toy.text("train.json", json.dumps(data))
+    refused("toy/train.json: image 'b' has the id 0 of another image")
+    del data["images"]
+    toy.text("train.json", json.dumps(data))
+    refused("toy/train.json: is not in the COCO form")
+    toy.text("train.json", json.dumps({**data, "images": [3]}))
+    refused("toy/train.json: is not in the COCO form")
+
+
+def test_numbers_that_are_none(toy, refused):
+    coco(toy, [{"segmentation": SQUARE, "area": float("nan")}])
+    toy.entry("coco", HEAD + TARGETS)
+    assert not toy.read()["a"].regions[0].absent
+    coco(toy, [{"segmentation": [[1, 1, 5, float("nan"), 5, 4]]}])
+    refused("toy/train.json: image 'a', annotation 0: a polygon")
+    coco(toy, [{"bbox": [1, 1, float("nan"), 2]}])
+    refused("toy/train.json: image 'a', annotation 0: a box is not four numbers")

@@ -193,3 +193,23 @@ def test_what_does_not_fit_is_named(toy, refused):
     toy.text("train.json", json.dumps({"images": [{"id": 0, "file_name": "plain.png"}], "annotations": []}))
     published(toy)
     refused("its name does not tell the modality")
+
+
+def test_the_order_of_the_lists_does_not_matter(toy, refused):
+    images, annotations = made(toy)
+    del annotations[1]["file_name"]
+    published(toy)
+    toy.text("train.json", json.dumps({"images": images, "annotations": annotations}))
+    records = toy.read()
+    toy.text("train.json", json.dumps({"annotations": annotations[::-1], "info": {}, "images": images}))
+    turned = toy.read()
+    assert list(turned) == list(records)
+    for name, record in records.items():
+        assert sorted(r.target for r in turned[name].regions) == sorted(r.target for r in record.regions)
+    toy.text("train.json", json.dumps({"annotations": annotations}))
+    refused("toy/train.json: is not in the published form .'images'")
+    toy.text("train.json", json.dumps({"annotations": {}, "images": images}))
+    refused("toy/train.json: is not in the published form")
+    text = json.dumps({"images": images, "annotations": annotations})
+    toy.text("train.json", text[:-20])
+    refused("toy/train.json: cannot be read as JSON .*line 1, column")

@@ -5,7 +5,9 @@ import sys
 
 import pytest
 
+from unibiomed.data import load_catalog
 from unibiomed.data.adapters import tables
+from unibiomed.errors import DataError
 
 
 def with_table(toy, file, more=""):
@@ -45,3 +47,32 @@ def test_large_tables_are_refused_before_they_are_read(toy, refused, monkeypatch
     toy.text("t.csv", "id,n\na,1\n")
     monkeypatch.setattr(tables, "MAX_TABLE_BYTES", 5)
     refused("toy/t.csv: table is larger than")
+
+
+def test_rows_are_read_one_by_one(toy):
+    rows = [{"id": f"{k}.png", "n": k, "unasked": "x" * 50} for k in range(5)]
+    toy.entry("images", 'attributes = { n = "n" }\n[[tables]]\nfile = "t.json"\nkey = "id"\n')
+    (entry,) = [entry for entry in load_catalog(toy.root) if entry.name == "toy"]
+    read = tables.iter_rows(entry, entry.tables[0])
+    toy.text("t.json", json.dumps(rows)[:-1] + ", x]")
+    assert [next(read) for _ in rows] == rows
+    with pytest.raises(DataError, match=r"toy/t\.json: cannot be read as JSON"):
+        next(read)
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "words"),
+    [
+        ("t.json", '[{"id": "a", "n": 1}, 3]', "is not a list of rows"),
+        ("t.json", "3", "is not a list of rows"),
+        ("t.json", '{"id": []}', "is not a list of rows"),
+        ("t.json", '[{"id": "a"}, {"id": ""}]', "column 'id' is missing or empty"),
+        ("t.jsonl", '{"id": "a"}\n[1]\n', "is not a list of rows"),
+        ("t.jsonl", '{"id": "a"}\n{"id"\n', "table cannot be read"),
+        ("t.csv", "id,n\na,1\n,2\n", "column 'id' is missing or empty"),
+    ],
+)
+def test_broken_rows_are_named(toy, refused, file, text, words):
+    with_table(toy, file)
+    toy.text(file, text)
+    refused(f"toy/{file}: .*{words}")

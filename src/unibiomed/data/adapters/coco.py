@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 from pycocotools import mask as mask_utils
 
-from unibiomed.data.adapters.common import Place, base_record, find_places, without_ending
+from unibiomed.data.adapters.common import Place, Row, base_record, find_places, without_ending
 from unibiomed.data.adapters.regions import Box, Folders, further_records, in_rounds, target_of, whole_box
-from unibiomed.data.adapters.tables import read_json
+from unibiomed.data.adapters.tables import asked_columns, only_asked, walk_file
 from unibiomed.data.entries import DatasetEntry, Target
 from unibiomed.data.pixels import MAX_MASK_PIXELS
 from unibiomed.data.records import Record, Region
@@ -21,19 +20,41 @@ from unibiomed.errors import DataError, InputError
 from unibiomed.findings import mask_box, rle_decode, rle_encode
 
 Rle = dict[str, Any]
+PARTS = ("images", "annotations", "categories")
+
+
+class _Mark(NamedTuple):
+    """An annotation in short: run lengths are some hundred bytes where the numbers of a polygon are thousands."""
+
+    target: str
+    number: object
+    counts: str | None
+    box: object
+    crowd: bool
 
 
 @dataclass(slots=True)
 class _Image:
-    """An image of a COCO file with its annotations by the name of their target."""
+    """An image of a COCO file with its annotations."""
 
-    row: Mapping[str, Any]
+    row: Row
     file: str
     size: tuple[int, int]
-    split: str | None
-    looked_for: Mapping[str, Target]
+    source: _Source
+    marks: list[_Mark] | None = None
+
+    @property
+    def where(self) -> str:
+        return f"{self.source.where}: image '{without_ending(self.file)}'"
+
+
+@dataclass(slots=True)
+class _Source:
+    """What the images of one file share."""
+
     where: str
-    found: dict[str, list[Mapping[str, Any]]] = field(default_factory=lambda: defaultdict(list))
+    split: str | None
+    targets: Mapping[str, Target]
 
 
 def read_coco(entry: DatasetEntry) -> Iterator[Record]:
@@ -42,44 +63,90 @@ def read_coco(entry: DatasetEntry) -> Iterator[Record]:
     for table in entry.tables:
         _read_file(entry, table.file, table.split, images)
     folders = Folders(entry.folder / entry.images)
-    official = {name: image.split for name, image in images.items()}
+    official = {name: image.source.split for name, image in images.items()}
     places = find_places(entry, {name: image.row for name, image in images.items()}, official)
-    for name, place in sorted(places.items()):
-        yield from _records(entry, name, images[name], place, folders)
+    del official
+    for name in sorted(places):
+        # What became a record is let go of.
+        yield from _records(entry, name, images.pop(name), places.pop(name), folders)
 
 
 def _read_file(entry: DatasetEntry, file: str, split: str | None, images: dict[str, _Image]) -> None:
+    """Go through a file twice: annotations may stand before what they name, and are too many to wait."""
     where = f"{entry.name}/{file}"
-    data = read_json(entry, file)
-    parts = [data.get(key) if isinstance(data, dict) else None for key in ("images", "annotations", "categories")]
-    if not all(isinstance(part, list) and all(isinstance(item, dict) for item in part) for part in parts):
-        raise DataError(f"{where}: is not in the COCO form, with lists of images, annotations and categories; mend it")
-    listed, annotations, categories = (part or [] for part in parts)
-    words = {str(item.get("id")): str(item.get("name")) for item in categories}
-    used = {words.get(str(item.get("category_id"))) for item in annotations}
-    named = {word for target in entry.targets for word in (target.categories or [target.name])}
-    # A category that nothing is annotated with may be a heading: where no target goes by it, it is passed over.
-    targets = [target_of(entry, word, where) for word in words.values() if word in used | named]
-    looked_for = {target.name: target for target in targets if target is not None}
+    columns = asked_columns(entry)
+    words: dict[str, str] = {}
+    used: set[str] = set()
     by_id: dict[str, _Image] = {}
-    for row in listed:
-        name = without_ending(row.get("file_name") or "")
-        height, width = row.get("height"), row.get("width")
-        sized = type(height) is int and type(width) is int and min(height, width) > 0
-        if not name or not sized or height * width > MAX_MASK_PIXELS:
-            raise DataError(f"{where}: image '{name}' has no name, or no size up to {MAX_MASK_PIXELS} pixels; mend it")
-        if name in images:
-            raise DataError(f"{where}: image '{name}' is listed twice, here or in another table; leave one out")
-        images[name] = by_id[str(row.get("id"))] = _Image(
-            row, str(row["file_name"]), (height, width), split, looked_for, f"{where}: image '{name}'"
+    targets: dict[str, Target] = {}
+    source = _Source(where, split, targets)
+    for part, item in _items(entry, file):
+        if part == "categories":
+            words[str(item.get("id"))] = str(item.get("name"))
+        elif part == "annotations":
+            used.add(str(item.get("category_id")))
+        else:
+            image = _image(item, source, columns)
+            name, number = without_ending(image.file), str(item.get("id"))
+            if name in images:
+                raise DataError(f"{where}: image '{name}' is listed twice, here or in another table; leave one out")
+            if number in by_id and item.get("id") is not None:
+                raise DataError(f"{where}: image '{name}' has the id {number} of another image; mend it")
+            images[name] = by_id[number] = image
+    annotated = {words.get(number) for number in used}
+    named = {word for target in entry.targets for word in (target.categories or [target.name])}
+    meant: dict[str, Target | None] = {}
+    for number, word in words.items():
+        # A category that nothing is annotated with may be a heading: where no target goes by it, it is passed over.
+        if word in annotated | named:
+            target = meant[number] = target_of(entry, word, where)
+            if target is not None:
+                targets[target.name] = target
+    for part, item in _items(entry, file):
+        if part == "annotations":
+            owner, number = by_id.get(str(item.get("image_id"))), str(item.get("category_id"))
+            if owner is None or number not in words:
+                raise DataError(f"{where}: annotation {item.get('id')} names an unknown image or category; mend it")
+            if (target := meant[number]) is not None:
+                owner.marks = owner.marks or []
+                owner.marks.append(_mark(item, target.name, owner))
+
+
+def _items(entry: DatasetEntry, file: str) -> Iterator[tuple[str, Row]]:
+    """Images, annotations and categories of a file as they come, each with the name of its list."""
+    missing = set(PARTS)
+    for key, part, value in walk_file(entry, file):
+        if key in PARTS:
+            if part is None and isinstance(value, list):
+                missing.discard(key)
+            elif part is not None and isinstance(value, dict):
+                yield key, value
+            else:
+                break
+    else:
+        if not missing:
+            return
+    raise DataError(
+        f"{entry.name}/{file}: is not in the COCO form, with lists of images, annotations and categories; mend it"
+    )
+
+
+def _image(item: Row, source: _Source, columns: Sequence[str]) -> _Image:
+    name = without_ending(item.get("file_name") or "")
+    height: Any = item.get("height")
+    width: Any = item.get("width")
+    sized = type(height) is int and type(width) is int and min(height, width) > 0
+    if not name or not sized or height * width > MAX_MASK_PIXELS:
+        raise DataError(
+            f"{source.where}: image '{name}' has no name, or no size up to {MAX_MASK_PIXELS} pixels; mend it"
         )
-    for item in annotations:
-        image, word = by_id.get(str(item.get("image_id"))), words.get(str(item.get("category_id")))
-        if image is None or word is None:
-            raise DataError(f"{where}: annotation {item.get('id')} names an unknown image or category; mend it")
-        target = target_of(entry, word, where)
-        if target is not None:
-            image.found[target.name].append(item)
+    return _Image(only_asked(item, columns), str(item["file_name"]), (height, width), source)
+
+
+def _mark(item: Row, target: str, image: _Image) -> _Mark:
+    outline = _outline(item, image)
+    counts = None if outline is None else outline["counts"]
+    return _Mark(target, item.get("id"), counts, item.get("bbox"), bool(item.get("iscrowd")))
 
 
 def _records(entry: DatasetEntry, name: str, image: _Image, place: Place, folders: Folders) -> Iterator[Record]:
@@ -88,19 +155,19 @@ def _records(entry: DatasetEntry, name: str, image: _Image, place: Place, folder
         raise DataError(f"{image.where} is missing from {entry.images}/; restore it")
     regions: list[Region] = []
     boxed: list[Region] = []
-    for target in image.looked_for.values():
-        found = image.found.get(target.name, [])
+    for target in image.source.targets.values():
+        found = [mark for mark in image.marks or () if mark.target == target.name]
         if not found:
             regions += [] if target.missing == "unknown" else [_region(target)]
             continue
-        outlines = [_outline(item, image) for item in found]
+        outlines = [_rle(mark, image) for mark in found]
         if all(outline is not None for outline in outlines):
             regions.append(
                 _region(target, _union([outline for outline in outlines if outline is not None], image.where))
             )
         else:
             # One object without an outline, and the union of the others would not be all of the target.
-            boxed += [_region(target, box=_box(item, image)) for item in found if not item.get("iscrowd")]
+            boxed += [_region(target, box=_box(mark, image)) for mark in found if not mark.crowd]
     rounds = in_rounds(boxed)
     first = Record(
         image=path,
@@ -111,11 +178,15 @@ def _records(entry: DatasetEntry, name: str, image: _Image, place: Place, folder
     yield from further_records(first, rounds[1:])
 
 
+def _rle(mark: _Mark, image: _Image) -> Rle | None:
+    return None if mark.counts is None else {"size": [*image.size], "counts": mark.counts}
+
+
 def _region(target: Target, mask: Rle | None = None, box: Box | None = None) -> Region:
     return Region(target.name, mask, abnormal=target.abnormal, attributes=dict(target.attributes), box=box)
 
 
-def _outline(item: Mapping[str, Any], image: _Image) -> Rle | None:
+def _outline(item: Row, image: _Image) -> Rle | None:
     """Run lengths of one annotation; None where it has a box alone."""
     where = f"{image.where}, annotation {item.get('id')}"
     outline = item.get("segmentation")
@@ -167,10 +238,10 @@ def _text(rle: Mapping[str, Any]) -> Rle:
     return {"size": [int(n) for n in rle["size"]], "counts": counts.decode() if isinstance(counts, bytes) else counts}
 
 
-def _box(item: Mapping[str, Any], image: _Image) -> Box:
-    where = f"{image.where}, annotation {item.get('id')}"
-    box = item.get("bbox")
-    if box is None and (outline := _outline(item, image)) is not None:
+def _box(mark: _Mark, image: _Image) -> Box:
+    where = f"{image.where}, annotation {mark.number}"
+    box = mark.box
+    if box is None and (outline := _rle(mark, image)) is not None:
         around = mask_box(_decode(outline, where))
         if around is not None:
             return around

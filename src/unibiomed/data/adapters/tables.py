@@ -3,76 +3,136 @@
 from __future__ import annotations
 
 import csv
-import io
 import json
+import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from unibiomed.data.adapters.common import Names, Row
+from unibiomed.data.adapters.streaming import Piece, walk_json
 from unibiomed.data.entries import DatasetEntry, Table
 from unibiomed.errors import DataError
 
 MAX_TABLE_BYTES = 500_000_000
-"""Tables are read whole; unpacked, a Parquet file may be four times as large."""
+"""Rows are read one by one, but those of all images are held together; unpacked, Parquet may be four times as large."""
 FORMS = "CSV, JSON or JSON lines in UTF-8, or Parquet"
+ROWS_AT_ONCE = 4096
+QUESTION_COLUMNS = ("question", "answer", "answer_type", "qid")
+"""Columns of a table of questions, where the entry gives them no other names."""
 
 
-def read_json(entry: DatasetEntry, file: str) -> Any:
-    """Read a JSON file of the data set.
+def walk_file(entry: DatasetEntry, file: str, objects: Collection[str] = ()) -> Iterator[Piece]:
+    """Read a JSON file of the data set piece by piece, see `walk_json`; it may be of any size.
 
     Raises
     ------
     DataError
-        It is missing, larger than `MAX_TABLE_BYTES`, or not JSON.
+        It is missing or not JSON.
     """
-    try:
-        return json.loads(_bytes(entry, file))
-    except (ValueError, RecursionError) as error:
-        raise _unreadable(entry, file) from error
+    return walk_json(_checked(entry, file), f"{entry.name}/{file}", objects)
 
 
 def read_rows(entry: DatasetEntry, table: Table, needed: Iterable[str] = ()) -> list[Row]:
-    """Rows of a table; the columns `needed` and that of the image's name have a value in every row."""
-    rows: Any
-    try:
-        if table.file.endswith(".parquet"):
-            rows = _parquet(entry, table.file)
-        elif table.file.endswith(".csv"):
-            text = _bytes(entry, table.file).decode("utf-8-sig")
-            rows = list(csv.DictReader(io.StringIO(text, newline="")))
-        elif table.file.endswith(".jsonl"):
-            text = _bytes(entry, table.file).decode("utf-8-sig")
-            rows = [json.loads(line) for line in text.split("\n") if line.strip()]
-        else:
-            rows = json.loads(_bytes(entry, table.file))
-    except (ValueError, csv.Error, RecursionError) as error:
-        raise _unreadable(entry, table.file) from error
+    """All rows of a table, see `iter_rows`."""
+    return list(iter_rows(entry, table, needed))
+
+
+def iter_rows(entry: DatasetEntry, table: Table, needed: Iterable[str] = ()) -> Iterator[Row]:
+    """Rows of a table, one by one; the columns `needed` and that of the image's name have a value in every row.
+
+    Raises
+    ------
+    DataError
+        The table is missing, larger than `MAX_TABLE_BYTES` or none, or, when its turn comes, a row is broken.
+    """
     where = f"{entry.name}/{table.file}"
-    if table.rows is not None and isinstance(rows, dict):
-        rows = rows.get(table.rows)
-    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise DataError(
-            f"{where}: table is not a list of rows with named columns; mend the file, or name the list in 'rows'"
-        )
-    for column in (table.key, *needed):
-        if not all(row.get(column) not in (None, "") for row in rows):
-            raise DataError(f"{where}: column '{column}' is missing or empty in a row; mend the table")
-    return rows
+    path = _checked(entry, table.file, MAX_TABLE_BYTES)
+    if table.file.endswith(".parquet"):
+        rows = _parquet(entry, table.file, path)
+    elif table.file.endswith((".csv", ".jsonl")):
+        rows = _lines(entry, table.file, path)
+    else:
+        rows = _json(table, path, where)
+    filled = (table.key, *needed)
+    for row in rows:
+        if not isinstance(row, dict):
+            raise _no_rows(where)
+        for column in filled:
+            if row.get(column) in (None, ""):
+                raise DataError(f"{where}: column '{column}' is missing or empty in a row; mend the table")
+        yield row
+
+
+def _no_rows(where: str) -> DataError:
+    return DataError(
+        f"{where}: table is not a list of rows with named columns; mend the file, or name the list in 'rows'"
+    )
+
+
+def _json(table: Table, path: Path, where: str) -> Iterator[Any]:
+    """Members of the outermost list, or of the one that 'rows' names."""
+    home: str | None = None
+    listed = False
+    for key, part, value in walk_json(path, where):
+        if key is None and part is None and isinstance(value, dict):
+            home = table.rows
+        elif key == home and part is None:
+            if not isinstance(value, list):
+                raise _no_rows(where)
+            listed = True
+        elif key == home and listed:
+            yield value
+    if not listed:
+        raise _no_rows(where)
+
+
+def _lines(entry: DatasetEntry, file: str, path: Path) -> Iterator[Any]:
+    try:
+        if file.endswith(".csv"):
+            with path.open(encoding="utf-8-sig", newline="") as text:
+                yield from csv.DictReader(text)
+        else:
+            # Only the line feed ends a line: a text may hold other signs that Python takes for an end.
+            with path.open(encoding="utf-8-sig", newline="\n") as text:
+                yield from (json.loads(line) for line in text if line.strip())
+    except (OSError, ValueError, csv.Error, RecursionError) as error:
+        raise _unreadable(entry, file) from error
+
+
+def asked_columns(entry: DatasetEntry) -> tuple[str, ...]:
+    """The columns that an entry speaks of: all that is held of a row."""
+    rules = [entry.modality, entry.site, entry.group, entry.split, entry.label, entry.spacing]
+    columns = [*entry.attributes.values(), *entry.text, *entry.columns.values(), *QUESTION_COLUMNS]
+    if entry.boxes is not None:
+        rules.append(entry.boxes.target)
+        columns += [*entry.boxes.columns, *([entry.boxes.text] if entry.boxes.text else [])]
+    for rule in rules:
+        if rule is not None:
+            columns += [*(rule.columns or []), *([rule.column] if rule.column is not None else [])]
+    for table in entry.tables:
+        columns += [table.key, *table.keep]
+    return tuple(dict.fromkeys(columns))
+
+
+def only_asked(row: Row, columns: Iterable[str]) -> dict[str, Any]:
+    """A row without the columns that nobody asks for; the names of the others are held once for all rows."""
+    return {column: row[column] for column in columns if column in row}
 
 
 def join_rows(entry: DatasetEntry, names: Iterable[str]) -> dict[str, Row]:
     """What all tables say of each image, by name; an empty row where they say nothing."""
     joined: dict[str, dict[str, Any]] = {name: {} for name in names}
+    columns = asked_columns(entry)
     for table in entry.tables:
         known = Names(joined, table.match)
-        for row in read_rows(entry, table):
+        for row in iter_rows(entry, table):
             found = known.find(row[table.key])
             if table.match is None and len(found) > 1:
                 raise _ambiguous(entry, table, row, found)
             for name in found:
-                joined[name].update(row)
+                joined[name].update(only_asked(row, columns))
     return dict(joined)
 
 
@@ -88,16 +148,17 @@ def rows_by_image(
     """
     found: dict[str, list[tuple[Table, Row]]] = defaultdict(list)
     names = list(names)
+    columns = asked_columns(entry)
     for table in entry.tables:
         known = Names(names, table.match)
-        for row in read_rows(entry, table, needed):
+        for row in iter_rows(entry, table, needed):
             images = known.find(row[table.key])
             if not images:
                 where = f"{entry.name}/{table.file}: image '{row[table.key]}'"
                 raise DataError(f"{where} is missing from {entry.images}/; restore it")
             if len(images) > 1:
                 raise _ambiguous(entry, table, row, images)
-            found[images[0]].append((table, row))
+            found[images[0]].append((table, only_asked(row, columns)))
     return found
 
 
@@ -106,15 +167,7 @@ def _ambiguous(entry: DatasetEntry, table: Table, row: Row, images: Sequence[str
     return DataError(f"{where} may be '{images[0]}' or '{images[1]}'; give its folder in the table")
 
 
-def _bytes(entry: DatasetEntry, file: str) -> bytes:
-    path = _checked(entry, file)
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise _unreadable(entry, file) from error
-
-
-def _checked(entry: DatasetEntry, file: str) -> Path:
+def _checked(entry: DatasetEntry, file: str, most: float = math.inf) -> Path:
     path = entry.folder / file
     where = f"{entry.name}/{file}"
     try:
@@ -123,13 +176,12 @@ def _checked(entry: DatasetEntry, file: str) -> Path:
         raise DataError(f"{where}: table is missing; restore it or mend the catalogue entry") from error
     except OSError as error:
         raise _unreadable(entry, file) from error
-    if size > MAX_TABLE_BYTES:
-        raise DataError(f"{where}: table is larger than {MAX_TABLE_BYTES // 1_000_000} MB; split it")
+    if size > most:
+        raise DataError(f"{where}: table is larger than {most // 1_000_000} MB; split it")
     return path
 
 
-def _parquet(entry: DatasetEntry, file: str) -> list[Row]:
-    path = _checked(entry, file)
+def _parquet(entry: DatasetEntry, file: str, path: Path) -> Iterator[Row]:
     where = f"{entry.name}/{file}"
     try:
         import pyarrow as pa  # type: ignore[import-untyped]
@@ -147,8 +199,8 @@ def _parquet(entry: DatasetEntry, file: str) -> list[Row]:
                 for field in parquet.schema_arrow
                 if not (pa.types.is_struct(field.type) or pa.types.is_binary(field.type))
             ]
-            rows: list[Row] = parquet.read(columns=plain).to_pylist()
-            return rows
+            for batch in parquet.iter_batches(ROWS_AT_ONCE, columns=plain):
+                yield from batch.to_pylist()
     except (pa.ArrowException, OSError) as error:
         raise _unreadable(entry, file) from error
 

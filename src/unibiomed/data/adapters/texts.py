@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
 from unibiomed.data.adapters.common import Row, base_record, file_stem, find_places, list_images, tidy
-from unibiomed.data.adapters.tables import read_rows, rows_by_image
+from unibiomed.data.adapters.tables import QUESTION_COLUMNS, asked_columns, iter_rows, only_asked, rows_by_image
 from unibiomed.data.entries import DatasetEntry
 from unibiomed.data.records import QuestionAnswer, Record
 from unibiomed.errors import DataError
@@ -20,7 +20,7 @@ ASKS_WHAT_IMAGE = re.compile(r"(is|was|are|were) (this|these|the (image|study|sc
 def read_questions(entry: DatasetEntry) -> Iterator[Record]:
     """Records of the adapter ``questions``, see `unibiomed.data.entries`."""
     items = list_images(entry)
-    column = {name: entry.columns.get(name, name) for name in ("question", "answer", "answer_type", "qid")}
+    column = {name: entry.columns.get(name, name) for name in QUESTION_COLUMNS}
     found = rows_by_image(entry, items, (column["question"], column["answer"]))
     asked: dict[tuple[str, str], list[QuestionAnswer]] = defaultdict(list)
     words: dict[str, list[str]] = defaultdict(list)
@@ -103,10 +103,11 @@ def image_text(entry: DatasetEntry, rows: Sequence[Row]) -> str:
 def read_reports(entry: DatasetEntry) -> Iterator[Record]:
     """Records of the adapter ``reports``, see `unibiomed.data.entries`."""
     reports: dict[str, tuple[Row, str]] = {}
+    columns = asked_columns(entry)
     for table in entry.tables:
-        for row in read_rows(entry, table):
+        for row in iter_rows(entry, table):
             if text := image_text(entry, [row]):
-                reports[file_stem(row[table.key])] = (row, text)
+                reports[file_stem(row[table.key])] = (only_asked(row, columns), text)
     places = find_places(entry, {name: row for name, (row, _) in reports.items()})
     for name, place in sorted(places.items()):
         row, text = reports[name]
