@@ -21,6 +21,7 @@ import pytest
 from PIL import Image
 
 from unibiomed.cli import main
+from unibiomed.data import build
 from unibiomed.data.build import PROBLEMS, build_shards
 from unibiomed.data.index import INDEX, read_index
 from unibiomed.data.plan import NOTES, plan_shards
@@ -417,3 +418,15 @@ def test_real_data_come_out_as_they_are(shared_data: Path, tmp_path: Path) -> No
                 found += 1
     assert found == len(records) > 40
     shutil.rmtree(tmp_path / "out")
+
+
+@pytest.mark.parametrize("most", [0, 12, 20])
+def test_records_that_are_too_many_to_hold_are_read_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    for name in ("one", "other", "third"):
+        made_root(tmp_path / "data", name, 10)
+    build_shards(tmp_path / "data", tmp_path / "held", workers=1, rows_per_shard=4)
+    monkeypatch.setattr(build, "HELD_RECORDS", most)
+    report = build_shards(tmp_path / "data", tmp_path / "read", workers=1, rows_per_shard=4)
+    assert report.records == 30 and contents(tmp_path / "read") == contents(tmp_path / "held")

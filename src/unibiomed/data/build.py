@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from unibiomed.data.catalog import load_catalog, load_records
+from unibiomed.data.catalog import iter_records, load_catalog
 from unibiomed.data.index import INDEX, Shard, read_index, replacing, write_index, writing
 from unibiomed.data.plan import NOTES, ROWS_PER_SHARD, plan_shards
 from unibiomed.data.records import Record
@@ -25,7 +25,8 @@ from unibiomed.errors import DataError
 __all__ = ["PROBLEMS", "BuildReport", "build_shards"]
 
 PROBLEMS = "problems.jsonl"
-HELD_RECORDS = 500_000
+HELD_RECORDS = 100_000
+"""So many, some 100 MB, are kept between counting and planning; what goes beyond is read twice."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,18 +108,13 @@ def build_shards(
         raise DataError(f"'{out}' holds the data sets themselves; choose another --out")
     if not names:
         raise DataError("there is no record to write; give a data set")
-    # Counted first, so that the time left is known; read once more where there are too many to hold.
-    held: dict[str, list[Record]] = {}
-    total = 0
-    for name in names:
-        found = load(name)
-        total += len(found)
-        if total <= HELD_RECORDS:
-            held[name] = found
-    del found
+    # Counted first, so that the time left is known.
+    total, held = _count(names, load)
     others = _begin(out, names)
     plans = (
-        plan_shards(held.pop(name) if name in held else load(name), out, rows_per_shard=rows_per_shard, size=image_size)
+        plan_shards(
+            held.pop(name) if name in held else list(load(name)), out, rows_per_shard=rows_per_shard, size=image_size
+        )
         for name in names
     )
     notes = (run_ray if ray else run_here)(plans, workers or _cores())
@@ -159,11 +155,11 @@ def build_shards(
 
 def _source(
     source: str | Path | Iterable[Record], datasets: Sequence[str] | None
-) -> tuple[list[str], Callable[[str], list[Record]]]:
+) -> tuple[list[str], Callable[[str], Iterable[Record]]]:
     """Names of the data sets, sorted, and what gives the records of one."""
     if isinstance(source, str | Path):
         names = [entry.name for entry in load_catalog(source)] if datasets is None else sorted(set(datasets))
-        return names, lambda name: load_records(source, [name])
+        return names, lambda name: iter_records(source, [name])
     members: dict[str, list[Record]] = {}
     for record in source:
         members.setdefault(record.dataset, []).append(record)
@@ -171,6 +167,23 @@ def _source(
         if name not in members:
             raise DataError(f"data set '{name}' is not among the records; there are {', '.join(sorted(members))}")
     return sorted(members if datasets is None else set(datasets)), members.__getitem__
+
+
+def _count(names: Sequence[str], load: Callable[[str], Iterable[Record]]) -> tuple[int, dict[str, list[Record]]]:
+    """How many records there are, and those of the first data sets, as far as they may be held."""
+    held: dict[str, list[Record]] = {}
+    total = 0
+    for name in names:
+        found: list[Record] = []
+        for record in load(name):
+            total += 1
+            if total <= HELD_RECORDS:
+                found.append(record)
+            else:
+                found.clear()
+        if total <= HELD_RECORDS:
+            held[name] = found
+    return total, held
 
 
 def _begin(out: Path, names: Sequence[str]) -> list[Shard]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
@@ -22,7 +22,7 @@ def run_here(plans: Iterable[list[ShardTask]], workers: int) -> Generator[dict[s
     Parameters
     ----------
     plans : iterable of list of ShardTask
-        From `plan_shards`; the next one is taken when the one before is handed out.
+        From `plan_shards`, emptied as they are handed out; the next one is taken when the one before is.
     workers : int
         Processes; with 1, everything runs in this one.
 
@@ -39,11 +39,19 @@ def run_here(plans: Iterable[list[ShardTask]], workers: int) -> Generator[dict[s
         A shard cannot be written.
     """
     try:
-        yield from in_processes(build_shard, (task for plan in plans for task in plan), workers)
+        yield from in_processes(build_shard, _handed_out(plans), workers)
     except BrokenProcessPool as error:
         raise DataError(
             "a worker was killed, perhaps for want of memory; build again with fewer workers, what is done is kept"
         ) from error
+
+
+def _handed_out(plans: Iterable[list[ShardTask]]) -> Iterator[ShardTask]:
+    """The tasks in their order; their records are let go of, so that the next plan is not made beside them."""
+    for plan in plans:
+        plan.reverse()
+        while plan:
+            yield plan.pop()
 
 
 def run_ray(plans: Iterable[list[ShardTask]], workers: int) -> Generator[dict[str, Any], None, None]:

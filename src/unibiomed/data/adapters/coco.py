@@ -63,9 +63,11 @@ def read_coco(entry: DatasetEntry) -> Iterator[Record]:
     for table in entry.tables:
         _read_file(entry, table.file, table.split, images)
     folders = Folders(entry.folder / entry.images)
-    official = {name: image.source.split for name, image in images.items()}
-    places = find_places(entry, {name: image.row for name, image in images.items()}, official)
-    del official
+    places = find_places(
+        entry,
+        {name: image.row for name, image in images.items()},
+        {name: image.source.split for name, image in images.items()},
+    )
     for name in sorted(places):
         # What became a record is let go of.
         yield from _records(entry, name, images.pop(name), places.pop(name), folders)

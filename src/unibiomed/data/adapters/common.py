@@ -200,7 +200,9 @@ def find_places(
         mixed = {name for twins in linked if len({labels.get(name) for name in twins}) > 1 for name in twins}
         own = {name: group for name, group in own.items() if name not in mixed}
     joined = join_groups(own, linked)
-    kept = {name: sides[name] for name in joined} if sides else None
+    # There may be millions of images: what is not asked again is let go of.
+    del own, official, groups
+    kept = {name: sides[name] for name in joined} if len(sides) > len(joined) else sides
     splits = assign_splits(entry.name, joined, kept, external=entry.external)
     leaking = _leaking(entry, joined, splits)
     return {name: Place(group, splits[name], labels[name]) for name, group in joined.items() if group not in leaking}

@@ -191,10 +191,12 @@ def read_published(entry: DatasetEntry) -> Iterator[Record]:
         layout.read(table)
     samples = layout.samples
     del layout
-    official = {name: sample.split for name, sample in samples.items()}
-    groups = {name: sample.volume for name, sample in samples.items() if sample.volume}
-    places = find_places(entry, dict.fromkeys(samples, NO_ROW), official, groups)
-    del official, groups
+    places = find_places(
+        entry,
+        dict.fromkeys(samples, NO_ROW),
+        {name: sample.split for name, sample in samples.items()},
+        {name: sample.volume for name, sample in samples.items() if sample.volume},
+    )
     for name in sorted(places):
         # What became a record is let go of.
         sample = samples.pop(name)
