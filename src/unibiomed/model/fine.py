@@ -35,8 +35,10 @@ class FineMasks(nn.Module):
 
     def start_as_nothing(self) -> None:
         """Let the masks be SAM2's own until training says otherwise."""
-        nn.init.zeros_(self.weigh[-1].weight)
-        nn.init.zeros_(self.weigh[-1].bias)
+        last = self.weigh[-1]
+        assert isinstance(last, nn.Linear)
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
 
     def look(self, pixels: torch.Tensor, coarse: torch.Tensor) -> torch.Tensor:
         """Fine channels of images, whatever is asked about them.
