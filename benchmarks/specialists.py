@@ -53,7 +53,7 @@ LEAST = 0.02
 """Share of its images that may be missing: how often a target is asked for is itself counted on samples."""
 COUNTED_AT = 64
 """Side in pixels of the images of those samples."""
-MAKE_MASKS = {"backbone", "grounding", "decoder", "neck"}
+MAKE_MASKS = {"backbone", "grounding", "decoder", "neck", "fine"}
 
 
 def pretrained() -> UNet:
@@ -107,14 +107,14 @@ def samples_seen(recipe: Recipe, records: list[Record], folder: Path) -> dict[tu
     heads = AuxiliaryHeads.for_records(records, model.config.grounding_config.prompt_encoder_config.hidden_size)
     processor = at_size(processor, model, COUNTED_AT)
     viewer = Viewer(COUNTED_AT, ImageStore(records, COUNTED_AT, folder))
-    mixture = Mixture(records, recipe.data)
     seen: dict[tuple[str, str], dict[int, int]] = {}
     for stage in recipe.stages:
         if stage.kind == "text" or not MAKE_MASKS & set(stage.learning_rates):
             continue
+        mixture = Mixture(records, recipe.data_of(stage))
         for dataset, weight in zip(mixture.names, mixture.weights, strict=True):
             members = [record for record in records if record.dataset == dataset]
-            if not any(record.regions for record in members):
+            if not weight or not any(record.regions for record in members):
                 continue
             source = Noted(members)
             made = STAGES[stage.kind](stage, model, heads, processor, viewer, source)

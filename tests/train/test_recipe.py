@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -42,7 +43,18 @@ def refused(folder: Path, text: str) -> str:
 def test_the_nano_recipe() -> None:
     recipe = read_recipe(NANO)
     names = [stage.name for stage in recipe.stages]
-    assert names == ["encoder", "text", "words", "sharp", "universal", "boxes", "finish", "scores"]
+    assert names == [
+        "encoder",
+        "text",
+        "words",
+        "sharp",
+        "universal",
+        "boxes",
+        "finish",
+        "regions",
+        "balance",
+        "scores",
+    ]
     assert {stage.kind for stage in recipe.stages} == set(STAGE_KINDS)
     assert recipe.seed == 42
     assert recipe.model.encoder == "efficientnet-lite0"
@@ -64,6 +76,14 @@ def test_the_published_recipe() -> None:
     assert (recipe.seed, recipe.precision, stage.absent_masks) == (42, "bfloat16", True)
     ours = ("presence_weight", "quality_weight", "dense_weight", "align_weight", "label_weight", "distill_weight")
     assert not any(getattr(stage, name) for name in (*ours, "named", "prompted", "augment"))
+
+
+def test_a_stage_draws_some_data_sets_more(tmp_path: Path) -> None:
+    recipe = read_recipe(write(tmp_path, GOOD))
+    first, last = recipe.stages
+    assert recipe.data_of(first) == recipe.data
+    staged = replace(last, weights={"one": 3.0, "two": 0.5})
+    assert recipe.data_of(staged) == replace(recipe.data, weights={"one": 6.0, "two": 0.5})
 
 
 def test_values_and_defaults(tmp_path: Path) -> None:

@@ -290,6 +290,8 @@ def test_mixture_draws_by_size_and_weight(kit: Kit) -> None:
     drawn = [mixture.draw(rng).dataset for _ in range(2000)]
     expected = math.sqrt(6) / (math.sqrt(6) + 2 * math.sqrt(2))
     assert drawn.count("abdomen") / 2000 == pytest.approx(expected, abs=0.04)
+    with pytest.raises(DataError, match="every data set has a weight of 0"):
+        Mixture(some, DataRecipe(weights={record.dataset: 0.0 for record in some}))
     only = Mixture(some, DataRecipe(weights={"colon": 0.0}))
     assert {only.draw(rng).dataset for _ in range(50)} == {"abdomen"}
 

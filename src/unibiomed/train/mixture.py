@@ -39,6 +39,11 @@ class Mixture:
         What may be drawn.
     recipe : DataRecipe
         How often each data set is.
+
+    Raises
+    ------
+    DataError
+        If no data set has a weight.
     """
 
     def __init__(self, records: Sequence[Record], recipe: DataRecipe) -> None:
@@ -48,6 +53,8 @@ class Mixture:
         self.names = sorted(groups)
         self.groups = groups
         self.weights = [len(groups[n]) ** recipe.power * recipe.weights.get(n, 1.0) for n in self.names]
+        if self.names and not any(self.weights):
+            raise DataError(f"every data set has a weight of 0 ({', '.join(self.names)}): raise one of 'weights'")
 
     def draw(self, rng: random.Random) -> Record:
         """One record."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -139,6 +139,8 @@ class StageRecipe:
     """Share of each task among the questions; empty for the default mixture."""
     augment: float = 1.0
     """Strength of the random views; 0 for none."""
+    weights: dict[str, float] = field(default_factory=dict)
+    """Factors on the draw of data sets in this stage, besides those of `data`."""
 
 
 @dataclass(frozen=True)
@@ -182,6 +184,12 @@ class Recipe:
     def size_of(self, stage: StageRecipe) -> int:
         """Side in pixels of a stage's input."""
         return stage.image_size or self.model.image_size
+
+    def data_of(self, stage: StageRecipe) -> DataRecipe:
+        """What is read in a stage, and how often."""
+        names = {**self.data.weights, **stage.weights}
+        weights = {name: self.data.weights.get(name, 1.0) * stage.weights.get(name, 1.0) for name in names}
+        return replace(self.data, weights=weights)
 
     @property
     def store_size(self) -> int:

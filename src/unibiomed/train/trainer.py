@@ -182,8 +182,9 @@ def _held_out(data: Path, recipe: Recipe, records: list[Record] | None) -> list[
 def _make_source(
     data: Path | list[Record], recipe: Recipe, number: int, accelerator: Accelerator, worker: int, workers: int
 ) -> Source:
+    wanted = recipe.data_of(recipe.stages[number])
     if isinstance(data, list):
-        return Mixture(data, recipe.data)
+        return Mixture(data, wanted)
     rank, world = accelerator.process_index, accelerator.num_processes
     # each stage in an order of its own: a stage may end before it has seen everything
-    return Shards(data, recipe.data, recipe.seed + number, rank, world, worker, workers)
+    return Shards(data, wanted, recipe.seed + number, rank, world, worker, workers)
