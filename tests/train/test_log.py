@@ -108,7 +108,7 @@ def test_held_out_dice(kit: Kit, records: list[Record], monkeypatch: pytest.Monk
     def perfect(maps: tuple[torch.Tensor, ...], prompts: torch.Tensor) -> object:
         out = real(maps, prompts)
         out.logits = torch.full_like(out.logits, 5.0)
-        out.logits[..., :8, :] = -5.0
+        out.logits[..., : out.logits.shape[-2] // 2, :] = -5.0
         logits.append(out.logits)
         return out
 

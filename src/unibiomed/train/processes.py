@@ -85,8 +85,9 @@ def memory_kept() -> Iterator[None]:
     By default every large tensor is new memory, which the kernel has to fill with zeros, page by page: a quarter of the
     time of a step on a CPU.
     """
-    set_option = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
-    if set_option is None:
+    library = ctypes.CDLL(None) if sys.platform == "linux" else None
+    set_option = getattr(library, "mallopt", None)
+    if library is None or set_option is None:
         yield
         return
     for option, value in ((MMAP_THRESHOLD, 2**31 - 1), (TRIM_THRESHOLD, 2**31 - 1), (TOP_PAD, 2**26)):
@@ -97,6 +98,7 @@ def memory_kept() -> Iterator[None]:
         # the largest that glibc itself would come to
         for option, value in ((MMAP_THRESHOLD, 2**25), (TRIM_THRESHOLD, 2**26), (TOP_PAD, 2**17)):
             set_option(option, value)
+        library.malloc_trim(0)
 
 
 def scaled(accelerator: Accelerator) -> bool:
