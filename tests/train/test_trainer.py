@@ -234,17 +234,17 @@ try:
         print(min(fresh_pages() for _ in range(4)))
         raise KeyError
 except KeyError:
-    print(min(fresh_pages() for _ in range(4)))
+    print(fresh_pages())
 """
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="an option of glibc")
 def test_freed_memory_is_kept_for_a_while() -> None:
-    """Pages that the kernel fills with zeros for three large tensors: before, while and after it is kept."""
+    """Pages that the kernel fills with zeros for three large tensors: before, while it is kept, and when given back."""
     # in a process of its own: what other tests have freed would be found first
     done = subprocess.run([sys.executable, "-c", FRESH_PAGES], capture_output=True, text=True, check=True)
     before, kept, after = map(int, done.stdout.split())
-    assert before > 20_000 and kept < 500 and after > 20_000
+    assert before > 20_000 and kept < 500 and after > 5_000
 
 
 # ---------------------------------------------------------------- the end of a run
