@@ -83,7 +83,7 @@ class Noted:
         """Nothing to restore."""
 
 
-def asked_share(stage: Stage, source: Noted) -> Counter[str]:
+def count_asked(stage: Stage, source: Noted) -> Counter[str]:
     """Of the images that a stage draws from a source, how many it asks for a mask of each target, at most one each."""
     stage.source = source
     names = {number: name for name, number in stage.heads.targets.items()}
@@ -119,7 +119,7 @@ def samples_seen(recipe: Recipe, records: list[Record], folder: Path) -> dict[tu
             source = Noted(members)
             made = STAGES[stage.kind](stage, model, heads, processor, viewer, source)
             images = stage.steps * stage.batch * weight / sum(mixture.weights)
-            for target, count in asked_share(made, source).items():
+            for target, count in count_asked(made, source).items():
                 sizes = seen.setdefault((dataset, target), {})
                 sizes[recipe.size_of(stage)] = sizes.get(recipe.size_of(stage), 0) + round(images * count / DRAWS)
     return seen

@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from unibiomed.evaluate.compare import compare
-from unibiomed.evaluate.score import Row, RowWriter
+from unibiomed.evaluate.rows import Row, RowWriter
 from unibiomed.metrics.statistics import holm
 
 

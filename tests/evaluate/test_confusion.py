@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from unibiomed.evaluate.confusion import RARER, count_answers, fold
-from unibiomed.evaluate.score import Row
+from unibiomed.evaluate.rows import Row
 
 
 def named(wanted: list[str], said: list[str], failure: str | None = None) -> Row:

@@ -25,7 +25,7 @@ from unibiomed.evaluate.figures.gather import Answers, Scored, gather, p_values,
 from unibiomed.evaluate.figures.radar import plot_radar
 from unibiomed.evaluate.figures.style import SETTINGS, file_name, make_looks, rows_of
 from unibiomed.evaluate.figures.trust import plot_changes, plot_trust
-from unibiomed.evaluate.score import Row, RowWriter
+from unibiomed.evaluate.rows import Row, RowWriter
 from unibiomed.evaluate.summary import summarise
 from unibiomed.evaluate.trust import robustness_table
 

@@ -20,8 +20,9 @@ from unibiomed.evaluate import page
 from unibiomed.evaluate.examples import draw_examples, keys_of, paint, pick_examples, pick_samples, row_score
 from unibiomed.evaluate.page import write_page
 from unibiomed.evaluate.predictions import Prediction, PredictionStore
+from unibiomed.evaluate.rows import Row, RowWriter
 from unibiomed.evaluate.samples import Case, Sample
-from unibiomed.evaluate.score import Row, RowWriter, score_case
+from unibiomed.evaluate.score import score_case
 from unibiomed.evaluate.summary import summarise
 from unibiomed.export.overlay import PALETTE
 from unibiomed.findings import rle_encode

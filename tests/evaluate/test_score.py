@@ -8,8 +8,9 @@ from PIL import Image
 
 from unibiomed.data.records import Record, Region
 from unibiomed.evaluate.predictions import Prediction, PredictionStore
+from unibiomed.evaluate.rows import Row, RowWriter, read_rows
 from unibiomed.evaluate.samples import Case, Sample
-from unibiomed.evaluate.score import Row, RowWriter, read_rows, score_case, strangers
+from unibiomed.evaluate.score import score_case, strangers
 
 SIZE = (20, 30)
 

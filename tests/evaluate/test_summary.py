@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from unibiomed.evaluate.score import Row
+from unibiomed.evaluate.rows import Row
 from unibiomed.evaluate.summary import PUBLISHED_LIMIT, summarise
 from unibiomed.evaluate.texts import CHEST
 

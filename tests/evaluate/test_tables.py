@@ -4,8 +4,8 @@ import copy
 
 import pytest
 
+from unibiomed.evaluate.rows import Row
 from unibiomed.evaluate.runs import run_tables
-from unibiomed.evaluate.score import Row
 from unibiomed.evaluate.summary import summarise
 from unibiomed.evaluate.tables import Sheet, make_sheets, number, write_tables
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from unibiomed.evaluate.intervals import SEED
-from unibiomed.evaluate.score import Row
+from unibiomed.evaluate.rows import Row
 from unibiomed.evaluate.texts import _intervals, text_scores
 from unibiomed.metrics.language import bleu, rouge_l
 

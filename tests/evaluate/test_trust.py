@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from unibiomed.evaluate.score import Row
+from unibiomed.evaluate.rows import Row
 from unibiomed.evaluate.trust import pair_estimate, pair_table, paraphrase_table, robustness_table
 
 

@@ -12,13 +12,11 @@ from unibiomed.metrics.instances import aggregated_jaccard, panoptic
 from unibiomed.metrics.segmentation import overlap
 
 from .predictions import Prediction, PredictionStore
-
-# with what callers took from here before `rows` had its own file
-from .rows import Row, RowWriter, blank_row, read_rows
+from .rows import Row, blank_row
 from .samples import Case, Sample
-from .scorers import SCORERS, plain, union
+from .scorers import SCORERS, Judged, plain, union
 
-__all__ = ["Row", "RowWriter", "blank_row", "read_rows", "score_case", "strangers"]
+__all__ = ["score_case", "strangers"]
 
 
 def score_case(case: Case, samples: Iterable[Sample], store: PredictionStore) -> Iterator[Row]:
@@ -52,7 +50,7 @@ def score_case(case: Case, samples: Iterable[Sample], store: PredictionStore) ->
         except DataError as error:
             row.failure = str(error).removeprefix(f"{sample.id}: ")
             prediction, decoded = Prediction(sample.id), []
-        SCORERS[sample.task](row, sample, prediction, decoded, truths, record.spacing)
+        SCORERS[sample.task](row, Judged(sample, prediction, decoded, truths, record.spacing))
         whole = union(decoded, truths)
         if sample.task == "segment" and size and (labels := _labels(case, sample, size)) is not None:
             row.objects = _objects(whole, labels)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 from unibiomed.metrics.instances import detect
@@ -13,12 +15,33 @@ from .predictions import Prediction
 from .rows import Row
 from .samples import Sample
 
-__all__ = ["SCORERS", "plain", "union"]
+__all__ = ["SCORERS", "Judged", "plain", "union"]
 
 TOLERANCE_MM = 2.0
 """How far two surfaces may be apart for the normalised surface Dice."""
 TOLERANCE_PIXELS = 2.0
 """The same where the size of a pixel is not known."""
+
+
+class Judged(NamedTuple):
+    """An answer and what it is held against.
+
+    Parameters
+    ----------
+    sample : Sample
+    prediction : Prediction
+        Without anything, where there is a failure.
+    masks, truths : list of numpy.ndarray
+        (height, width) bool, the answer's and the true ones.
+    spacing : (float, float) or None
+        Size of a pixel in mm, down and across; None where it is not known.
+    """
+
+    sample: Sample
+    prediction: Prediction
+    masks: list[np.ndarray]
+    truths: list[np.ndarray]
+    spacing: tuple[float, float] | None
 
 
 def union(masks: list[np.ndarray], like: list[np.ndarray]) -> np.ndarray:
@@ -38,91 +61,64 @@ def _overlap(row: Row, guess: np.ndarray, truth: np.ndarray) -> None:
     row.shared, row.predicted, row.true = counts.shared, counts.predicted, counts.true
 
 
-def _segment(
-    row: Row,
-    sample: Sample,
-    prediction: Prediction,
-    masks: list[np.ndarray],
-    truths: list[np.ndarray],
-    spacing: tuple[float, float] | None,
-) -> None:
-    truth, guess = union(truths, truths), union(masks, truths)
+def _segment(row: Row, judged: Judged) -> None:
+    truth, guess = union(judged.truths, judged.truths), union(judged.masks, judged.truths)
     row.there = bool(truth.any())
-    row.measured = spacing is not None
+    row.measured = judged.spacing is not None
     if row.failure is not None:
         # a failure is as bad as can be: an empty mask where the target is, a false one where it is not
         row.found, row.surface_dice, row.false_parts = not row.there, 0.0, int(not row.there)
-        row.hd95 = hd95(np.zeros_like(truth), np.ones_like(truth), spacing=spacing or 1.0)
+        row.hd95 = hd95(np.zeros_like(truth), np.ones_like(truth), spacing=judged.spacing or 1.0)
         return
     row.found = bool(guess.any())
     _overlap(row, guess, truth)
     # the truth as one object: which of its parts is hit does not matter here
     row.false_parts = detect(guess, truth.astype(np.uint8)).false_masks
-    tolerance = TOLERANCE_PIXELS if spacing is None else TOLERANCE_MM
-    row.surface_dice = surface_dice(guess, truth, tolerance=tolerance, spacing=spacing or 1.0)
-    row.hd95 = hd95(guess, truth, spacing=spacing or 1.0)
-    row.presence = prediction.scores[0] if prediction.scores else None
-    row.mask_score = prediction.mask_scores[0] if prediction.mask_scores else None
+    tolerance = TOLERANCE_PIXELS if judged.spacing is None else TOLERANCE_MM
+    row.surface_dice = surface_dice(guess, truth, tolerance=tolerance, spacing=judged.spacing or 1.0)
+    row.hd95 = hd95(guess, truth, spacing=judged.spacing or 1.0)
+    row.presence = judged.prediction.scores[0] if judged.prediction.scores else None
+    row.mask_score = judged.prediction.mask_scores[0] if judged.prediction.mask_scores else None
 
 
-def _recognize(
-    row: Row,
-    sample: Sample,
-    prediction: Prediction,
-    masks: list[np.ndarray],
-    truths: list[np.ndarray],
-    spacing: tuple[float, float] | None,
-) -> None:
-    row.wanted = list(sample.labels)
+def _recognize(row: Row, judged: Judged) -> None:
+    row.wanted = list(judged.sample.labels)
     row.there = row.wanted != [NO_FINDINGS]
-    said = [label for label in prediction.labels if label.strip()]
+    said = [label for label in judged.prediction.labels if label.strip()]
     row.said = said
     # of a failure nothing is found where a finding is, and one is made up where none is
     row.found = not row.there if row.failure is not None else said != [NO_FINDINGS]
     row.exact = row.failure is None and sorted(map(plain, said)) == sorted(map(plain, row.wanted))
     # as published: each label is somewhere in the answer
-    row.substring = row.failure is None and all(plain(w) in plain(clean_text(prediction.text)) for w in row.wanted)
-    row.answer, row.reference = clean_text(prediction.text), clean_text(sample.answer)
-    known = [score for score in prediction.scores if score is not None]
+    text = clean_text(judged.prediction.text)
+    row.substring = row.failure is None and all(plain(w) in plain(text) for w in row.wanted)
+    row.answer, row.reference = text, clean_text(judged.sample.answer)
+    known = [score for score in judged.prediction.scores if score is not None]
     row.presence = max(known, default=None)
-    if truths and row.failure is None:
-        _overlap(row, union(masks, truths), union(truths, truths))
+    if judged.truths and row.failure is None:
+        _overlap(row, union(judged.masks, judged.truths), union(judged.truths, judged.truths))
     elif row.failure is None:
         # the normal image: any pixel is a false one
-        pixels = sum(int(np.count_nonzero(mask)) for mask in masks)
+        pixels = sum(int(np.count_nonzero(mask)) for mask in judged.masks)
         row.shared, row.predicted, row.true = 0, pixels, 0
 
 
-def _classify(
-    row: Row,
-    sample: Sample,
-    prediction: Prediction,
-    masks: list[np.ndarray],
-    truths: list[np.ndarray],
-    spacing: tuple[float, float] | None,
-) -> None:
-    wanted, text = read_class(sample.answer), clean_text(prediction.text)
-    row.wanted, row.said = [wanted], [read_class(prediction.text)]
+def _classify(row: Row, judged: Judged) -> None:
+    wanted, text = read_class(judged.sample.answer), clean_text(judged.prediction.text)
+    row.wanted, row.said = [wanted], [read_class(judged.prediction.text)]
     row.exact = row.failure is None and plain(row.said[0]) == plain(wanted)
     row.substring = row.failure is None and plain(wanted) in plain(text)
-    row.answer, row.reference = text, clean_text(sample.answer)
+    row.answer, row.reference = text, clean_text(judged.sample.answer)
 
 
-def _words(
-    row: Row,
-    sample: Sample,
-    prediction: Prediction,
-    masks: list[np.ndarray],
-    truths: list[np.ndarray],
-    spacing: tuple[float, float] | None,
-) -> None:
-    row.answer, row.reference = clean_text(prediction.text), clean_text(sample.answer)
+def _words(row: Row, judged: Judged) -> None:
+    row.answer, row.reference = clean_text(judged.prediction.text), clean_text(judged.sample.answer)
     row.exact = row.failure is None and plain(row.answer) == plain(row.reference)
     row.substring = row.failure is None and plain(row.reference) in plain(row.answer)
-    if truths:
-        row.there = bool(union(truths, truths).any())
+    if judged.truths:
+        row.there = bool(union(judged.truths, judged.truths).any())
         if row.failure is None:
-            _overlap(row, union(masks, truths), union(truths, truths))
+            _overlap(row, union(judged.masks, judged.truths), union(judged.truths, judged.truths))
 
 
 SCORERS = {

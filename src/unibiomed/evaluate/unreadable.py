@@ -12,7 +12,7 @@ from .predictions import Prediction, PredictionStore
 from .rows import Row, blank_row
 from .samples import Case, Sample
 from .score import score_case
-from .scorers import SCORERS
+from .scorers import SCORERS, Judged
 
 __all__ = ["rows_of"]
 
@@ -47,7 +47,7 @@ def _failure(case: Case, sample: Sample, reason: str) -> Row:
     row = blank_row(case, sample)
     row.failure = reason
     truths = [np.full((1, 1), j is not None and record.regions[j].mask is not None) for j in sample.regions]
-    SCORERS[sample.task](row, sample, Prediction(sample.id), [], truths, record.spacing)
+    SCORERS[sample.task](row, Judged(sample, Prediction(sample.id), [], truths, record.spacing))
     # the farthest is the diagonal of an image whose size is not known
     row.hd95 = None
     if sample.paraphrase:
