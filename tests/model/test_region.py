@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from unibiomed.model.region import RegionSummary
+from unibiomed.model.region import WAVES, RegionSummary, waves
 
 
 def marked() -> tuple[RegionSummary, torch.Tensor]:
@@ -51,3 +51,10 @@ def test_a_box_smaller_than_a_place_is_seen() -> None:
     inside = region.inside(features)
     assert inside.sum((1, 2)).tolist() == pytest.approx([0.15, 0.15])
     assert not torch.allclose(region(features), without, atol=1e-2)
+
+
+def test_sizes_half_an_octave_apart_are_told_apart() -> None:
+    small, larger, twice = waves(torch.log2(torch.tensor([[0.2], [0.2 * 2**0.5], [0.4]])))
+    assert small.shape == (2 * WAVES,) and bool((small.abs() <= 1).all())
+    for other in (larger, twice):
+        assert torch.cosine_similarity(small, other, dim=0) < 0.6

@@ -53,6 +53,9 @@ def test_the_nano_recipe() -> None:
         "finish",
         "regions",
         "balance",
+        "again",
+        "settle",
+        "fine",
         "scores",
     ]
     assert {stage.kind for stage in recipe.stages} == set(STAGE_KINDS)

@@ -17,6 +17,8 @@ GAIN = 8.0
 DOUBT = 0.05
 LEAST = 0.1
 """Places of the feature map that a box fills when it counts half."""
+WAVES = 4
+"""Waves, each half as long as the one before, in which a number of the box's geometry is told; the first is 4 long."""
 
 
 class RegionSummary(nn.Module):
@@ -35,7 +37,9 @@ class RegionSummary(nn.Module):
         self.mark = nn.Conv2d(width, 1, 1)
         self.norm = nn.LayerNorm(width)
         self.tell = nn.Sequential(
-            nn.Linear(width + 5, hidden_size), nn.GELU(), nn.Linear(hidden_size, hidden_size, bias=False)
+            nn.Linear(width + 5 + 4 * 2 * WAVES, hidden_size),
+            nn.GELU(),
+            nn.Linear(hidden_size, hidden_size, bias=False),
         )
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
@@ -56,9 +60,30 @@ class RegionSummary(nn.Module):
             for axis, line, centre in ((1, across, x), (2, down, y))
         )
         place = torch.stack([x, y, wide, high, there], 1)
-        told: torch.Tensor = self.tell(torch.cat([self.norm(mean) * there[:, None], place], 1))
+        # an optic disc's box differs from that of its cup in size alone, by half an octave
+        geometry = waves(torch.stack([x, y, wide.log2(), high.log2()], 1))
+        known = torch.cat([self.norm(mean), geometry], 1) * there[:, None]
+        told: torch.Tensor = self.tell(torch.cat([known, place], 1))
         return GAIN * told
 
     def inside(self, features: torch.Tensor) -> torch.Tensor:
         """(images, rows, columns) in [0, 1]: how much of each place lies in a box; faint doubts are none."""
         return (self.mark(features)[:, 0].sigmoid() - DOUBT).clamp(min=0)
+
+
+def waves(values: torch.Tensor) -> torch.Tensor:
+    """Sines and cosines of numbers, among which a linear layer tells near ones apart (Vaswani et al. 2017).
+
+    Parameters
+    ----------
+    values : torch.Tensor
+        (N, numbers).
+
+    Returns
+    -------
+    torch.Tensor
+        (N, numbers * 2 * WAVES), each in [-1, 1].
+    """
+    octaves = torch.arange(WAVES, device=values.device, dtype=values.dtype)
+    angles = values[:, :, None] * (torch.pi / 2 * 2**octaves)
+    return torch.cat([angles.sin(), angles.cos()], 2).flatten(1)
