@@ -7,6 +7,7 @@ import math
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -161,6 +162,23 @@ def test_the_picture_of_a_run(whole_run: Path) -> None:
     for half in halves:
         coloured = (half.max(2).astype(int) - half.min(2)) > 60
         assert coloured.sum() > 50
+
+
+def test_every_loss_is_in_the_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    axes = pytest.importorskip("matplotlib.axes")
+    real, drawn = axes.Axes.plot, []
+
+    def plot(self: Any, *values: Any, label: str, **more: Any) -> Any:
+        drawn.append(label)
+        return real(self, *values, label=label, **more)
+
+    monkeypatch.setattr(axes.Axes, "plot", plot)
+    names = ["mask", "quality", "box", "prompted", "align", "new"]
+    log = Log(tmp_path / "log.csv", {})
+    for step in range(2):
+        log.add("one", step, 0.1, dict.fromkeys(names, 0.5))
+    plot_log(tmp_path / "log.csv", tmp_path / "heldout.csv", tmp_path / "training.png")
+    assert drawn == names
 
 
 def test_the_picture_of_little(

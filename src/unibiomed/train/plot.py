@@ -11,8 +11,6 @@ import numpy as np
 
 from .checkpoint import writing
 
-SHOWN = ("mask", "dense", "text", "presence", "label", "distill")
-
 
 def plot_log(log: Path, held_out: Path, out: Path) -> None:
     """Draw ``log.csv`` and ``heldout.csv`` into a PNG file; without matplotlib a warning says so.
@@ -40,19 +38,18 @@ def plot_log(log: Path, held_out: Path, out: Path) -> None:
             losses[name].append((number, float(value)))
     figure = Figure(figsize=(11, 4.5), layout="constrained")
     left, right = figure.subplots(1, 2)
-    for name in SHOWN:
-        if points := losses.get(name):
-            steps, values = (np.array(column, dtype=float) for column in zip(*points, strict=True))
-            width = max(1, len(values) // 100)
-            left.plot(steps[width - 1 :], np.convolve(values, np.ones(width) / width, "valid"), label=name, lw=1.2)
+    for name, points in losses.items():
+        steps, values = (np.array(column, dtype=float) for column in zip(*points, strict=True))
+        width = max(1, len(values) // 100)
+        left.plot(steps[width - 1 :], np.convolve(values, np.ones(width) / width, "valid"), label=name, lw=1.2)
     for stage, end in ends.items():
         left.axvline(end, color="0.8", lw=0.8)
         left.text(end, 1.01, stage, transform=left.get_xaxis_transform(), ha="right", fontsize=8, color="0.4")
     left.set(xlabel="step", ylabel="loss (running mean)")
-    shown = [value for name in SHOWN for _, value in losses.get(name, ())]
-    if max(shown, default=0) > 0:
+    if max((value for points in losses.values() for _, value in points), default=0) > 0:
         left.set_yscale("log")
-        left.legend(fontsize=8)
+        # beside the curves: of ten losses a box would hide some
+        left.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
     dice: dict[str, dict[str, float]] = defaultdict(dict)
     if held_out.exists():
         with held_out.open(newline="") as file:
