@@ -171,7 +171,7 @@ def save(folder: Path, value: float) -> None:
 
 
 @pytest.mark.parametrize("start", ["usual", "between two renames"])
-@pytest.mark.parametrize("when", range(12))
+@pytest.mark.parametrize("when", range(16))
 def test_a_kill_before_any_action(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start: str, when: int) -> None:
     folder = tmp_path / "c"
     save(folder, 1)
@@ -193,6 +193,7 @@ def test_a_kill_before_any_action(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     with monkeypatch.context() as patch:
         patch.setattr(module.shutil, "rmtree", counted(module.shutil.rmtree))
         patch.setattr(module.os, "rename", counted(os.rename))
+        patch.setattr(module.files, "to_disk", counted(module.files.to_disk))
         patch.setattr(module, "save_file", counted(module.save_file))
         patch.setattr(Path, "write_text", counted(Path.write_text))
         patch.setattr(Path, "mkdir", counted(Path.mkdir))
@@ -206,6 +207,24 @@ def test_a_kill_before_any_action(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     save(folder, 3)  # what a kill left behind is in nobody's way
     assert number(folder) == 3
     assert sorted(path.name for path in tmp_path.iterdir()) == ["c"]
+
+
+def test_a_power_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is renamed is on the disk before, and the rename before the old checkpoint is taken away."""
+    save(tmp_path / "c", 1)
+    done: list[str] = []
+    for owner, name in ((module.files, "to_disk"), (module.os, "rename"), (module.shutil, "rmtree")):
+        real = getattr(owner, name)
+
+        def noted(path: Path, *rest: Any, real: Any = real, name: str = name, **more: Any) -> Any:
+            done.append(f"{name} {path.relative_to(tmp_path)}")
+            return real(path, *rest, **more)
+
+        monkeypatch.setattr(owner, name, noted)
+    save(tmp_path / "c", 2)
+    assert set(done[1:4]) == {"to_disk c.new", "to_disk c.new/model.safetensors", "to_disk c.new/state.json"}
+    assert done[3] == "to_disk c.new"
+    assert done[4:] == ["rmtree c.old", "rename c", "rename c.new", "to_disk .", "rmtree c.old"]
 
 
 @pytest.fixture

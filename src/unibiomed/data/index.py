@@ -14,7 +14,18 @@ from typing import Any
 
 from unibiomed.errors import DataError, OutputError
 
-__all__ = ["INDEX", "TASKS", "Shard", "ShardIndex", "file_sha256", "read_index", "replacing", "write_index", "writing"]
+__all__ = [
+    "INDEX",
+    "TASKS",
+    "Shard",
+    "ShardIndex",
+    "file_sha256",
+    "read_index",
+    "replacing",
+    "to_disk",
+    "write_index",
+    "writing",
+]
 
 INDEX = "index.json"
 TASKS = ("region", "label", "question", "report")
@@ -172,6 +183,15 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def to_disk(path: Path) -> None:
+    """Wait until what a file, or the list of names of a folder, holds would outlive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Give a new file beside `path` to write to; at the end it takes the place of `path`, on the disk for good.
@@ -189,8 +209,7 @@ def replacing(path: Path) -> Iterator[Path]:
         try:
             yield fresh
             if fresh.exists():
-                with fresh.open("rb") as file:
-                    os.fsync(file.fileno())
+                to_disk(fresh)
                 os.replace(fresh, path)
             else:
                 path.unlink(missing_ok=True)

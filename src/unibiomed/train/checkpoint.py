@@ -1,4 +1,4 @@
-"""Checkpoints that a kill at any moment cannot break: written beside, then renamed; safetensors and JSON only."""
+"""Checkpoints that a kill or a power cut at any moment cannot break: written beside, then renamed; no pickle."""
 
 from __future__ import annotations
 
@@ -97,11 +97,15 @@ def save_checkpoint(
         if not write:
             return
         (fresh / "state.json").write_text(json.dumps(state))
+        # a rename may reach the disk before the files that it is about
+        for path in (*fresh.iterdir(), fresh):
+            files.to_disk(path)
         if folder.exists():
             # only now: without `folder`, what lies in `old` is the one whole checkpoint
             shutil.rmtree(old, ignore_errors=True)
             os.rename(folder, old)
         os.rename(fresh, folder)
+        files.to_disk(folder.parent)
         shutil.rmtree(old, ignore_errors=True)
 
 
