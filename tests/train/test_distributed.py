@@ -36,7 +36,8 @@ def test_two_processes_are_one(plain_descent: None, data_root: Path, tmp_path: P
     assert logged(tmp_path / "two") == STEPS
     assert {"text", "mask", "presence", "quality", "prompted", "dense", "label"} == set(parts(tmp_path / "two")[-1])
     same_numbers(tmp_path / "one", tmp_path / "two")
-    assert state_of(tmp_path / "two") == {"stage": 3, "step": 0, "sources": [{}, {}]}
+    learned = ["encoder", "text", "joint"]
+    assert state_of(tmp_path / "two") == {"stage": 3, "step": 0, "stages": learned, "sources": [{}, {}]}
     assert (tmp_path / "two" / "heldout.csv").read_text() == (tmp_path / "one" / "heldout.csv").read_text()
     assert json.loads((tmp_path / "two" / "model" / "config.json").read_text())["presence_calibration"] != [1.0, 0.0]
 

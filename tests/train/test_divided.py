@@ -63,7 +63,8 @@ def test_divided_among_two_is_one(plain_descent: None, data_root: Path, tmp_path
     assert logged(tmp_path / "two") == STEPS
     same_numbers(tmp_path / "one", tmp_path / "two")
     same_heads(tmp_path / "one", tmp_path / "two")
-    assert state_of(tmp_path / "two") == {"stage": 3, "step": 0, "sources": [{}, {}]}
+    learned = ["encoder", "text", "joint"]
+    assert state_of(tmp_path / "two") == {"stage": 3, "step": 0, "stages": learned, "sources": [{}, {}]}
     assert (tmp_path / "two" / "heldout.csv").read_text() == (tmp_path / "one" / "heldout.csv").read_text()
 
 

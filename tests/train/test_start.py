@@ -17,6 +17,7 @@ from unibiomed.errors import DataError, ModelError
 from unibiomed.model.modeling import UniBiomedModel
 from unibiomed.model.weights import load_model
 from unibiomed.tasks import TASKS
+from unibiomed.train import trainer
 from unibiomed.train.loading import Share
 from unibiomed.train.optimizer import parts_of
 from unibiomed.train.recipe import LoraRecipe, ModelRecipe, Recipe
@@ -282,3 +283,31 @@ def test_a_checkpoint_of_more_stages(whole_run: Path, data_root: Path, tmp_path:
     (tmp_path / "checkpoint" / "state.json").write_text('{"stage": 2, "step": 1}')
     with pytest.raises(DataError, match="another recipe, of more stages"):
         train(replace(recipe, stages=recipe.stages[:2]), data_root, tmp_path, progress=False)
+
+
+def test_a_stage_that_was_put_before(
+    whole_run: Path, data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The checkpoint counts stages: with another one in front, it would go on in the wrong one."""
+    recipe = tiny_recipe()
+    for name in ("checkpoint", "processor"):
+        shutil.copytree(whole_run / name, tmp_path / name)
+    path = tmp_path / "checkpoint" / "state.json"
+    before = stage_recipe("text", name="before", distill_weight=0.0)
+    begun = {"stage": 1, "step": 1, "stages": ["encoder", "text"]}
+    for state, at in ((state_of(tmp_path), 0), (begun, 1), (begun | {"step": 0, "stages": ["encoder"]}, 0)):
+        path.write_text(json.dumps(state))
+        changed = replace(recipe, stages=[*recipe.stages[:at], before, *recipe.stages[at:]])
+        with pytest.raises(DataError, match=r"learned the stage '\w+' where the recipe has 'before'; choose") as caught:
+            train(changed, data_root, tmp_path, progress=False)
+        assert "\n" not in str(caught.value)
+
+    def reached(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(trainer, "run_stage", reached)
+    # what comes after all that was learned may change, and an older checkpoint has no names
+    for state in (begun | {"step": 0, "stages": ["encoder"]}, {"stage": 1, "step": 0}):
+        path.write_text(json.dumps(state))
+        with pytest.raises(KeyboardInterrupt):
+            train(replace(recipe, stages=[recipe.stages[0], before]), data_root, tmp_path, progress=False)

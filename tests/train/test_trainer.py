@@ -96,7 +96,8 @@ def test_every_part_was_trained(whole_run: Path, kit: Kit, tmp_path: Path) -> No
         part_of(name, stage_recipe("joint")) for name, tensor in end.items() if not torch.equal(tensor, start[name])
     }
     assert moved == set(RATES)
-    assert state_of(whole_run) == {"stage": 3, "step": 0, "sources": [{}]}
+    learned = ["encoder", "text", "joint"]
+    assert state_of(whole_run) == {"stage": 3, "step": 0, "stages": learned, "sources": [{}]}
 
 
 def test_a_run_without_checkpoints_is_the_same(whole_run: Path, data_root: Path, tmp_path: Path, no_plot: None) -> None:
@@ -123,7 +124,7 @@ def test_a_loss_that_is_not_a_number(data_root: Path, tmp_path: Path, monkeypatc
     with pytest.raises(DataError, match="step 2 of stage 'encoder'") as caught:
         train(tiny_recipe(), data_root, tmp_path, progress=False)
     assert "\n" not in str(caught.value) and "mask nan" in str(caught.value)
-    assert state_of(tmp_path) == {"stage": 0, "step": 2, "sources": [{"0": None}]}
+    assert state_of(tmp_path) == {"stage": 0, "step": 2, "stages": ["encoder"], "sources": [{"0": None}]}
     assert logged(tmp_path) == STEPS[:2]
 
 
@@ -141,7 +142,7 @@ def test_a_gradient_that_is_not_a_number(data_root: Path, tmp_path: Path, monkey
     monkeypatch.setattr(EncoderStage, "losses", steep)
     with pytest.raises(DataError, match=r"step 1 of stage 'encoder'.*gradient"):
         train(tiny_recipe(), data_root, tmp_path, progress=False)
-    assert state_of(tmp_path) == {"stage": 0, "step": 1, "sources": [{"0": None}]}
+    assert state_of(tmp_path) == {"stage": 0, "step": 1, "stages": ["encoder"], "sources": [{"0": None}]}
     for name in ("model", "heads"):
         tensors = load_file(tmp_path / "checkpoint" / f"{name}.safetensors")
         assert all(bool(torch.isfinite(tensor).all()) for tensor in tensors.values())

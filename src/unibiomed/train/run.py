@@ -89,7 +89,9 @@ class Run:
         OutputError
             If it cannot be written.
         """
-        state: dict[str, Any] = {"stage": number, "step": step, "sources": gather_object([sources or {}])}
+        learned = [stage.name for stage in self.recipe.stages[: number + bool(step)]]
+        state: dict[str, Any] = {"stage": number, "step": step, "stages": learned}
+        state["sources"] = gather_object([sources or {}])
         if self.accelerator.scaler is not None:
             # numbers only; without them float16 would search for its scale again
             state["scaler"] = self.accelerator.scaler.state_dict()

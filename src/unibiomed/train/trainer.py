@@ -130,6 +130,11 @@ def _train(recipe: Recipe, data: Path, out: Path, accelerator: Accelerator, divi
     first = state["stage"]
     if first + bool(state["step"]) > len(recipe.stages):
         raise DataError(f"checkpoint '{found}' was made by another recipe, of more stages: choose another --out")
+    # an older checkpoint does not say
+    for learned, stage in zip(state.get("stages", []), recipe.stages, strict=False):
+        if learned != stage.name:
+            stages = f"it has learned the stage '{learned}' where the recipe has '{stage.name}'"
+            raise DataError(f"checkpoint '{found}' was made by another recipe: {stages}; choose another --out")
     if state["step"] and (lora := recipe.stages[first].lora):
         add_lora(model, lora)
     if found is not None:
