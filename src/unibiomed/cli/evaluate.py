@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,7 @@ def run_evaluate(options: argparse.Namespace) -> int:
         processes=options.processes,
         pictures=options.pictures,
         ray=options.ray,
+        progress=sys.stderr.isatty(),
     )
     if not found.results:
         # another process of this launch scores

@@ -52,7 +52,7 @@ def collect_scores(
     presence: list[tuple[float, float, bool]] = []
     quality: list[tuple[float, float]] = []
     tokens = processor.settings.tokens_per_tile
-    for record in tqdm(records, desc="calibrating", unit="image", disable=not progress):
+    for record in tqdm(records, desc="calibrating", unit="image", disable=None if progress else True):
         pixels, masks = (
             read_square(record, processor.settings.grounding_size) if store is None else store.load(record.key)
         )

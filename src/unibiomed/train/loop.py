@@ -17,7 +17,6 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import nn
-from tqdm import tqdm
 
 from unibiomed.errors import DataError
 from unibiomed.model.modeling import UniBiomedModel
@@ -31,6 +30,7 @@ from .mixture import Source
 from .net import DividedNet, Net
 from .optimizer import MovingAverage, make_optimizer, rate_factor
 from .processes import agreed, scaled
+from .progress import Progress
 from .recipe import Recipe, StageRecipe
 from .run import Run
 from .stages import STAGES, Stage
@@ -184,10 +184,7 @@ def _learn(
     recipe, settings, accelerator = run.recipe, run.recipe.stages[number], run.accelerator
     optimizer = learning.optimizer
     saved = time.monotonic()
-    bar = tqdm(
-        total=settings.steps, initial=start, desc=settings.name, unit="step", disable=not run.progress, smoothing=0.05
-    )
-    with bar:
+    with Progress(settings.name, settings.steps, start, run.progress) as progress:
         for step in range(start, settings.steps):
             began = time.monotonic()
             parts, (worker, position) = next(batches)
@@ -207,9 +204,7 @@ def _learn(
                 learning.mean.update(step)
             if accelerator.is_main_process:
                 run.log.add(settings.name, step, time.monotonic() - began, losses)
-            bar.update()
-            if step % 20 == 0:
-                bar.set_postfix_str(" ".join(f"{k} {v:.3f}" for k, v in run.log.means.items()))
+            progress.step(run.log.means)
             timed = not recipe.checkpoint_steps and time.monotonic() - saved > 60 * recipe.checkpoint_minutes
             if agreed(accelerator, timed) or (recipe.checkpoint_steps and (step + 1) % recipe.checkpoint_steps == 0):
                 run.save(number, step + 1, learning.modules, optimizer.optimizer, dict(sources))

@@ -38,9 +38,13 @@ class ImageStore:
         Where the arrays are kept; they are used again when records and size are the same.
     workers : int
         Threads that decode.
+    progress : bool
+        Show a progress bar, where there is a terminal.
     """
 
-    def __init__(self, records: Sequence[Record], size: int, folder: Path, *, workers: int = 2) -> None:
+    def __init__(
+        self, records: Sequence[Record], size: int, folder: Path, *, workers: int = 2, progress: bool = False
+    ) -> None:
         self.records = [record for record in records if record.image is not None]
         self.size = size
         self.row = {record.key: i for i, record in enumerate(self.records)}
@@ -50,12 +54,12 @@ class ImageStore:
         self.folder = folder / f"images_{size}_{stamp}"
         if not (self.folder / "done").exists():
             with writing(self.folder):
-                self._build(workers)
+                self._build(workers, progress)
         self.pixels = np.load(self.folder / "pixels.npy", mmap_mode="r")
         self.masks = np.load(self.folder / "masks.npy", mmap_mode="r")
         self.areas = np.load(self.folder / "areas.npy")
 
-    def _build(self, workers: int) -> None:
+    def _build(self, workers: int, progress: bool) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         side, count = self.size, len(self.records)
         # a disk that fills up under a memory map kills the process without a word
@@ -80,7 +84,9 @@ class ImageStore:
                     masks[j] = square_mask(mask, side)
 
         with ThreadPoolExecutor(workers) as pool:
-            for _ in tqdm(pool.map(read, range(count)), total=count, desc="reading images", unit="image"):
+            disable = None if progress else True
+            made = pool.map(read, range(count))
+            for _ in tqdm(made, total=count, desc="reading images", unit="image", disable=disable):
                 pass
         pixels.flush()
         masks.flush()

@@ -55,7 +55,7 @@ def train(recipe: Recipe, data: Path, out: Path, *, progress: bool = True) -> Pa
     out : Path
         Folder for checkpoints, log and, at the end, ``model/`` and ``training.png``.
     progress : bool
-        Show a progress bar.
+        Show on stderr how far it is: a bar on a terminal, elsewhere a line now and then.
 
     Returns
     -------
@@ -123,7 +123,8 @@ def _train(recipe: Recipe, data: Path, out: Path, accelerator: Accelerator, divi
     heads = AuxiliaryHeads.for_records(seen, model.config.grounding_config.prompt_encoder_config.hidden_size)
     squared = model.config.shared_vision
     with accelerator.main_process_first():
-        store = ImageStore(seen, recipe.store_size, out / "cache") if squared and not sharded else None
+        cached = squared and not sharded
+        store = ImageStore(seen, recipe.store_size, out / "cache", progress=progress) if cached else None
 
     found = find_checkpoint(out / "checkpoint")
     state: dict[str, Any] = {"stage": 0, "step": 0} if found is None else read_state(found)
