@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import resource
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -225,15 +223,6 @@ def test_a_power_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert set(done[1:4]) == {"to_disk c.new", "to_disk c.new/model.safetensors", "to_disk c.new/state.json"}
     assert done[3] == "to_disk c.new"
     assert done[4:] == ["rmtree c.old", "rename c", "rename c.new", "to_disk .", "rmtree c.old"]
-
-
-@pytest.fixture
-def small_disk() -> Iterator[None]:
-    """No file may grow beyond 100 kB, as on a disk that is full."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_a_full_disk(tmp_path: Path, small_disk: None) -> None:

@@ -37,6 +37,11 @@ def writing(path: Path) -> Iterator[None]:
         except SafetensorError as error:
             # safetensors has its own error for a full disk
             raise OSError(None, str(error).splitlines()[0]) from error
+        except Exception as error:
+            # tokenizers raise a bare one: "No space left on device (os error 28)"
+            if type(error) is not Exception or "(os error " not in str(error):
+                raise
+            raise OSError(None, str(error)) from error
 
 
 def _tensors(module: nn.Module) -> dict[str, torch.Tensor]:

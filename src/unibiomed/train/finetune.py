@@ -17,6 +17,7 @@ from unibiomed.model.configuration import UniBiomedConfig
 from unibiomed.model.weights import load_model
 
 from .checkpoint import writing
+from .failures import memory_told
 from .heldout import held_out_dice
 from .recipe import DataRecipe, LoraRecipe, ModelRecipe, Recipe, StageRecipe
 from .trainer import train
@@ -24,6 +25,8 @@ from .trainer import train
 NANO = Path(__file__).parent.parent / "weights" / "nano"
 HELD_OUT = 50
 """Held-out images a data set that are scored."""
+SMALLER = "take a smaller --model, or a machine with more"
+"""What to do where memory runs out even for one image."""
 
 
 @dataclass(frozen=True)
@@ -124,10 +127,12 @@ def finetune(
     records = [record for record in load_records(root, datasets) if record.image is not None]
     held_out = [r for r in records if r.split == "test" and r.regions]
     start = model or str(NANO)
-    before, config = _scores(start, held_out)
+    with memory_told(SMALLER, out):
+        before, config = _scores(start, held_out)
     recipe = finetune_recipe(config, start, steps, batch, datasets)
-    folder = train(recipe, root, out, progress=progress)
-    after, _ = _scores(str(folder), held_out)
+    folder = train(recipe, root, out, progress=progress, cure=f"lower --batch, or {SMALLER}")
+    with memory_told(SMALLER, out):
+        after, _ = _scores(str(folder), held_out)
     splits = Counter(record.split for record in records)
     result = FinetuneResult(folder, before, after, dict(sorted(splits.items())))
     with writing(out):

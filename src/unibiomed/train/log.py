@@ -64,6 +64,11 @@ class Log:
         with writing(self.path), self.path.open(mode, newline="") as file:
             csv.writer(file, lineterminator="\n").writerows(rows)
 
+    def _track(self, values: dict[str, float]) -> None:
+        if self.accelerator is not None:
+            with writing(self.path.parent):
+                self.accelerator.log(values, step=self.steps)
+
     def add(self, stage: str, step: int, seconds: float, losses: dict[str, float]) -> None:
         """Keep one step."""
         for name, value in losses.items():
@@ -71,9 +76,7 @@ class Log:
         parts = " ".join(f"{name}={value:.4f}" for name, value in losses.items())
         self._write("a", [[stage, step, f"{seconds:.2f}", f"{sum(losses.values()):.5f}", parts]])
         self.steps += 1
-        if self.accelerator is not None:
-            shown = {f"loss/{name}": value for name, value in losses.items()} | {"loss/total": sum(losses.values())}
-            self.accelerator.log(shown, step=self.steps)
+        self._track({f"loss/{name}": value for name, value in losses.items()} | {"loss/total": sum(losses.values())})
 
     def held_out(self, path: Path, stage: str, step: int, dice: Mapping[str, float]) -> None:
         """Keep the Dice of each target on held-out images at the end of a stage."""
@@ -84,6 +87,6 @@ class Log:
         rows += [[stage, step, target, f"{value:.4f}"] for target, value in sorted(dice.items())]
         with writing(path), path.open("w", newline="") as file:
             csv.writer(file, lineterminator="\n").writerows([["stage", "step", "target", "dice"], *rows])
-        if self.accelerator is not None and dice:
+        if dice:
             mean = sum(dice.values()) / len(dice)
-            self.accelerator.log({f"dice/{t}": v for t, v in dice.items()} | {"dice/mean": mean}, step=self.steps)
+            self._track({f"dice/{t}": v for t, v in dice.items()} | {"dice/mean": mean})

@@ -23,6 +23,7 @@ from unibiomed.model.modeling import UniBiomedModel
 
 from .checkpoint import load_modules, load_optimizer
 from .divided import copy_whole, whole
+from .failures import last_good
 from .heldout import held_out_dice
 from .loading import Step, Steps, load_steps, to_device
 from .lora import add_lora, has_lora, merge_lora
@@ -215,7 +216,7 @@ def _not_a_number(out: Path, stage: str, step: int, losses: Mapping[str, float],
     named = ", ".join(f"{k} {v:.3g}" for k, v in losses.items())
     return DataError(
         f"the loss is not a number at step {step} of stage '{stage}' ({named}, gradient {norm:.3g}): lower its "
-        f"learning rates; the last good checkpoint is '{out / 'checkpoint'}'"
+        f"learning rates{last_good(out)}"
     )
 
 

@@ -15,6 +15,7 @@ from accelerate.utils import DistributedDataParallelKwargs, DistributedType
 
 from unibiomed.errors import DataError
 
+from .checkpoint import writing
 from .log import find_trackers
 from .recipe import Recipe
 
@@ -57,7 +58,9 @@ def open_accelerator(recipe: Recipe, out: Path) -> Iterator[Accelerator]:
                 raise DataError(f"{accelerator.distributed_type.value} is not supported: use FSDP")
             yield accelerator
         finally:
-            accelerator.end_training()
+            # a tracker may still hold what it has not written
+            with writing(out):
+                accelerator.end_training()
     finally:
         # accelerate keeps the precision of the first training of a process for all later ones
         AcceleratorState._reset_state(reset_partial_state=True)

@@ -25,6 +25,7 @@ from unibiomed.errors import DataError
 from .calibrate import calibrate_scores
 from .checkpoint import find_checkpoint, load_modules, read_state, writing
 from .divided import asked
+from .failures import kept_told, memory_told
 from .heads import AuxiliaryHeads
 from .log import Log
 from .loop import run_stage
@@ -38,11 +39,11 @@ from .start import at_size, export, load_start, make_model, make_processor, writ
 from .store import ImageStore
 from .validation import CALIBRATED, ShardedRecords
 
-OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "is killed by signal: Killed")
-"""What torch says when there is none left, the last of a process that prepares images."""
+CURE = "raise 'accumulate', lower 'batch', 'image_size' or 'workers', or set gradient_checkpointing"
+"""What to change in a recipe where memory runs out."""
 
 
-def train(recipe: Recipe, data: Path, out: Path, *, progress: bool = True) -> Path:
+def train(recipe: Recipe, data: Path, out: Path, *, progress: bool = True, cure: str = CURE) -> Path:
     """Run a recipe, from the start or from its last checkpoint.
 
     Several processes (``torchrun``, ``accelerate launch``) share the work of each step.
@@ -56,6 +57,8 @@ def train(recipe: Recipe, data: Path, out: Path, *, progress: bool = True) -> Pa
         Folder for checkpoints, log and, at the end, ``model/`` and ``training.png``.
     progress : bool
         Show on stderr how far it is: a bar on a terminal, elsewhere a line now and then.
+    cure : str
+        What to change where memory runs out, for whoever did not write the recipe.
 
     Returns
     -------
@@ -74,28 +77,16 @@ def train(recipe: Recipe, data: Path, out: Path, *, progress: bool = True) -> Pa
     """
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
-    try:
-        with (
-            denormals_flushed(),
-            memory_kept(),
-            asked(recipe.precision) as divided,
-            open_accelerator(recipe, out) as accelerator,
-        ):
-            divided &= accelerator.num_processes > 1
-            return _train(recipe, data, out, accelerator, divided, progress and accelerator.is_main_process)
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        raise _out_of_memory(out) from error
-    except RuntimeError as error:
-        if any(words in str(error) for words in OUT_OF_MEMORY):
-            raise _out_of_memory(out) from error
-        raise
-
-
-def _out_of_memory(out: Path) -> DataError:
-    return DataError(
-        f"memory ran out: raise 'accumulate', lower 'batch', 'image_size' or 'workers', or set gradient_checkpointing; "
-        f"the last good checkpoint is '{out / 'checkpoint'}'"
-    )
+    with (
+        kept_told(out),
+        memory_told(cure, out),
+        denormals_flushed(),
+        memory_kept(),
+        asked(recipe.precision) as divided,
+        open_accelerator(recipe, out) as accelerator,
+    ):
+        divided &= accelerator.num_processes > 1
+        return _train(recipe, data, out, accelerator, divided, progress and accelerator.is_main_process)
 
 
 def _train(recipe: Recipe, data: Path, out: Path, accelerator: Accelerator, divided: bool, progress: bool) -> Path:
@@ -154,7 +145,8 @@ def _train(recipe: Recipe, data: Path, out: Path, accelerator: Accelerator, divi
     log = Log(out / "log.csv", done, accelerator)
     run = Run(recipe, out, accelerator, divided, model.train(), heads, processor, log, store, held_out, progress)
     if accelerator.log_with:
-        accelerator.init_trackers("unibiomed")
+        with writing(out):
+            accelerator.init_trackers("unibiomed")
     for number in range(first, len(recipe.stages)):
         stage_recipe = recipe.stages[number]
         kept = records if stage_recipe.kind == "text" else seen
