@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -226,6 +227,28 @@ def test_what_a_stream_cannot_do(
     with pytest.raises(DataError, match="another workers") as caught:
         train(replace(recipe, workers=2), shards, tmp_path, progress=False)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_broken_records_are_named(
+    whole_run: Path, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int
+) -> None:
+    """Also those that were met before a stop, and in another process."""
+    folder, out = tmp_path / "shards", tmp_path / "run"
+    shutil.copytree(shards, folder)
+    recipe = streamed_recipe(whole_run, workers=workers)
+    recipe = replace(recipe, stages=[replace(recipe.stages[0], steps=3)])
+    source, rng = Shards(folder, recipe.data, recipe.seed), random.Random(0)
+    first = next(record for record in (source.draw(rng) for _ in range(99)) if record.image is not None)
+    assert isinstance(first.image, bytes) and source.problems() == {}
+    path = next(path for path in folder.rglob("*.parquet") if first.image in path.read_bytes())
+    whole = bytearray(path.read_bytes())
+    whole[whole.index(first.image) + len(first.image) // 2] ^= 1
+    path.write_bytes(whole)
+    with pytest.warns(UserWarning, match=r"broken records of '.*' were left out: 1, named in '.*problems\.jsonl'"):
+        stopped(recipe, folder, out, monkeypatch, ("joint", 1))
+    (row,) = map(json.loads, (out / "problems.jsonl").read_text().splitlines())
+    assert row["record"].startswith(str(path.relative_to(folder))) and first.key in row["problem"]
 
 
 # ---------------------------------------------------------------- killed

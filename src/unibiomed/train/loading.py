@@ -42,8 +42,8 @@ class Share:
         return [list(own[i * size : (i + 1) * size]) for i in range(self.accumulate)]
 
 
-Step = tuple[list[dict[str, Any]], tuple[int, Any]]
-"""Batches of the parts of a step, and which worker made them with where its source stood afterwards."""
+Step = tuple[list[dict[str, Any]], tuple[int, Any], dict[str, str]]
+"""Batches of a step's parts, which worker made them with where its source stood afterwards, and what that skipped."""
 
 
 class Steps(Dataset[Step | UniBiomedError]):
@@ -82,7 +82,8 @@ class Steps(Dataset[Step | UniBiomedError]):
         parts: list[list[Sample]] = [
             [self.stage.sample(self.chance(step, number)) for number in numbers] for numbers in self.share.numbers()
         ]
-        return [self.stage.collate(part) for part in parts], (worker, self._source.state())
+        place = worker, self._source.state()
+        return [self.stage.collate(part) for part in parts], place, self._source.problems()
 
 
 def load_steps(steps: Steps, count: int, workers: int) -> Iterator[Step]:

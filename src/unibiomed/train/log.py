@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import csv
+import json
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 
 from accelerate import Accelerator
 
+from unibiomed.data.index import replacing
 from unibiomed.errors import DataError
 
 from .checkpoint import writing
+
+PROBLEMS = "problems.jsonl"
+"""File in the folder of a training that names the broken records of shards."""
 
 
 def find_trackers(names: Sequence[str] | None) -> list[str]:
@@ -28,6 +34,28 @@ def find_trackers(names: Sequence[str] | None) -> list[str]:
         if not find_spec(name):
             raise DataError(f"tracker '{name}' is not installed: pip install {name}, or leave it out of 'trackers'")
     return list(names)
+
+
+def read_problems(path: Path) -> dict[str, str]:
+    """What `write_problems` wrote; nothing where there is no such file."""
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        return {row["record"]: row["problem"] for row in rows}
+    return {}
+
+
+def write_problems(path: Path, problems: Mapping[str, str]) -> None:
+    """Name broken records in a file, one JSON object a line; where there are none, there is no file.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be written.
+    """
+    rows = [json.dumps({"record": name, "problem": problem}) + "\n" for name, problem in sorted(problems.items())]
+    with replacing(path) as fresh:
+        if rows:
+            fresh.write_text("".join(rows), encoding="utf-8")
 
 
 class Log:

@@ -188,8 +188,9 @@ def _learn(
     with Progress(settings.name, settings.steps, start, run.progress) as progress:
         for step in range(start, settings.steps):
             began = time.monotonic()
-            parts, (worker, position) = next(batches)
+            parts, (worker, position), problems = next(batches)
             sources[worker] = position
+            run.problems |= problems
             for group in optimizer.param_groups:
                 group["lr"] = group["peak"] * rate_factor(step, settings.steps, settings.warmup, settings.final)
             # dropout's numbers: a resumed run draws the same

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections import defaultdict
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -28,6 +29,9 @@ class Source(Protocol):
 
     def restore(self, state: dict[str, Any] | None) -> None:
         """Go on where `state` was taken."""
+
+    def problems(self) -> dict[str, str]:
+        """Broken records that were left out since this was last asked: name, and what is wrong."""
 
 
 class Mixture:
@@ -66,6 +70,10 @@ class Mixture:
 
     def restore(self, state: dict[str, Any] | None) -> None:
         """Nothing to do."""
+
+    def problems(self) -> dict[str, str]:
+        """None: what is broken in a folder of data sets ends the training."""
+        return {}
 
 
 class Shards:
@@ -111,6 +119,7 @@ class Shards:
             decode=False,
         )
         self._stream = iter(self._reader)
+        self._told = 0
 
     def draw(self, rng: random.Random) -> Record:
         """The next record of the stream."""
@@ -125,6 +134,12 @@ class Shards:
         if state is not None:
             self._reader.load_state_dict(state)
             self._stream = iter(self._reader)
+
+    def problems(self) -> dict[str, str]:
+        """What the reader skipped since this was last asked."""
+        fresh = dict(islice(self._reader.problems.items(), self._told, None))
+        self._told += len(fresh)
+        return fresh
 
 
 def check_streamed(stages: Sequence[StageRecipe]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from unibiomed.model.processing import UniBiomedProcessor
 from .checkpoint import save_checkpoint
 from .heads import AuxiliaryHeads
 from .loading import Share
-from .log import Log
+from .log import PROBLEMS, Log, write_problems
 from .recipe import Recipe, StageRecipe
 from .store import ImageStore
 from .validation import ShardedRecords
@@ -41,6 +41,8 @@ class Run:
     store: ImageStore | None
     held_out: list[Record] | ShardedRecords
     progress: bool
+    problems: dict[str, str] = field(default_factory=dict)
+    """Broken records of shards that this process left out: name, and what is wrong; the first process has all."""
 
     @property
     def modules(self) -> dict[str, nn.Module]:
@@ -95,7 +97,11 @@ class Run:
         if self.accelerator.scaler is not None:
             # numbers only; without them float16 would search for its scale again
             state["scaler"] = self.accelerator.scaler.state_dict()
+        found = gather_object([self.problems])
         self.accelerator.wait_for_everyone()
         main = self.accelerator.is_main_process
+        if main:
+            self.problems = {name: problem for problems in found for name, problem in problems.items()}
+            write_problems(self.out / PROBLEMS, self.problems)
         save_checkpoint(self.out / "checkpoint", modules, optimizer, state, write=main)
         self.accelerator.wait_for_everyone()

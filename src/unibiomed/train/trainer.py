@@ -27,7 +27,7 @@ from .checkpoint import find_checkpoint, load_modules, read_state, writing
 from .divided import asked
 from .failures import kept_told, memory_told
 from .heads import AuxiliaryHeads
-from .log import Log
+from .log import PROBLEMS, Log, read_problems
 from .loop import run_stage
 from .lora import add_lora
 from .mixture import Mixture, Shards, Source, check_streamed, streamed_licences
@@ -144,6 +144,8 @@ def _train(recipe: Recipe, data: Path, out: Path, accelerator: Accelerator, divi
         )
     log = Log(out / "log.csv", done, accelerator)
     run = Run(recipe, out, accelerator, divided, model.train(), heads, processor, log, store, held_out, progress)
+    if main and found is not None:
+        run.problems = read_problems(out / PROBLEMS)
     if accelerator.log_with:
         with writing(out):
             accelerator.init_trackers("unibiomed")
@@ -166,6 +168,9 @@ def _train(recipe: Recipe, data: Path, out: Path, accelerator: Accelerator, divi
         licences = streamed_licences(data, recipe.data) if sharded else {r.dataset: r.licence for r in records}
         write_card(folder, model, licences)
         plot_log(out / "log.csv", out / "heldout.csv", out / "training.png")
+        if run.problems:
+            named = f"broken records of '{data}' were left out: {len(run.problems)}, named in '{out / PROBLEMS}'"
+            warnings.warn(named, stacklevel=2)
     accelerator.wait_for_everyone()
     return folder
 
