@@ -11,7 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from unibiomed.errors import DataError
-from unibiomed.train.recipe import STAGE_KINDS, LoraRecipe, read_recipe
+from unibiomed.train.mixture import check_weights
+from unibiomed.train.recipe import STAGE_KINDS, DataRecipe, LoraRecipe, read_recipe
 
 NANO = Path(__file__).resolve().parents[2] / "recipes" / "nano.yaml"
 GOOD = """
@@ -87,6 +88,27 @@ def test_a_stage_draws_some_data_sets_more(tmp_path: Path) -> None:
     assert recipe.data_of(first) == recipe.data
     staged = replace(last, weights={"one": 3.0, "two": 0.5})
     assert recipe.data_of(staged) == replace(recipe.data, weights={"one": 6.0, "two": 0.5})
+
+
+def test_weights_of_data_sets_that_nobody_knows(data_root: Path) -> None:
+    recipe = replace(read_recipe(NANO), data=DataRecipe(weights={"colon": 2.0, "kvasir_seg_polyp": 0.9}))
+    # those of the catalogue are known, whether they are there or not
+    check_weights(data_root, recipe)
+    check_weights(data_root, read_recipe(NANO))
+    for name, words in (
+        ("colom", "did you mean 'colon'"),
+        ("kvasir_seg_polyps", "did you mean 'kvasir_seg_polyp'"),
+        ("something else", "known by their folders"),
+        ("CT", "weighed in shards only"),
+        ("question", "weighed in shards only"),
+    ):
+        for changed in (
+            replace(recipe, data=DataRecipe(weights={name: 2.0})),
+            replace(recipe, stages=[replace(recipe.stages[0], weights={name: 2.0})]),
+        ):
+            with pytest.raises(DataError, match=f"there is no data set '{name}'; .*{words}") as caught:
+                check_weights(data_root, changed)
+            assert "\n" not in str(caught.value)
 
 
 def test_values_and_defaults(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from unibiomed.model.processing import UniBiomedProcessor
 from unibiomed.train import trainer
 from unibiomed.train.optimizer import part_of
 from unibiomed.train.processes import denormals_flushed
+from unibiomed.train.recipe import DataRecipe
 from unibiomed.train.stages import EncoderStage
 from unibiomed.train.start import export, make_model, make_processor
 from unibiomed.train.trainer import train
@@ -155,6 +156,12 @@ def test_no_training_image(data_root: Path, tmp_path: Path) -> None:
         path.unlink()
     with pytest.raises(DataError, match="no training image under"):
         train(tiny_recipe(), tmp_path / "data", tmp_path / "run", progress=False)
+
+
+def test_a_weight_of_no_data_set(data_root: Path, tmp_path: Path) -> None:
+    recipe = tiny_recipe(data=DataRecipe(weights={"colom": 2.0}))
+    with pytest.raises(DataError, match="there is no data set 'colom'; did you mean 'colon'"):
+        train(recipe, data_root, tmp_path, progress=False)
 
 
 def test_an_output_that_cannot_be_written(data_root: Path, tmp_path: Path) -> None:

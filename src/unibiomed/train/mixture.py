@@ -5,14 +5,18 @@ from __future__ import annotations
 import random
 from collections import defaultdict
 from collections.abc import Sequence
+from difflib import get_close_matches
 from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
+from unibiomed.data.catalog import known_entries
+from unibiomed.data.index import TASKS
 from unibiomed.data.records import Record
 from unibiomed.errors import DataError
+from unibiomed.images.modality import MODALITIES
 
-from .recipe import DataRecipe, StageRecipe
+from .recipe import DataRecipe, Recipe, StageRecipe
 
 BY_NAME = ("dense_weight", "align_weight", "label_weight", "distill_weight", "prompted", "named")
 """Settings of a stage that need the names of all targets or labels."""
@@ -140,6 +144,27 @@ class Shards:
         fresh = dict(islice(self._reader.problems.items(), self._told, None))
         self._told += len(fresh)
         return fresh
+
+
+def check_weights(data: Path, recipe: Recipe) -> None:
+    """Refuse weights of data sets that are neither in a folder nor in the catalogue: they would change nothing.
+
+    A recipe may weigh sets that are not there; it is often run with a part of its data. (Shards check weights of their
+    own accord.)
+
+    Raises
+    ------
+    DataError
+        If there is one.
+    """
+    weighed = {name for weights in (recipe.data.weights, *(s.weights for s in recipe.stages)) for name in weights}
+    known = {entry.name for entry in known_entries(data)} if weighed else set()
+    for name in sorted(weighed - known):
+        near = get_close_matches(name, sorted(known), n=1)
+        hint = f"did you mean '{near[0]}'?" if near else f"data sets are known by their folders under '{data}'"
+        if name in MODALITIES or name in TASKS:
+            hint = "modalities and tasks are weighed in shards only"
+        raise DataError(f"weights: there is no data set '{name}'; {hint}")
 
 
 def check_streamed(stages: Sequence[StageRecipe]) -> None:

@@ -30,7 +30,7 @@ from .heads import AuxiliaryHeads
 from .log import PROBLEMS, Log, read_problems
 from .loop import run_stage
 from .lora import add_lora
-from .mixture import Mixture, Shards, Source, check_streamed, streamed_licences
+from .mixture import Mixture, Shards, Source, check_streamed, check_weights, streamed_licences
 from .plot import plot_log
 from .processes import denormals_flushed, memory_kept, open_accelerator
 from .recipe import Recipe
@@ -94,6 +94,8 @@ def _train(recipe: Recipe, data: Path, out: Path, accelerator: Accelerator, divi
     sharded = (data / INDEX).exists()
     if sharded:
         check_streamed(recipe.stages)
+    else:
+        check_weights(data, recipe)
     everything = [] if sharded else load_records(data, recipe.data.datasets)
     records = [r for r in everything if r.split == "train"]
     seen = [r for r in records if r.image is not None]
