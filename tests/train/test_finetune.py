@@ -3,14 +3,36 @@
 from __future__ import annotations
 
 import json
+import random
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
+from unibiomed.data.records import QuestionAnswer, Record
 from unibiomed.errors import DataError, ModelError
+from unibiomed.model.generation import generate
 from unibiomed.model.weights import load_model
+from unibiomed.tasks import TASKS
+from unibiomed.train import heldout
 from unibiomed.train.finetune import finetune, finetune_recipe
+from unibiomed.train.packing import IGNORE
+from unibiomed.train.views import Viewer
+
+ASKED = """
+name = "asked"
+licence = "CC0"
+adapter = "questions"
+modality = "CT"
+site = "abdomen"
+split = { pattern = '^(train|val|test)' }
+
+[[tables]]
+file = "asked.csv"
+key = "image"
+"""
 
 
 @pytest.fixture(scope="module")
@@ -27,6 +49,47 @@ def test_scores_before_and_after(tuned: Path) -> None:
     assert set(report["before"]) == set(report["after"]) == {"liver", "polyp"}
     assert all(0 <= value <= 1 for value in [*report["before"].values(), *report["after"].values()])
     assert report["images"] == {"test": 2, "train": 12, "val": 4}
+
+
+def test_answers_before_and_after(tuned: Path) -> None:
+    report = json.loads((tuned / "finetune.json").read_text())
+    # no region of the tests has words of its own: a report is made of what its mask tells
+    for name in ("answers_before", "answers_after"):
+        assert {"classify", "describe", "recognize"} <= set(report[name]) <= set(TASKS) - {"segment"}
+        assert all(0 <= value <= 1 for value in report[name].values())
+
+
+def test_an_answer_is_right_where_it_would_be_written(
+    whole_run: Path, records: list[Record], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, processor = load_model(whole_run / "model", dtype=torch.float32)
+    record = next(record for record in records if record.key == "abdomen/test8")
+    record = replace(record, regions=(), questions=(QuestionAnswer("Is it large?", "No.", "closed", "1"),))
+    image = Viewer(64).view(record, random.Random(0), 0.0).image
+    features, tokens = heldout._look(model.eval(), processor, image)
+    prompt = processor.prompt_ids("Is it large?", tokens)
+    written = generate(model, processor, features, [prompt], max_new_tokens=12)[0].ids
+    wrong = [*written[:-1], 255 - written[-1] % 256]
+    share = 1 - 1 / len(written)
+    for ids, exact, right in ((written, ("ask",), 1.0), (wrong, ("ask",), 0.0), (wrong, (), share)):
+        row = (prompt + ids, [IGNORE] * len(prompt) + ids)
+        monkeypatch.setattr(heldout, "encode_turn", lambda *_, row=row: row)
+        monkeypatch.setattr(heldout, "EXACT", exact)
+        assert heldout.held_out_answers(model, processor, [record], 8)["ask"] == pytest.approx(right)
+    assert "ask" not in heldout.held_out_answers(model, processor, [replace(record, questions=())], 8)
+
+
+def test_data_without_masks(whole_run: Path, data_root: Path, tmp_path: Path) -> None:
+    """Questions and answers alone have a score too."""
+    folder = tmp_path / "data" / "asked"
+    shutil.copytree(data_root / "abdomen" / "images", folder / "images")
+    (folder / "dataset.toml").write_text(ASKED)
+    rows = [f"{path.name},Is it large?,No" for path in sorted((folder / "images").iterdir())]
+    (folder / "asked.csv").write_text("\n".join(["image,question,answer", *rows]) + "\n")
+    with pytest.warns(UserWarning, match="no image with targets"):
+        result = finetune(folder, tmp_path / "run", str(whole_run / "model"), steps=1, batch=2, progress=False)
+    assert result.after == {} and result.answers_before.keys() == result.answers_after.keys() == {"ask"}
+    assert "Dice" not in result.table() and "  ask  " in result.table()
 
 
 def test_the_model_folder_is_one(tuned: Path, whole_run: Path) -> None:

@@ -18,7 +18,7 @@ from unibiomed.model.weights import load_model
 
 from .checkpoint import writing
 from .failures import memory_told
-from .heldout import held_out_dice
+from .heldout import held_out_answers, held_out_dice
 from .recipe import DataRecipe, LoraRecipe, ModelRecipe, Recipe, StageRecipe
 from .trainer import train
 
@@ -39,6 +39,9 @@ class FinetuneResult:
         The model folder, which ``--model`` takes.
     before, after : dict of str to float
         Mean Dice of each target on held-out images that show it, asked in words.
+    answers_before, answers_after : dict of str to float
+        How much of the answers of each task is right on held-out images, see
+        `unibiomed.train.heldout.held_out_answers`.
     images : dict of str to int
         Number of images in each split.
     """
@@ -46,15 +49,22 @@ class FinetuneResult:
     folder: Path
     before: dict[str, float]
     after: dict[str, float]
+    answers_before: dict[str, float]
+    answers_after: dict[str, float]
     images: dict[str, int]
 
     def table(self) -> str:
-        """Dice before and after as text, one target a line."""
-        width = max((len(name) for name in self.after), default=0)
-        lines = [f"Dice on held-out images ({', '.join(f'{n} {split}' for split, n in self.images.items())}):"]
-        for name in sorted(self.after):
-            lines.append(f"  {name:<{width}}  {self.before.get(name, 0.0):.3f} -> {self.after[name]:.3f}")
-        return "\n".join(lines)
+        """Scores before and after as text, a target or a task a line."""
+        images = ", ".join(f"{n} {split}" for split, n in self.images.items())
+        lines = []
+        for title, before, after in (
+            ("Dice", self.before, self.after),
+            ("Right answers (report, describe: right words)", self.answers_before, self.answers_after),
+        ):
+            width = max((len(name) for name in after), default=0)
+            lines += [f"{title} on held-out images ({images}):"] if after else []
+            lines += [f"  {name:<{width}}  {before[name]:.3f} -> {after[name]:.3f}" for name in sorted(after)]
+        return "\n".join(lines) or f"No held-out image to score ({images})."
 
 
 def finetune_recipe(config: UniBiomedConfig, start: str, steps: int, batch: int, datasets: list[str] | None) -> Recipe:
@@ -125,23 +135,27 @@ def finetune(
     if not (data / OWN_ENTRY).is_file() and (data / "images").is_dir():
         raise DataError(f"'{data}' is not described yet; run: unibiomed data add {data}")
     records = [record for record in load_records(root, datasets) if record.image is not None]
-    held_out = [r for r in records if r.split == "test" and r.regions]
+    held_out = [record for record in records if record.split == "test"]
     start = model or str(NANO)
     with memory_told(SMALLER, out):
-        before, config = _scores(start, held_out)
+        before, answers_before, config = _scores(start, held_out)
     recipe = finetune_recipe(config, start, steps, batch, datasets)
     folder = train(recipe, root, out, progress=progress, cure=f"lower --batch, or {SMALLER}")
     with memory_told(SMALLER, out):
-        after, _ = _scores(str(folder), held_out)
+        after, answers_after, _ = _scores(str(folder), held_out)
     splits = Counter(record.split for record in records)
-    result = FinetuneResult(folder, before, after, dict(sorted(splits.items())))
+    images = dict(sorted(splits.items()))
+    result = FinetuneResult(folder, before, after, answers_before, answers_after, images)
     with writing(out):
         (out / "finetune.json").write_text(json.dumps(asdict(result) | {"folder": str(folder)}, indent=2) + "\n")
     return result
 
 
-def _scores(name: str, records: list[Record]) -> tuple[dict[str, float], UniBiomedConfig]:
+def _scores(name: str, records: list[Record]) -> tuple[dict[str, float], dict[str, float], UniBiomedConfig]:
+    """Dice of targets, right answers of tasks, and the model's settings."""
     model, processor = load_model(name, dtype=torch.float32)
     if torch.cuda.is_available():
         model = model.to("cuda")
-    return held_out_dice(model, None, processor, records, HELD_OUT), model.config
+    shown = [record for record in records if record.regions]
+    masks = held_out_dice(model, None, processor, shown, HELD_OUT)
+    return masks, held_out_answers(model, processor, records, HELD_OUT), model.config
