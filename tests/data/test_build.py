@@ -170,6 +170,19 @@ def test_finished_shards_are_kept_and_others_redone(tmp_path: Path, make_records
     assert contents(out) != before
 
 
+def test_a_damaged_shard_is_built_again(tmp_path: Path, make_records: MakeRecords) -> None:
+    records = make_records(tmp_path, "toy", 12)
+    out = tmp_path / "out"
+    build_shards(records, out, workers=1, rows_per_shard=4)
+    before = contents(out)
+    path = out / "toy" / "train-00001.parquet"
+    damaged = bytearray(path.read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    path.write_bytes(damaged)
+    assert build_shards(records, out, workers=1, rows_per_shard=4).kept == 2
+    assert contents(out) == before
+
+
 def test_a_changed_image_is_built_again(tmp_path: Path, make_records: MakeRecords) -> None:
     records = make_records(tmp_path, "toy", 20)
     build_shards(records, tmp_path / "out", workers=1, rows_per_shard=4)

@@ -195,13 +195,15 @@ def _rows(task: ShardTask, problems: list[tuple[str, str]]) -> Iterator[dict[str
 
 
 def _finished(path: Path, memo: Path, stamp: str) -> dict[str, Any] | None:
-    """The note of a shard that is there and still as it should be."""
+    """The note of a shard that is there, to the last byte, and still as it should be."""
     try:
         note = json.loads(memo.read_text(encoding="utf-8"))
         if note["stamp"] != stamp:
             return None
-        if note["shard"] is not None and path.stat().st_size != Shard.from_json(note["shard"]).bytes:
-            return None
+        if note["shard"] is not None:
+            shard = Shard.from_json(note["shard"])
+            if path.stat().st_size != shard.bytes or file_sha256(path) != shard.sha256:
+                return None
     except (OSError, ValueError, KeyError, TypeError, DataError):
         return None
     return note
