@@ -37,7 +37,7 @@ def read(root: Path) -> dict[str, Record]:
 def test_images_and_masks(tmp_path: Path) -> None:
     targets = (
         '[[targets]]\nname = "liver"\nvalues = [7]\n'
-        '[[targets]]\nname = "edema"\nabnormal = true\nmasks = ["extra/{stem}_e.png"]\n'
+        '[[targets]]\nname = "edema"\nabnormal = true\nmissing = "absent"\nmasks = ["extra/{stem}_e.png"]\n'
         '[[targets]]\nname = "scar"\nmissing = "unknown"\nmasks = ["extra/{stem}_s.png", "extra/{stem}_t.png"]\n'
     )
     folder = make(tmp_path, HEAD + "group = { pattern = '^(p\\d)_' }\n" + targets)
@@ -56,6 +56,13 @@ def test_images_and_masks(tmp_path: Path) -> None:
     assert [region.target for region in other.regions] == ["liver", "edema"]
     assert (one.group, other.group) == ("p1", "p2")
     assert one.split == two.split != other.split
+
+
+def test_a_lost_mask_is_an_error_that_names_it(tmp_path: Path) -> None:
+    folder = make(tmp_path, HEAD + '[[targets]]\nname = "liver"\nvalues = [7]\n')
+    (folder / "masks" / "p1_2.png").unlink()
+    with pytest.raises(DataError, match=r"toy/p1_2: no mask file of 'liver'; restore it, or .* missing = \"absent\""):
+        read(tmp_path)
 
 
 def test_tables_are_joined_by_file_name(tmp_path: Path) -> None:

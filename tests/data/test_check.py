@@ -126,6 +126,14 @@ def test_problems_of_files(
     assert report.errors == (severity == "error")
 
 
+def test_lost_masks_are_all_named(toy: Toy) -> None:
+    for number in (1, 4):
+        (toy.folder / "masks" / f"p{number}_a.png").unlink()
+    report = toy.check()
+    assert [(p.kind, p.files) for p in report.problems] == [("missing mask", (f"images/p{n}_a.png",)) for n in (1, 4)]
+    assert (report.looked_at, report.records) == (6, 6)
+
+
 def test_missing_masks_that_mean_something(toy: Toy) -> None:
     lose_mask(toy)
     for word in ("absent", "unknown"):

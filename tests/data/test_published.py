@@ -241,7 +241,7 @@ def describe(root: Path, name: str, images: int = 12, called: str = "") -> None:
     (folder / "images").mkdir(parents=True)
     (folder / "masks").mkdir()
     text = f'name = "{called or name}"\nlicence = "CC0"\nadapter = "images"\nmodality = "CT"\nsite = "abdomen"\n'
-    (folder / "dataset.toml").write_text(text + '[[targets]]\nname = "liver"\n')
+    (folder / "dataset.toml").write_text(text + '[[targets]]\nname = "liver"\nmissing = "absent"\n')
     for number in range(images):
         Image.new("L", (4, 4)).save(folder / "images" / f"{number}.png")
 

@@ -65,6 +65,7 @@ masks = ["masks/{stem}_liver.png"]
 [[targets]]
 name = "spleen"
 masks = ["masks/{stem}_spleen.png"]
+missing = "absent"
 """
 COLON = """
 name = "colon"

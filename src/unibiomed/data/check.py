@@ -16,7 +16,6 @@ from tqdm import tqdm
 from unibiomed.data.catalog import OWN_ENTRY, known_entries, load_catalog
 from unibiomed.data.check_files import ERROR, WARNING, Picture, Problem, Seen, look_at_all, name_of
 from unibiomed.data.check_records import (
-    missing_masks,
     never_found,
     read_or_tell,
     split_words,
@@ -211,7 +210,6 @@ def check_dataset(
     seen = _look(chosen, workers, progress)
     problems += (problem for item in seen.values() for problem in item.problems)
     if entry is not None and records:
-        problems += missing_masks(entry, records)
         problems += unused_masks(entry, records)
     problems += torn_groups(entry, records)
     problems += never_found(entry, records, list(seen.values()))

@@ -13,8 +13,9 @@ from unibiomed.data.entries import DatasetEntry
 from unibiomed.data.records import SPLITS, Record
 from unibiomed.errors import DataError
 
-__all__ = ["missing_masks", "never_found", "read_or_tell", "record_name", "split_words", "torn_groups", "unused_masks"]
+__all__ = ["never_found", "read_or_tell", "record_name", "split_words", "torn_groups", "unused_masks"]
 
+WITH_MASK_FILES = ("images", "volumes")
 MASK_ENDINGS = (".png", ".bmp", ".tif", ".tiff", ".jpg", ".jpeg", ".nii", ".nii.gz", ".nrrd", ".mha", ".mhd")
 
 
@@ -26,6 +27,8 @@ def read_or_tell(entry: DatasetEntry) -> tuple[list[Record], list[Problem]]:
         first = Problem("entry does not fit", ERROR, (), str(error))
     label = entry.label
     free = replace(entry, mend_split=True, label=replace(label, map={}) if label is not None else None)
+    if entry.adapter in WITH_MASK_FILES:
+        free = replace(free, targets=tuple(replace(t, missing=t.missing or "absent") for t in entry.targets))
     try:
         records = read_records(free)
         problems: list[Problem] = []
@@ -34,6 +37,7 @@ def read_or_tell(entry: DatasetEntry) -> tuple[list[Record], list[Problem]]:
                 if record.label is not None and record.label not in label.map:
                     detail = f"label '{record.label}' is not one of {', '.join(label.map)}; add it to the map"
                     problems.append(Problem("label outside the map", ERROR, (record_name(record, entry),), detail))
+        problems += _missing_masks(entry, records)
         if not entry.mend_split:
             # The groups without the lists that join them, on the sides that the authors gave.
             groups = {r.key: r.group for r in read_records(replace(free, near_duplicates=None))}
@@ -52,10 +56,10 @@ def record_name(record: Record, entry: DatasetEntry | None) -> str:
     return record.key
 
 
-def missing_masks(entry: DatasetEntry, records: Iterable[Record]) -> Iterator[Problem]:
+def _missing_masks(entry: DatasetEntry, records: Iterable[Record]) -> Iterator[Problem]:
     """Of targets of which the entry does not say what it means, images without a mask file."""
     expected = {target.name for target in entry.targets if target.missing is None}
-    if entry.adapter not in ("images", "volumes"):
+    if entry.adapter not in WITH_MASK_FILES:
         return
     told: set[tuple[str, str]] = set()
     for record in records:
@@ -63,13 +67,13 @@ def missing_masks(entry: DatasetEntry, records: Iterable[Record]) -> Iterator[Pr
             found = record_name(record, entry), region.target
             if region.absent and region.target in expected and found not in told:
                 told.add(found)
-                detail = f"no mask file of '{region.target}'; restore it, or say missing = \"absent\" in the entry"
+                detail = f"no mask file of '{region.target}'; restore it, or let the entry say missing = \"absent\""
                 yield Problem("missing mask", ERROR, found[:1], detail)
 
 
 def unused_masks(entry: DatasetEntry, records: Iterable[Record]) -> Iterator[Problem]:
     """Files in the folders of the masks that belong to no image and target."""
-    if entry.adapter not in ("images", "volumes") or entry.drop_mixed_labels:
+    if entry.adapter not in WITH_MASK_FILES or entry.drop_mixed_labels:
         return
     folders = {mask.rpartition("/")[0] for target in entry.targets for mask in target.masks}
     used: set[object] = set()

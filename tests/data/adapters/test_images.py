@@ -48,11 +48,13 @@ def test_masks_follow_parent_and_stem(toy, refused):
     refused("odd: file name does not fit stem")
 
 
-def test_folders_named_after_images_may_be_missing(toy):
+def test_folders_named_after_images_may_be_missing(toy, refused):
     toy.image("images/1.png")
     toy.image("images/2.png")
     toy.image("nuclei/1/masks/a.png", 255)
     toy.entry("images", TARGET + 'masks = ["nuclei/{stem}/masks/*.png"]\n')
+    refused("toy/2: no mask file of 'polyp'")
+    toy.entry("images", TARGET + 'missing = "absent"\nmasks = ["nuclei/{stem}/masks/*.png"]\n')
     records = toy.read()
     assert records["1"].regions[0].mask is not None
     assert records["2"].regions[0].absent

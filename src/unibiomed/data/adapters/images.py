@@ -21,7 +21,7 @@ def read_images(entry: DatasetEntry) -> Iterator[Record]:
     for name, place in sorted(find_places(entry, rows).items()):
         yield Record(
             image=items[name].path,
-            regions=tuple(mask_region(*found) for found in find_masks(entry.targets, items[name], folders)),
+            regions=tuple(mask_region(*found) for found in find_masks(entry, items[name], folders)),
             spacing=_spacing(entry, name, rows[name]),
             **base_record(entry, name, place, rows[name]),
         )

@@ -75,14 +75,25 @@ class Folders:
         return self._names[folder]
 
 
-def find_masks(targets: Sequence[Target], item: Item, folders: Folders) -> Iterator[tuple[Target, list[Path]]]:
-    """Mask files of every target that something is known of; none where it is known to be absent."""
-    for target in targets:
+def find_masks(entry: DatasetEntry, item: Item, folders: Folders) -> Iterator[tuple[Target, list[Path]]]:
+    """Mask files of every target that something is known of; none where it is known to be absent.
+
+    Raises
+    ------
+    DataError
+        There is no mask file of a target, and the entry does not say what that means.
+    """
+    for target in entry.targets:
         found: list[Path] = []
         for mask in target.masks:
             folder, _, _ = mask.rpartition("/")
             filled = mask.replace("{stem}", item.stem).replace("{parent}", item.parent).lstrip("/")
             found += folders.find(filled, needed="{" not in folder)
+        if not found and target.missing is None:
+            raise DataError(
+                f"{entry.name}/{item.name}: no mask file of '{target.name}'; restore it, or let the entry say "
+                'missing = "absent" or "unknown"'
+            )
         if found or target.missing != "unknown":
             yield target, list(dict.fromkeys(found))
 

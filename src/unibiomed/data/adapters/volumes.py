@@ -26,7 +26,7 @@ def read_volumes(entry: DatasetEntry) -> Iterator[Record]:
     folders = Folders(entry.folder)
     for name, place in sorted(find_places(entry, rows).items()):
         grid, modality = _header(entry, items[name].path)
-        masks = list(find_masks(entry.targets, items[name], folders))
+        masks = list(find_masks(entry, items[name], folders))
         _check_grids(entry, grid, items[name], masks)
         known = base_record(entry, name, place, rows[name])
         known["modality"] = _modality(entry, name, known["modality"], modality)
