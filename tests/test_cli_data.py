@@ -113,11 +113,14 @@ def test_check_writes_the_duplicates(capsys: pytest.CaptureFixture[str], undescr
     run(capsys, "add", folder)
     code, out, err = run(capsys, "check", folder, "--write-duplicates")
     written = undescribed / "near_duplicates.txt"
-    assert "p0_1.png p3_1.png" in written.read_text() and 'near_duplicates = "near_duplicates.txt"' in err
+    assert "p0_1.png p3_1.png" in written.read_text() and err == f"Written to {written}\n"
+    code, out, err = run(capsys, "check", folder, "--write-duplicates")
+    assert code == 0 and "no near-duplicates to write" in err, "the list is in use"
+    entry = undescribed / "dataset.toml"
+    written.write_text("# nothing\n")
     code, out, err = run(capsys, "check", folder, "--write-duplicates")
     assert code == 2 and "--force" in err
-    entry = undescribed / "dataset.toml"
-    entry.write_text('near_duplicates = "near_duplicates.txt"\n' + entry.read_text())
+    code, out, err = run(capsys, "check", folder, "--write-duplicates", "--force")
     code, out, err = run(capsys, "check", folder, "--write-duplicates", "--force")
     assert code == 0 and "no near-duplicates to write" in err and "1 warning" in out and "duplicates" in out
     code, out, err = run(capsys, "add", folder, "--force")

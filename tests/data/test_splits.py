@@ -53,8 +53,18 @@ def test_linked_images_share_a_group(groups: dict[str, str], linked: list[list[s
 
 
 def test_joining_is_transitive_and_named_by_the_first() -> None:
-    joined = join_groups({"a": "g3", "b": "g2", "c": "g1", "d": "g4"}, [["a", "b"], ["b", "c"], ["gone", "d"]])
-    assert joined == {"a": "g1", "b": "g1", "c": "g1", "d": "g4"}
+    joined = join_groups({"a": "g3", "b": "g2", "c": "g1", "d": "g4"}, [["a", "b"], ["c", "b"], ["gone", "d"]])
+    assert joined == {"a": "g3", "b": "g3", "c": "g3", "d": "g4"}
+
+
+def test_a_new_twin_moves_no_image_of_a_listed_group() -> None:
+    groups = {f"p{i}": f"p{i}" for i in range(100)}
+    before = assign_splits("set", join_groups(groups, [["p7", "p8"]]))
+    for new in ("a", "p70", "z"):
+        after = assign_splits("set", join_groups(groups | {new: new}, [["p7", "p8", new]]))
+        assert {image: after[image] for image in groups if image != new} == {
+            image: side for image, side in before.items() if image != new
+        }
 
 
 def test_official_split_yields_to_groups() -> None:

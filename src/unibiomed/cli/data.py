@@ -112,6 +112,7 @@ def run_add(options: argparse.Namespace) -> int:
 
 def run_check(options: argparse.Namespace) -> int:
     """``unibiomed data check``."""
+    from ..data.catalog import OWN_ENTRY
     from ..data.check import check_dataset, find_entries, write_duplicates
 
     names = None if options.datasets is None else [name.strip() for name in options.datasets.split(",")]
@@ -126,9 +127,9 @@ def run_check(options: argparse.Namespace) -> int:
         elif options.write_duplicates:
             path = write_duplicates(entry, report, force=options.force)
             print(f"Written to {path}", file=sys.stderr)
-            if entry.near_duplicates is None:
-                line = f'near_duplicates = "{path.name}"'
-                print(f"unibiomed: the entry does not use it yet; add to dataset.toml: {line}", file=sys.stderr)
+            if entry.near_duplicates is None and not (entry.folder / OWN_ENTRY).is_file():
+                why = f"only a {OWN_ENTRY} of your own can name it (near_duplicates)"
+                print(f"unibiomed: this package's entry of '{entry.name}' does not use it; {why}", file=sys.stderr)
     if options.json:
         print(json.dumps([report.to_dict() for report in reports], indent=2))
     return 3 if any(report.errors for report in reports) else 0

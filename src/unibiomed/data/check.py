@@ -22,8 +22,8 @@ from unibiomed.data.check_records import (
     torn_groups,
     unused_masks,
 )
-from unibiomed.data.entries import DatasetEntry, read_entry
-from unibiomed.data.index import file_sha256
+from unibiomed.data.entries import DatasetEntry, read_entry, read_toml
+from unibiomed.data.index import file_sha256, replacing
 from unibiomed.data.processes import in_processes
 from unibiomed.data.published import load_published
 from unibiomed.data.records import Record
@@ -223,7 +223,8 @@ def check_dataset(
         thumbnails={key: item.thumbnail for key, item in looks.items() if item.thumbnail is not None},
     )
     problems += _judge(near, by_name, "near-duplicates", "near-identical images", inside=False)
-    apart = [group for group in merge_groups([*copies, *near]) if len(_groups(by_name[key] for key in group)) > 1]
+    alike = sorted(tuple(sorted(group)) for group in merge_groups([*copies, *near]))
+    apart = [group for group in alike if len(_groups(by_name[key] for key in group)) > 1]
     order = {kind: place for place, kind in enumerate(dict.fromkeys(problem.kind for problem in problems))}
     problems.sort(key=lambda p: (p.severity != ERROR, order[p.kind], p.files, p.detail))
     return CheckReport(
@@ -251,7 +252,8 @@ def write_duplicates(entry: DatasetEntry, report: CheckReport, *, force: bool = 
     Returns
     -------
     Path
-        The file: the one that the entry names, else ``near_duplicates.txt``.
+        The file: the one that the entry names, else ``near_duplicates.txt``, which the data set's own
+        ``dataset.toml`` names from then on.
 
     Raises
     ------
@@ -262,6 +264,11 @@ def write_duplicates(entry: DatasetEntry, report: CheckReport, *, force: bool = 
     """
     path = entry.folder / (entry.near_duplicates or NEAR_DUPLICATES)
     write_near_duplicates(path, report.near_duplicates, force=force)
+    own = entry.folder / OWN_ENTRY
+    if own.is_file() and "near_duplicates" not in read_toml(own):
+        with replacing(own) as fresh:
+            # before all tables, where TOML takes a key for one of the whole file
+            fresh.write_text(f'near_duplicates = "{path.name}"\n{own.read_text(encoding="utf-8")}', encoding="utf-8")
     return path
 
 

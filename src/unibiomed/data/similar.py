@@ -46,7 +46,7 @@ FLAT = 4
 """Grey levels between the darkest and the lightest part of an image that shows nothing."""
 HEADER = (
     f"# groups of near-identical images: 64-bit difference hashes up to {DISTANCE} bits apart,\n"
-    f"# thumbnails that correlate above {CORRELATION} in local contrast; keep each group on one side of any split\n"
+    f"# thumbnails that correlate above {CORRELATION} in local contrast; a group is on the side of its first image\n"
 )
 
 
@@ -197,13 +197,13 @@ def merge_groups(groups: Iterable[Sequence[str]]) -> list[tuple[str, ...]]:
     Returns
     -------
     list of tuple of str
-        Sorted groups of two or more sorted names.
+        Groups of two or more names, groups and names in the order in which they were first named.
     """
     groups = list(groups)
     joined: dict[str, list[str]] = defaultdict(list)
     for name, root in join_groups({name: name for group in groups for name in group}, groups).items():
         joined[root].append(name)
-    return sorted(tuple(sorted(names)) for names in joined.values() if len(names) > 1)
+    return [tuple(names) for names in joined.values() if len(names) > 1]
 
 
 def read_near_duplicates(path: Path) -> list[tuple[str, ...]]:
@@ -231,7 +231,8 @@ def write_near_duplicates(path: Path, groups: Iterable[Sequence[str]], *, force:
     groups : iterable of sequence of str
         Names of images as the data set's folder of images has them.
     force : bool
-        Replace a file that is there. The groups that it lists are kept, joined with the new ones.
+        Replace a file that is there. The groups that it lists are kept, with new names at their ends: the first name
+        of a line decides its side of the split.
 
     Raises
     ------
@@ -244,7 +245,7 @@ def write_near_duplicates(path: Path, groups: Iterable[Sequence[str]], *, force:
     if path.exists():
         if not force:
             raise DataError(f"{path} is there already; give --force to add to it")
-        groups += read_near_duplicates(path)
+        groups = [*read_near_duplicates(path), *groups]
     for name in (name for group in groups for name in group):
         if name.startswith("#") or name.split() != [name]:
             raise DataError(f"'{name}': a name with spaces or '#' cannot be listed in {path.name}; rename the image")

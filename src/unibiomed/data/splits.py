@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from itertools import chain
 
 from unibiomed.errors import DataError
 
@@ -47,9 +48,14 @@ def join_groups(groups: Mapping[str, str], linked: Iterable[Iterable[str]]) -> d
     Returns
     -------
     dict of str to str
-        Group of each image; joined groups carry the name that sorts first.
+        Group of each image; joined groups carry the name of the one that is linked first. Later links to further
+        groups so leave it its name, and its split.
     """
     parent = {group: group for group in groups.values()}
+    sets = [[groups[image] for image in images if image in groups] for images in linked]
+    place: dict[str, int] = {}
+    for group in chain.from_iterable(sets):
+        place.setdefault(group, len(place))
 
     def root(group: str) -> str:
         while parent[group] != group:
@@ -57,8 +63,8 @@ def join_groups(groups: Mapping[str, str], linked: Iterable[Iterable[str]]) -> d
             group = parent[group]
         return group
 
-    for images in linked:
-        roots = sorted({root(groups[image]) for image in images if image in groups})
+    for members in sets:
+        roots = sorted({root(group) for group in members}, key=place.__getitem__)
         for other in roots[1:]:
             parent[other] = roots[0]
     return {image: root(group) for image, group in groups.items()}
