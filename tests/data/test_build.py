@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -23,6 +24,7 @@ from PIL import Image
 from unibiomed.cli import main
 from unibiomed.data import build
 from unibiomed.data.build import PROBLEMS, build_shards
+from unibiomed.data.check_shards import check_shards
 from unibiomed.data.index import INDEX, read_index
 from unibiomed.data.plan import NOTES, plan_shards
 from unibiomed.data.reader import ShardReader
@@ -179,8 +181,11 @@ def test_a_damaged_shard_is_built_again(tmp_path: Path, make_records: MakeRecord
     damaged = bytearray(path.read_bytes())
     damaged[len(damaged) // 2] ^= 1
     path.write_bytes(damaged)
+    (problem,) = check_shards(out).problems
+    assert (problem.kind, problem.severity, problem.files) == ("damaged shard", "error", ("toy/train-00001.parquet",))
     assert build_shards(records, out, workers=1, rows_per_shard=4).kept == 2
     assert contents(out) == before
+    assert not check_shards(out).problems
 
 
 def test_a_changed_image_is_built_again(tmp_path: Path, make_records: MakeRecords) -> None:
@@ -313,6 +318,9 @@ def test_wrong_options_are_refused(tmp_path: Path, make_records: MakeRecords) ->
     for options in ({"rows_per_shard": 0}, {"image_size": 0}, {"workers": 0}):
         with pytest.raises(DataError, match="1 or more"):
             build_shards(records, tmp_path / "out", **options)
+    for share in (-0.1, 1.5, float("nan")):
+        with pytest.raises(DataError, match="is no share"):
+            build_shards(records, tmp_path / "out", max_bad=share)
     with pytest.raises(DataError, match=r"'nose'.*there are toy"):
         build_shards(records, tmp_path / "out", datasets=["nose"])
     with pytest.raises(DataError, match="no record"):
@@ -384,6 +392,8 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     made_root(tmp_path / "root", "other", count=4)
     (root / "toy" / "images" / "7.png").write_bytes(b"broken")
     line = ["data", "build", "--data", str(root), "--out", str(tmp_path / "out"), "--workers", "1"]
+    assert main([*line, "--datasets", "toy", "--max-bad", "0"]) == 2
+    assert "share of 0 " in capsys.readouterr().err
     assert main([*line, "--datasets", "toy", "--size", "12"]) == 0
     said = capsys.readouterr()
     assert "29 records" in said.out
@@ -394,6 +404,17 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert {sample.pixels.shape for sample in samples} == {(8, 12, 3)}
     assert main(line) == 0
     assert "33 records" in capsys.readouterr().out
+    check = ["data", "check", str(tmp_path / "out")]
+    assert main(check) == 0
+    told = capsys.readouterr().out
+    assert re.fullmatch(r"out: (\d) of \1 shards looked at, 33 records; 0 errors, 0 warnings\n", told)
+    lost = next((tmp_path / "out" / "toy").glob("*.parquet"))
+    lost.unlink()
+    assert main([*check, "--datasets", "other"]) == 0
+    assert main(check) == 3
+    told = capsys.readouterr().out
+    assert f"missing shard  1  cannot be read; copy it again or build it again: toy/{lost.name}" in told
+    assert main([*check, "--limit", "3"]) == main([*check, "--datasets", "gone"]) == 2
 
 
 def has(out: Path, split: str) -> bool:

@@ -5,8 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ..data.check import CheckReport
 
 
 def add_data_commands(verbs: argparse._SubParsersAction[Any]) -> None:
@@ -45,10 +49,10 @@ def add_data_commands(verbs: argparse._SubParsersAction[Any]) -> None:
 
     verb = under.add_parser(
         "check",
-        help="what is wrong with a data set: files, masks, labels, duplicates, leaks between splits",
+        help="what is wrong with a data set: files, masks, labels, duplicates, leaks between splits; or with shards",
         epilog="exit code 3 when there are errors; warnings alone leave it at 0",
     )
-    verb.add_argument("folder", type=Path, metavar="FOLDER", help="folder of a data set, or of several")
+    verb.add_argument("folder", type=Path, metavar="FOLDER", help="folder of a data set, of several, or of shards")
     verb.add_argument("--datasets", metavar="A,B", help="names of those wanted of several (default: all)")
     verb.add_argument("--limit", type=int, metavar="N", help="open N images of a data set, spread over all of it")
     verb.add_argument("--workers", type=int, default=2, metavar="N", help="processes; default: %(default)s")
@@ -64,6 +68,8 @@ def add_data_commands(verbs: argparse._SubParsersAction[Any]) -> None:
     verb.add_argument("--workers", type=int, metavar="N", help="processes (default: one a core)")
     verb.add_argument("--ray", action="store_true", help="run on Ray, on the cluster that RAY_ADDRESS names if any")
     verb.add_argument("--size", type=int, metavar="PX", help="shrink larger images to this longest side")
+    share = "skip broken records up to this share; default: %(default)s"
+    verb.add_argument("--max-bad", type=float, default=0.01, metavar="SHARE", help=share)
     verb.set_defaults(run=run_build)
 
 
@@ -113,15 +119,36 @@ def run_add(options: argparse.Namespace) -> int:
 def run_check(options: argparse.Namespace) -> int:
     """``unibiomed data check``."""
     from ..data.catalog import OWN_ENTRY
-    from ..data.check import check_dataset, find_entries, write_duplicates
+    from ..data.index import INDEX
 
-    names = None if options.datasets is None else [name.strip() for name in options.datasets.split(",")]
+    shards = (options.folder / INDEX).is_file() and not (options.folder / OWN_ENTRY).is_file()
     reports = []
-    for entry in find_entries(options.folder, names):
-        report = check_dataset(entry, limit=options.limit, workers=options.workers, progress=sys.stderr.isatty())
+    for report in (_check_shards if shards else _check_datasets)(options):
         reports.append(report)
         if not options.json:
             print(report.table(), flush=True)
+    if options.json:
+        print(json.dumps([report.to_dict() for report in reports], indent=2))
+    return 3 if any(report.errors for report in reports) else 0
+
+
+def _check_shards(options: argparse.Namespace) -> Iterator[CheckReport]:
+    from ..data.check_shards import check_shards
+    from ..errors import InputError
+
+    if options.limit is not None or options.write_duplicates:
+        raise InputError("shards are compared with their checksums alone; leave out --limit and --write-duplicates")
+    progress = sys.stderr.isatty()
+    yield check_shards(options.folder, _names(options.datasets), workers=options.workers, progress=progress)
+
+
+def _check_datasets(options: argparse.Namespace) -> Iterator[CheckReport]:
+    from ..data.catalog import OWN_ENTRY
+    from ..data.check import check_dataset, find_entries, write_duplicates
+
+    for entry in find_entries(options.folder, _names(options.datasets)):
+        report = check_dataset(entry, limit=options.limit, workers=options.workers, progress=sys.stderr.isatty())
+        yield report
         if options.write_duplicates and not report.near_duplicates:
             print(f"{entry.name}: no near-duplicates to write", file=sys.stderr)
         elif options.write_duplicates:
@@ -130,9 +157,10 @@ def run_check(options: argparse.Namespace) -> int:
             if entry.near_duplicates is None and not (entry.folder / OWN_ENTRY).is_file():
                 why = f"only a {OWN_ENTRY} of your own can name it (near_duplicates)"
                 print(f"unibiomed: this package's entry of '{entry.name}' does not use it; {why}", file=sys.stderr)
-    if options.json:
-        print(json.dumps([report.to_dict() for report in reports], indent=2))
-    return 3 if any(report.errors for report in reports) else 0
+
+
+def _names(text: str | None) -> list[str] | None:
+    return None if text is None else [name.strip() for name in text.split(",")]
 
 
 def run_build(options: argparse.Namespace) -> int:
@@ -142,9 +170,10 @@ def run_build(options: argparse.Namespace) -> int:
     report = build_shards(
         options.data,
         options.out,
-        datasets=None if options.datasets is None else [name.strip() for name in options.datasets.split(",")],
+        datasets=_names(options.datasets),
         workers=options.workers,
         image_size=options.size,
+        max_bad=options.max_bad,
         ray=options.ray,
         progress=sys.stderr.isatty(),
     )

@@ -103,6 +103,8 @@ def build_shards(
     out = Path(out)
     if rows_per_shard < 1 or (image_size is not None and image_size < 1) or (workers is not None and workers < 1):
         raise DataError("rows of a shard, image size and workers have to be 1 or more")
+    if not 0 <= max_bad <= 1:
+        raise DataError(f"{max_bad:g} is no share of broken records; give one from 0 to 1")
     names, load = _source(source, datasets)
     if isinstance(source, str | Path) and out.resolve() == Path(source).resolve():
         raise DataError(f"'{out}' holds the data sets themselves; choose another --out")

@@ -47,7 +47,7 @@ class CheckReport:
     dataset : str
         Its name.
     images, looked_at : int
-        Image files and volumes that there are, and how many of them were read.
+        Image files and volumes (or shards) that there are, and how many of them were read.
     records : int
         Records that they make.
     problems : tuple of Problem
@@ -55,6 +55,8 @@ class CheckReport:
     near_duplicates : tuple of tuple of str
         Groups of identical and near-identical images that are in different groups of the data set, as
         ``near_duplicates.txt`` names them.
+    unit : str
+        What `images` counts.
     """
 
     dataset: str
@@ -63,6 +65,7 @@ class CheckReport:
     records: int
     problems: tuple[Problem, ...]
     near_duplicates: tuple[tuple[str, ...], ...] = ()
+    unit: str = "images"
 
     @property
     def errors(self) -> int:
@@ -83,7 +86,7 @@ class CheckReport:
             Lines, without a line feed at the end.
         """
         warnings = len(self.problems) - self.errors
-        seen = f"{self.looked_at:,} of {self.images:,} images looked at, {self.records:,} records"
+        seen = f"{self.looked_at:,} of {self.images:,} {self.unit} looked at, {self.records:,} records"
         lines = [f"{self.dataset}: {seen}; {_count(self.errors, 'error')}, {_count(warnings, 'warning')}"]
         rows = list(_rows(self.problems, files))
         widths = [max((len(row[column]) for row in rows), default=0) for column in range(3)]

@@ -81,6 +81,10 @@ class Shard:
         """Records in the file."""
         return sum(self.groups)
 
+    def fits(self, path: Path) -> bool:
+        """Whether a file is this shard to the last byte; an `OSError` where it cannot be read."""
+        return path.stat().st_size == self.bytes and file_sha256(path) == self.sha256
+
     @classmethod
     def from_json(cls, item: Any) -> Shard:
         """Build it from what `json.loads` gave.

@@ -200,10 +200,8 @@ def _finished(path: Path, memo: Path, stamp: str) -> dict[str, Any] | None:
         note = json.loads(memo.read_text(encoding="utf-8"))
         if note["stamp"] != stamp:
             return None
-        if note["shard"] is not None:
-            shard = Shard.from_json(note["shard"])
-            if path.stat().st_size != shard.bytes or file_sha256(path) != shard.sha256:
-                return None
+        if note["shard"] is not None and not Shard.from_json(note["shard"]).fits(path):
+            return None
     except (OSError, ValueError, KeyError, TypeError, DataError):
         return None
     return note
