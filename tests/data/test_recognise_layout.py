@@ -294,6 +294,7 @@ def test_nnunet(folder: Folder) -> None:
     added, records = folder.add(modality=None, site=None)
     entry = added.proposal.entry
     assert (entry["licence"], entry["site"], entry["adapter"]) == ("CC-BY 4.0", "abdomen", "volumes")
+    assert recognise_layout(folder.root, licence="mine").entry["licence"] == "mine"
     assert {name[:10]: record.modality for name, record in records.items()} == {
         "case0_0000": "CT",
         "case0_0001": "PET",
@@ -573,6 +574,23 @@ def test_external_sets_stay_external(tmp_path: Path) -> None:
     added = add_dataset(folder.root.rename(tmp_path / "CHAOS"), modality="CT", site="abdomen")
     assert "testing alone" in added.words()
     assert {record.split for record in load_records(tmp_path, ["CHAOS"])} == {"test"}
+
+
+def test_published_sets_are_described_as_the_catalogue_knows_them(folder: Folder) -> None:
+    for number in ("0001", "0002"):
+        folder.volume(f"img/img{number}.nii.gz")
+        folder.volume(f"label/label{number}.nii.gz", 1, 6)
+    place = folder.root.rename(folder.root.parent / "BTCV")
+    added = add_dataset(place)
+    entry = added.proposal.entry
+    assert (entry["modality"], entry["site"], len(entry["targets"])) == ("CT", "abdomen", 13)
+    records = {record.key: record for record in load_records(place.parent, ["BTCV"])}
+    regions = {region.target: region for region in records["BTCV/img0001@2"].regions}
+    assert regions["liver"].values == (6,) and regions["liver"].load().any()
+    for number in ("0001", "0002"):  # files of another layout
+        (place / "label" / f"label{number}.nii.gz").rename(place / "label" / f"img{number}.nii.gz")
+    other = recognise_layout(place, site="abdomen")
+    assert [target["name"] for target in other.entry["targets"]] == ["class 1", "class 6"]
 
 
 def test_real_folders(shared_data: Path) -> None:

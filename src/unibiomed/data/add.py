@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from unibiomed.data.adapters import iter_records
 from unibiomed.data.catalog import OWN_ENTRY
-from unibiomed.data.entries import read_entry
 from unibiomed.data.index import replacing
 from unibiomed.data.layouts import Proposal, recognise_layout
+from unibiomed.data.layouts.proposal import read_draft
 from unibiomed.data.published import load_published
 from unibiomed.data.records import summarise
 from unibiomed.data.toml_text import toml_text
@@ -90,10 +89,7 @@ def add_dataset(
         raise DataError(f"{path} is there already; give --force to replace it")
     proposal = recognise_layout(folder, modality=modality, site=site, licence=licence, targets=targets)
     text = toml_text(proposal.entry)
-    with tempfile.TemporaryDirectory() as other:
-        draft = Path(other) / OWN_ENTRY
-        draft.write_text(text, encoding="utf-8")
-        entry = read_entry(draft, path.parent.parent)
+    entry = read_draft(proposal.entry, path.parent.parent)
     if load_published().is_external(entry.name):
         entry = replace(entry, external=True)
         proposal.reasons.append("the paper kept a data set of this name for testing alone, so all of it is")

@@ -14,6 +14,7 @@ from typing import Any
 from unibiomed.data.adapters.common import IMAGE_ENDINGS, VOLUME_ENDINGS
 from unibiomed.data.layouts.folders import classes_form, masks_form, picture_names
 from unibiomed.data.layouts.forms import coco_form, nnunet_form, published_form, read_json_files
+from unibiomed.data.layouts.known import known_form
 from unibiomed.data.layouts.proposal import Found, Proposal, make_target
 from unibiomed.data.layouts.survey import Survey, survey_folder
 from unibiomed.data.layouts.tables import read_tables, text_form
@@ -71,7 +72,7 @@ def recognise_layout(
         raise DataError(f"'{place.name}' cannot name a data set; rename the folder to letters, digits, '_', '-', '.'")
     given = None if modality is None else check_modality(modality)
     survey = survey_folder(place)
-    found = _recognise(survey)
+    found = known_form(survey) or _recognise(survey)
     if targets:
         _rename(found, targets)
     entry: dict[str, Any] = {"name": place.name, "adapter": found.keys.pop("adapter")}
@@ -183,10 +184,9 @@ def _check_told(entry: dict[str, Any], found: Found) -> None:
 
 
 def _licence(survey: Survey, found: Found, given: str | None) -> str:
-    if given is not None:
-        return given
-    if "licence" in found.keys:
-        return str(found.keys.pop("licence"))
+    stated = found.keys.pop("licence", None)
+    if given is not None or stated is not None:
+        return given or str(stated)
     for name in survey.names[""]:
         if LICENCE_FILE.match(name):
             found.reasons.append(f"the licence is in {name}")

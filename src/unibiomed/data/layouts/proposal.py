@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+from unibiomed.data.catalog import OWN_ENTRY
+from unibiomed.data.entries import DatasetEntry, read_entry
 from unibiomed.data.layouts.masks import MaskValues
 from unibiomed.data.layouts.words import is_abnormal
+from unibiomed.data.toml_text import toml_text
 
-__all__ = ["Found", "Proposal", "make_target", "targets_of_values"]
+__all__ = ["Found", "Proposal", "make_target", "read_draft", "targets_of_values"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +47,20 @@ class Found:
     """Of the files themselves: a name or a rule."""
     clues: list[str] = field(default_factory=list)
     """Words of the data set's own, such as names of targets."""
+
+
+def read_draft(values: Mapping[str, Any], root: Path) -> DatasetEntry:
+    """The entry that its keys make when they are written and read; `root` holds the data set's folder.
+
+    Raises
+    ------
+    DataError
+        They cannot be written as TOML, or are no entry.
+    """
+    with tempfile.TemporaryDirectory() as other:
+        draft = Path(other) / OWN_ENTRY
+        draft.write_text(toml_text(values), encoding="utf-8")
+        return read_entry(draft, root)
 
 
 def make_target(
