@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from PIL import Image
 
 from unibiomed.cli import main
+from unibiomed.data import load_records
 
 
 def run(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
@@ -125,6 +127,23 @@ def test_check_writes_the_duplicates(capsys: pytest.CaptureFixture[str], undescr
     assert code == 0 and "no near-duplicates to write" in err and "1 warning" in out and "duplicates" in out
     code, out, err = run(capsys, "add", folder, "--force")
     assert code == 0 and 'near_duplicates = "near_duplicates.txt"' in entry.read_text()
+
+
+def test_check_tells_what_leaks_from_an_external_set(capsys: pytest.CaptureFixture[str], undescribed: Path) -> None:
+    root, external = undescribed.parent, undescribed.parent / "CHAOS"
+    shutil.copytree(undescribed, external)
+    for folder in (undescribed, external):
+        run(capsys, "add", str(folder), "--modality", "CT", "--site", "abdomen")
+    trained = [record for record in load_records(root, ["polyps"]) if record.split == "train"]
+    (external / "images" / "p2_1.png").write_bytes(b"another")
+    code, out, _ = run(capsys, "check", str(root), "--json")
+    *_, across = json.loads(out)
+    assert code == 3 and across["dataset"] == "all together"
+    assert {problem["kind"] for problem in across["problems"]} == {"leak between data sets"}
+    named = {name for problem in across["problems"] for name in problem["files"] if name.startswith("polyps/")}
+    stems = {Path(str(record.image)).name for record in trained} - {"p2_1.png"}
+    assert named == {f"polyps/images/{stem}" for stem in stems}
+    assert len(json.loads(run(capsys, "check", str(root), "--json", "--datasets", "polyps")[1])) == 1
 
 
 def test_check_says_with_its_code_that_there_are_errors(capsys: pytest.CaptureFixture[str], undescribed: Path) -> None:

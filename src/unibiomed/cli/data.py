@@ -145,8 +145,10 @@ def _check_shards(options: argparse.Namespace) -> Iterator[CheckReport]:
 def _check_datasets(options: argparse.Namespace) -> Iterator[CheckReport]:
     from ..data.catalog import OWN_ENTRY
     from ..data.check import check_dataset, find_entries, write_duplicates
+    from ..data.check_across import check_across
 
-    for entry in find_entries(options.folder, _names(options.datasets)):
+    entries = find_entries(options.folder, _names(options.datasets))
+    for entry in entries:
         report = check_dataset(entry, limit=options.limit, workers=options.workers, progress=sys.stderr.isatty())
         yield report
         if options.write_duplicates and not report.near_duplicates:
@@ -157,6 +159,9 @@ def _check_datasets(options: argparse.Namespace) -> Iterator[CheckReport]:
             if entry.near_duplicates is None and not (entry.folder / OWN_ENTRY).is_file():
                 why = f"only a {OWN_ENTRY} of your own can name it (near_duplicates)"
                 print(f"unibiomed: this package's entry of '{entry.name}' does not use it; {why}", file=sys.stderr)
+    across = check_across(entries)
+    if across.problems:
+        yield across
 
 
 def _names(text: str | None) -> list[str] | None:
