@@ -30,6 +30,7 @@ Keys of the file (only ``name``, ``modality``, ``site``, ``adapter`` and ``licen
     key = "id"                         # its column with the image's name, with or without folder and ending
     match = '^(P\d+)_'                 # the part of an image's name that the column holds; else all of it
     rows = "annotations"               # where the list of rows stands in a .json file that is not a list
+    keep = { view = ["AP", "PA"] }     # rows are taken where each of these columns has one of these values
 
     [[targets]]
     name = "liver"
@@ -62,8 +63,7 @@ given; a target that is not mentioned is unknown.
 
 ``questions`` reads ``tables`` of rows with ``question``, ``answer``, ``answer_type`` and ``qid``, or the columns that
 ``columns = { question = "Q", answer = "A" }`` names; without the last two, kinds are told from the answers and rows are
-numbered. A table has a ``split`` (or all are split by hash), and ``keep = { phrase_type = ["freeform"] }`` picks rows.
-``modality_words`` maps regular expressions to modalities: where the questions about an image name one of these, it
+numbered. A table has a ``split`` (or all are split by hash). ``modality_words`` maps regular expressions to modalities: where the questions about an image name one of these, it
 goes before ``modality``.
 
 ``captions`` are pictures with the columns named in ``text``, ``reports`` the same without pictures.
@@ -252,7 +252,10 @@ class DatasetEntry:
                 raise DataError(f"the file lacks a key ('{key}')")
         if self.adapter not in ("images", "volumes", "published") and not self.tables:
             raise DataError(f"adapter '{self.adapter}' needs [[tables]]")
-        if self.adapter not in FREE_FORM and not all(table.key for table in self.tables):
+        if self.adapter in FREE_FORM:
+            if any(table.keep for table in self.tables):
+                raise DataError(f"tables of adapter '{self.adapter}' are taken whole, without 'keep'")
+        elif not all(table.key for table in self.tables):
             raise DataError("tables lacks a key ('key')")
         if (self.boxes is None) == (self.adapter == "boxes"):
             raise DataError("adapter 'boxes' needs [boxes], no other takes it")
@@ -362,7 +365,7 @@ _CHECKS: dict[str, Any] = {
     "list[int] | None": lambda v: isinstance(v, list) and bool(v) and all(type(i) is int and i > 0 for i in v),
     "dict[str, str]": lambda v: isinstance(v, dict) and all(isinstance(i, str) for i in v.values()),
     "dict[str, Any]": lambda v: isinstance(v, dict),
-    "dict[str, list[str]]": lambda v: isinstance(v, dict) and all(isinstance(i, list) for i in v.values()),
+    "dict[str, list[str]]": lambda v: isinstance(v, dict) and all(_CHECKS["list[str]"](i) for i in v.values()),
 }
 
 

@@ -23,6 +23,16 @@ def test_rows_inside_json(toy, refused):
     refused("toy/t.json: table is not a list of rows")
 
 
+def test_kept_rows(toy, refused):
+    with_table(toy, "t.csv", 'keep = { view = ["AP", "PA"] }\n')
+    toy.text("t.csv", "id,view,n\na,lateral,1\na,AP,2\n,lateral,3\na,,4\n")
+    assert toy.read()["a"].attributes == {"n": "2"}
+    with_table(toy, "t.csv", "keep = { n = [2] }\n")
+    refused("key 'keep' of tables has the wrong type")
+    toy.entry("coco", '[[tables]]\nfile = "t.json"\nkeep = { view = ["AP"] }\n')
+    refused("tables of adapter 'coco' are taken whole, without 'keep'")
+
+
 def test_parquet(toy, refused):
     pa = pytest.importorskip("pyarrow")
     from pyarrow import parquet

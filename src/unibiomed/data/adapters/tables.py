@@ -40,7 +40,7 @@ def read_rows(entry: DatasetEntry, table: Table, needed: Iterable[str] = ()) -> 
 
 
 def iter_rows(entry: DatasetEntry, table: Table, needed: Iterable[str] = ()) -> Iterator[Row]:
-    """Rows of a table, one by one; the columns `needed` and that of the image's name have a value in every row.
+    """Rows that a table's `keep` picks, one by one; the columns `needed` and that of the image's name have a value.
 
     Raises
     ------
@@ -59,6 +59,8 @@ def iter_rows(entry: DatasetEntry, table: Table, needed: Iterable[str] = ()) -> 
     for row in rows:
         if not isinstance(row, dict):
             raise _no_rows(where)
+        if any(str(row.get(column)) not in values for column, values in table.keep.items()):
+            continue
         for column in filled:
             if row.get(column) in (None, ""):
                 raise DataError(f"{where}: column '{column}' is missing or empty in a row; mend the table")

@@ -32,7 +32,7 @@ def read_questions(entry: DatasetEntry) -> Iterator[Record]:
             asks = str(row[column["question"]])
             if not ASKS_WHAT_IMAGE.match(tidy(asks)):
                 words[name].append(asks)
-            if name in places and all(str(row.get(key)) in kept for key, kept in table.keep.items()):
+            if name in places:
                 split = "test" if entry.external else table.split or places[name].split
                 asked[name, split].append(
                     _question(
