@@ -81,24 +81,41 @@ def rle_decode(rle: object) -> np.ndarray:
     InputError
         Not run lengths, larger than ``MAX_MASK_PIXELS`` pixels, or runs that do not fill the size exactly.
     """
-    height, width = _rle_size(rle)
-    assert isinstance(rle, Mapping)
-    counts = rle.get("counts")
-    if isinstance(counts, bytes):
-        counts = counts.decode("latin-1")
-    if not isinstance(counts, str) or not counts.isascii() or not 0 < len(counts) <= 7 * (height * width + 1):
-        raise InputError("A mask's run lengths ('counts') must be the text that COCO writes; export the mask again.")
+    height, width, counts = check_rle(rle)
     runs = _runs(counts, height * width)
     inside = np.arange(runs.size) % 2 == 1
     return np.ascontiguousarray(np.repeat(inside, runs).reshape((height, width), order="F"))
 
 
-def _rle_size(rle: object) -> tuple[int, int]:
-    """Read (height, width) of run lengths, so that a giant is refused before anything is decoded."""
+def check_rle(rle: object) -> tuple[int, int, str]:
+    """Check the form of compressed COCO run lengths, without unpacking them.
+
+    Parameters
+    ----------
+    rle : dict
+        As for `rle_decode`.
+
+    Returns
+    -------
+    tuple of int, int and str
+        Height and width in pixels, and the runs as text.
+
+    Raises
+    ------
+    InputError
+        Not run lengths, or larger than ``MAX_MASK_PIXELS`` pixels. Runs that do not fill the size are not noticed.
+    """
     size = rle.get("size") if isinstance(rle, Mapping) else None
-    if not isinstance(size, list | tuple) or len(size) != 2:
+    if not isinstance(rle, Mapping) or not isinstance(size, list | tuple) or len(size) != 2:
         raise InputError("A mask must be run lengths with 'size' [height, width] and 'counts'; export the mask again.")
-    return _image_size(size[0], size[1])
+    # A giant is refused before anything is decoded.
+    height, width = _image_size(size[0], size[1])
+    counts = rle.get("counts")
+    if isinstance(counts, bytes):
+        counts = counts.decode("latin-1")
+    if not isinstance(counts, str) or not counts.isascii() or not 0 < len(counts) <= 7 * (height * width + 1):
+        raise InputError("A mask's run lengths ('counts') must be the text that COCO writes; export the mask again.")
+    return height, width, counts
 
 
 def _runs(counts: str, pixels: int) -> np.ndarray:
@@ -259,7 +276,7 @@ class Finding:
     def _from_dict(cls, data: object, height: int, width: int) -> Finding:
         values = _values(cls, data)
         if (rle := values.pop("mask", None)) is not None:
-            if _rle_size(rle) != (height, width):
+            if check_rle(rle)[:2] != (height, width):
                 raise InputError("A finding's mask has another size than the image; export the findings again.")
             values["mask"] = rle_decode(rle)
         return cls(**values)

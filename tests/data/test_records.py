@@ -68,6 +68,16 @@ def test_region_refuses() -> None:
         Region("liver", None, further_masks=(Path("m.png"),))
 
 
+@pytest.mark.parametrize(
+    "rle",
+    [{"nonsense": 1}, {"size": [2, 2]}, {"size": [0, 2], "counts": "4"}, {"size": [2, 2], "counts": [4]}],
+)
+def test_region_refuses_what_is_no_run_lengths(rle: dict[str, Any]) -> None:
+    with pytest.raises(DataError, match="the RLE mask of 'liver' is broken") as caught:
+        Region("liver", rle)
+    assert "\n" not in str(caught.value)
+
+
 def test_values_select_classes(tmp_path: Path) -> None:
     numbers = np.array([[0, 1, 2], [2, 2, 0]], dtype=np.uint8)
     path = save(tmp_path / "m.png", numbers)

@@ -17,7 +17,7 @@ import numpy as np
 
 from unibiomed.data.pixels import load_labels, load_mask, load_picture, parts
 from unibiomed.errors import DataError, InputError
-from unibiomed.findings import NO_FINDINGS, rle_decode
+from unibiomed.findings import NO_FINDINGS, check_rle, rle_decode
 from unibiomed.images.modality import MODALITIES
 
 __all__ = ["NO_FINDINGS", "REGION_TEXT", "SPLITS", "QuestionAnswer", "Record", "Region", "Triplet", "summarise"]
@@ -85,8 +85,13 @@ class Region:
                 raise DataError(f"{where}: '{self.target}' has a mask and a box; leave the box out, the mask tells it")
             if not (0 <= x0 < x1 and 0 <= y0 < y1):
                 raise DataError(f"{where}: box {self.box} of '{self.target}' has no area; give x0, y0, x1, y1")
-        if isinstance(self.mask, dict) and (self.values is not None or self.further_masks):
-            raise DataError(f"{where}: the RLE mask of '{self.target}' takes neither values nor further masks")
+        if isinstance(self.mask, dict):
+            if self.values is not None or self.further_masks:
+                raise DataError(f"{where}: the RLE mask of '{self.target}' takes neither values nor further masks")
+            try:
+                check_rle(self.mask)
+            except InputError as error:
+                raise _broken_rle(self.target, error) from error
 
     @property
     def absent(self) -> bool:
@@ -121,7 +126,7 @@ class Region:
             try:
                 mask = rle_decode(self.mask)
             except (InputError, ValueError) as error:
-                raise DataError(f"the RLE mask of '{self.target}' is broken ({error}); make it again") from error
+                raise _broken_rle(self.target, error) from error
             if height_width is not None and mask.shape != tuple(height_width):
                 raise DataError(
                     f"the RLE mask of '{self.target}' is {mask.shape[1]} x {mask.shape[0]} pixels, its image "
@@ -159,6 +164,10 @@ class Region:
             more = load_labels(path, (labels.shape[0], labels.shape[1]), self.slice_index)
             labels = np.where((labels == 0) & (more > 0), more + labels.max(), labels)
         return labels
+
+
+def _broken_rle(target: str, error: Exception) -> DataError:
+    return DataError(f"the RLE mask of '{target}' is broken ({error}); make it again")
 
 
 @dataclass(frozen=True, slots=True)

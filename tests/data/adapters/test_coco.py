@@ -127,6 +127,7 @@ def test_columns_of_images_and_two_splits(toy, refused):
         ([{"segmentation": {"size": [5, 8], "counts": [40]}}], {}, "not of the size"),
         ([{"segmentation": {"size": [6, 8], "counts": [40]}}], {}, "do not fill"),
         ([{"segmentation": {"size": [6, 8], "counts": None}}], {}, "neither numbers nor text"),
+        ([{"segmentation": {"size": [6, 8], "counts": "é"}}], {}, "image 'a', annotation 0: run lengths are broken"),
         ([{"segmentation": {"size": [6, 8], "counts": "@@"}}, {"segmentation": SQUARE}], {}, "are broken"),
         ([{"bbox": [9, 9, 1, 1]}], {}, "no area inside"),
         ([{"bbox": [1, 1, 1]}], {}, "not four numbers"),

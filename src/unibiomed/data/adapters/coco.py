@@ -17,7 +17,7 @@ from unibiomed.data.entries import DatasetEntry, Target
 from unibiomed.data.pixels import MAX_MASK_PIXELS
 from unibiomed.data.records import Record, Region
 from unibiomed.errors import DataError, InputError
-from unibiomed.findings import mask_box, rle_decode, rle_encode
+from unibiomed.findings import check_rle, mask_box, rle_decode, rle_encode
 
 Rle = dict[str, Any]
 PARTS = ("images", "annotations", "categories")
@@ -209,7 +209,12 @@ def _outline(item: Row, image: _Image) -> Rle | None:
         return _text(mask_utils.frPyObjects(outline, height, width))
     if not isinstance(counts, str):
         raise DataError(f"{where}: the run lengths are neither numbers nor text; mend the file")
-    return {"size": [height, width], "counts": counts}
+    found: Rle = {"size": [height, width], "counts": counts}
+    try:
+        check_rle(found)
+    except InputError as error:
+        raise _broken(where, error) from error
+    return found
 
 
 def _is_polygon(polygon: object, limit: int) -> bool:
@@ -232,7 +237,11 @@ def _decode(outline: Rle, where: str) -> np.ndarray:
     try:
         return rle_decode(outline)
     except (InputError, ValueError) as error:
-        raise DataError(f"{where}: run lengths are broken ({error}); mend the file") from error
+        raise _broken(where, error) from error
+
+
+def _broken(where: str, error: Exception) -> DataError:
+    return DataError(f"{where}: run lengths are broken ({error}); mend the file")
 
 
 def _text(rle: Mapping[str, Any]) -> Rle:
