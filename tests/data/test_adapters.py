@@ -137,7 +137,7 @@ def test_questions(tmp_path: Path) -> None:
         HEAD.replace('"images"', '"questions"').replace(
             'modality = "CT"', 'modality = { column = "organ", map = { C = "X-ray" } }'
         )
-        + "[modality_words]\n'\\bCT\\b' = \"CT\"\n'\\bMRI\\b' = \"MRI\"\n"
+        + "shared_images = true\n[modality_words]\n'\\bCT\\b' = \"CT\"\n'\\bMRI\\b' = \"MRI\"\n"
         + '[[tables]]\nfile = "train.json"\nkey = "image"\nsplit = "train"\nkeep = { phrase = ["free"] }\n'
         + '[[tables]]\nfile = "test.json"\nkey = "image"\nsplit = "test"\n'
     )
@@ -170,6 +170,9 @@ def test_questions(tmp_path: Path) -> None:
     assert records["p1_1.train"].modality == "X-ray"
     assert records["p1_2.train"].modality == "CT"
     assert records["p1_1.test"].group == records["p1_1.train"].group
+    (folder / "dataset.toml").write_text(entry.replace("shared_images = true\n", ""))
+    with pytest.raises(DataError, match=r"toy/p1_1: is in tables of two splits.*or set shared_images = true"):
+        read(tmp_path)
     test[0]["image"] = "gone.png"
     (folder / "test.json").write_text(json.dumps(test))
     with pytest.raises(DataError, match=r"toy/test\.json.*gone"):

@@ -30,6 +30,7 @@ Keys of the file (only ``name``, ``modality``, ``site``, ``adapter`` and ``licen
     key = "id"                         # its column with the image's name, with or without folder and ending
     match = '^(P\d+)_'                 # the part of an image's name that the column holds; else all of it
     rows = "annotations"               # where the list of rows stands in a .json file that is not a list
+    split = "train"                    # the authors' own split of the images in this table, in place of a rule
     keep = { view = ["AP", "PA"] }     # rows are taken where each of these columns has one of these values
 
     [[targets]]
@@ -63,8 +64,9 @@ given; a target that is not mentioned is unknown.
 
 ``questions`` reads ``tables`` of rows with ``question``, ``answer``, ``answer_type`` and ``qid``, or the columns that
 ``columns = { question = "Q", answer = "A" }`` names; without the last two, kinds are told from the answers and rows are
-numbered. A table has a ``split`` (or all are split by hash). ``modality_words`` maps regular expressions to modalities: where the questions about an image name one of these, it
-goes before ``modality``.
+numbered. That an image or group has questions in two splits is an error, unless the authors did not split by image:
+with ``shared_images = true`` each question keeps the ``split`` of its table. ``modality_words`` maps regular
+expressions to modalities: where the questions about an image name one of these, it goes before ``modality``.
 
 ``captions`` are pictures with the columns named in ``text``, ``reports`` the same without pictures.
 
@@ -237,6 +239,7 @@ class DatasetEntry:
     modality_words: dict[str, str] = field(default_factory=dict)
     text: list[str] = field(default_factory=list)
     columns: dict[str, str] = field(default_factory=dict)
+    shared_images: bool = False
     ignore: list[str] = field(default_factory=list)
     boxes: Boxes | None = None
     every: int = 1
@@ -257,6 +260,10 @@ class DatasetEntry:
                 raise DataError(f"tables of adapter '{self.adapter}' are taken whole, without 'keep'")
         elif not all(table.key for table in self.tables):
             raise DataError("tables lacks a key ('key')")
+        if self.split is not None and any(table.split for table in self.tables):
+            raise DataError("a rule and tables tell the split; leave one of them out")
+        if self.shared_images and self.adapter != "questions":
+            raise DataError("shared_images is for adapter 'questions' alone")
         if (self.boxes is None) == (self.adapter == "boxes"):
             raise DataError("adapter 'boxes' needs [boxes], no other takes it")
         if self.every < 1:

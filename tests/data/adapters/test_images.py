@@ -124,3 +124,22 @@ def test_twins_are_lists_of_names(toy, refused):
     toy.image("images/a.png")
     toy.entry("images", 'twins = ["a", "b"]\n')
     refused("'twins' of the file has the wrong type")
+
+
+def test_tables_give_the_split(toy, refused):
+    for name in ("a", "b", "c"):
+        toy.image(f"images/{name}.png")
+    tables = "".join(f'[[tables]]\nfile = "{side}.csv"\nkey = "id"\nsplit = "{side}"\n' for side in ("train", "test"))
+    toy.text("train.csv", "id\na\nb\n")
+    toy.text("test.csv", "id\nc\n")
+    toy.entry("images", tables)
+    assert {name: record.split for name, record in toy.read().items()} == {"a": "train", "b": "train", "c": "test"}
+    toy.text("test.csv", "id\nb\nc\n")
+    refused("toy/b: is in tables of two splits")
+    toy.text("test.csv", "id\nb\n")
+    toy.text("train.csv", "id\na\n")
+    refused("toy/c: no official split is given")
+    toy.entry("images", "split = { pattern = '^(.)' }\n" + tables)
+    refused("a rule and tables tell the split")
+    toy.entry("images", "shared_images = true\n" + tables)
+    refused("shared_images is for adapter 'questions' alone")

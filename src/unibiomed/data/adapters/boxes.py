@@ -18,12 +18,8 @@ def read_boxes(entry: DatasetEntry) -> Iterator[Record]:
     """Records of the adapter ``boxes``, see `unibiomed.data.entries`."""
     assert entry.boxes is not None, "checked when the entry was read"
     items = list_images(entry)
-    found = rows_by_image(entry, items)
+    found, official = rows_by_image(entry, items)
     rows = {name: told[0][1] for name, told in found.items()}
-    official = {name: told[0][0].split for name, told in found.items()}
-    for name, told in found.items():
-        if len({table.split for table, _ in told}) > 1:
-            raise DataError(f"{entry.name}/{name}: is in tables of two splits; leave it out of one")
     for name, place in sorted(find_places(entry, rows, official).items()):
         regions = [
             region

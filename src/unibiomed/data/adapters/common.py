@@ -223,12 +223,17 @@ def _official(entry: DatasetEntry, rows: Mapping[str, Row], given: Mapping[str, 
     """The official split of each image; empty where there is none."""
     if entry.split is not None:
         given = {name: find_value(entry, entry.split, name, row) for name, row in rows.items()}
-    if given is None or (entry.split is None and not any(given.values())):
+    elif given is None or not any(given.get(name) for name in rows):
         return {}
-    for name, split in given.items():
+    sides: dict[str, str] = {}
+    for name in rows:
+        split = given.get(name)
+        if split is None:
+            raise DataError(f"{entry.name}/{name}: no official split is given, though other images have one; add it")
         if split not in SPLITS:
             raise DataError(f"{entry.name}/{name}: split '{split}' is not one of {', '.join(SPLITS)}; mend the entry")
-    return {name: str(split) for name, split in given.items()}
+        sides[name] = split
+    return sides
 
 
 def _check_sides(entry: DatasetEntry, groups: Mapping[str, str], sides: Mapping[str, str]) -> None:

@@ -16,9 +16,9 @@ from unibiomed.errors import DataError
 def read_images(entry: DatasetEntry) -> Iterator[Record]:
     """Records of the adapter ``images``, see `unibiomed.data.entries`."""
     items = list_images(entry)
-    rows = join_rows(entry, items)
+    rows, official = join_rows(entry, items)
     folders = Folders(entry.folder)
-    for name, place in sorted(find_places(entry, rows).items()):
+    for name, place in sorted(find_places(entry, rows, official).items()):
         yield Record(
             image=items[name].path,
             regions=tuple(mask_region(*found) for found in find_masks(entry, items[name], folders)),

@@ -123,8 +123,30 @@ def only_asked(row: Row, columns: Iterable[str]) -> dict[str, Any]:
     return {column: row[column] for column in columns if column in row}
 
 
-def join_rows(entry: DatasetEntry, names: Iterable[str]) -> dict[str, Row]:
-    """What all tables say of each image, by name; an empty row where they say nothing."""
+def note_split(official: dict[str, str], entry: DatasetEntry, table: Table, name: str) -> None:
+    """Add the split that a table gives to an image; not where its questions have splits of their own.
+
+    Raises
+    ------
+    DataError
+        Another table has put the image into another split.
+    """
+    if table.split is None or entry.shared_images:
+        return
+    if official.setdefault(name, table.split) != table.split:
+        otherwise = ", or set shared_images = true" if entry.adapter == "questions" else ""
+        raise DataError(f"{entry.name}/{name}: is in tables of two splits; leave it out of one{otherwise}")
+
+
+def join_rows(entry: DatasetEntry, names: Iterable[str]) -> tuple[dict[str, Row], dict[str, str]]:
+    """What all tables say of each image, an empty row where they say nothing, and their splits; both by name.
+
+    Raises
+    ------
+    DataError
+        A row speaks of several images, or an image is in tables of two splits.
+    """
+    official: dict[str, str] = {}
     joined: dict[str, dict[str, Any]] = {name: {} for name in names}
     columns = asked_columns(entry)
     for table in entry.tables:
@@ -134,20 +156,22 @@ def join_rows(entry: DatasetEntry, names: Iterable[str]) -> dict[str, Row]:
             if table.match is None and len(found) > 1:
                 raise _ambiguous(entry, table, row, found)
             for name in found:
+                note_split(official, entry, table, name)
                 joined[name].update(only_asked(row, columns))
-    return dict(joined)
+    return dict(joined), official
 
 
 def rows_by_image(
     entry: DatasetEntry, names: Iterable[str], needed: Iterable[str] = ()
-) -> Mapping[str, list[tuple[Table, Row]]]:
-    """Rows of all tables by the image that they speak of.
+) -> tuple[Mapping[str, list[tuple[Table, Row]]], dict[str, str]]:
+    """Rows of all tables by the image that they speak of, and the splits that tables give to images.
 
     Raises
     ------
     DataError
-        A row speaks of an image that is not there, or of several.
+        A row speaks of an image that is not there, or of several, or an image is in tables of two splits.
     """
+    official: dict[str, str] = {}
     found: dict[str, list[tuple[Table, Row]]] = defaultdict(list)
     names = list(names)
     columns = asked_columns(entry)
@@ -160,8 +184,9 @@ def rows_by_image(
                 raise DataError(f"{where} is missing from {entry.images}/; restore it")
             if len(images) > 1:
                 raise _ambiguous(entry, table, row, images)
+            note_split(official, entry, table, images[0])
             found[images[0]].append((table, only_asked(row, columns)))
-    return found
+    return found, official
 
 
 def _ambiguous(entry: DatasetEntry, table: Table, row: Row, images: Sequence[str]) -> DataError:

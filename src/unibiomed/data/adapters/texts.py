@@ -6,8 +6,15 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
-from unibiomed.data.adapters.common import Row, base_record, file_stem, find_places, list_images, tidy
-from unibiomed.data.adapters.tables import QUESTION_COLUMNS, asked_columns, iter_rows, only_asked, rows_by_image
+from unibiomed.data.adapters.common import Row, base_record, find_places, list_images, tidy, without_ending
+from unibiomed.data.adapters.tables import (
+    QUESTION_COLUMNS,
+    asked_columns,
+    iter_rows,
+    note_split,
+    only_asked,
+    rows_by_image,
+)
 from unibiomed.data.entries import DatasetEntry
 from unibiomed.data.records import QuestionAnswer, Record
 from unibiomed.errors import DataError
@@ -21,10 +28,10 @@ def read_questions(entry: DatasetEntry) -> Iterator[Record]:
     """Records of the adapter ``questions``, see `unibiomed.data.entries`."""
     items = list_images(entry)
     column = {name: entry.columns.get(name, name) for name in QUESTION_COLUMNS}
-    found = rows_by_image(entry, items, (column["question"], column["answer"]))
+    found, official = rows_by_image(entry, items, (column["question"], column["answer"]))
     asked: dict[tuple[str, str], list[QuestionAnswer]] = defaultdict(list)
     words: dict[str, list[str]] = defaultdict(list)
-    places = find_places(entry, {name: rows[0][1] for name, rows in found.items()})
+    places = find_places(entry, {name: rows[0][1] for name, rows in found.items()}, official)
     numbered = 0
     for name, rows in found.items():
         for table, row in rows:
@@ -33,8 +40,8 @@ def read_questions(entry: DatasetEntry) -> Iterator[Record]:
             if not ASKS_WHAT_IMAGE.match(tidy(asks)):
                 words[name].append(asks)
             if name in places:
-                split = "test" if entry.external else table.split or places[name].split
-                asked[name, split].append(
+                own = table.split if entry.shared_images and not entry.external else None
+                asked[name, own or places[name].split].append(
                     _question(
                         asks,
                         str(row[column["answer"]]),
@@ -52,7 +59,7 @@ def read_questions(entry: DatasetEntry) -> Iterator[Record]:
             questions=tuple(questions),
             **known
             | {
-                # The authors' own split may share images between train and test, so the split is part of the key.
+                # An image may be shared between train and test, so the split is part of the key.
                 "key": f"{entry.name}/{name}.{split}",
                 "split": split,
                 "modality": told or known["modality"],
@@ -83,9 +90,8 @@ def read_captions(entry: DatasetEntry) -> Iterator[Record]:
     if not entry.text:
         raise DataError(f"{entry.name}: adapter 'captions' needs the columns with the words; name them in text = []")
     items = list_images(entry)
-    found = rows_by_image(entry, items)
+    found, official = rows_by_image(entry, items)
     told = {name: text for name, rows in found.items() if (text := image_text(entry, [row for _, row in rows]))}
-    official = {name: found[name][0][0].split for name in told}
     for name, place in sorted(find_places(entry, {name: found[name][0][1] for name in told}, official).items()):
         yield Record(image=items[name].path, text=told[name], **base_record(entry, name, place, found[name][0][1]))
 
@@ -102,16 +108,18 @@ def image_text(entry: DatasetEntry, rows: Sequence[Row]) -> str:
 
 def read_reports(entry: DatasetEntry) -> Iterator[Record]:
     """Records of the adapter ``reports``, see `unibiomed.data.entries`."""
-    reports: dict[str, tuple[Row, str]] = {}
+    found: dict[str, list[Row]] = defaultdict(list)
+    official: dict[str, str] = {}
     columns = asked_columns(entry)
     for table in entry.tables:
         for row in iter_rows(entry, table):
-            if text := image_text(entry, [row]):
-                reports[file_stem(row[table.key])] = (only_asked(row, columns), text)
-    places = find_places(entry, {name: row for name, (row, _) in reports.items()})
-    for name, place in sorted(places.items()):
-        row, text = reports[name]
-        yield Record(image=None, text=text, **base_record(entry, name, place, row))
+            if image_text(entry, [row]):
+                name = without_ending(row[table.key])
+                note_split(official, entry, table, name)
+                found[name].append(only_asked(row, columns))
+    for name, place in sorted(find_places(entry, {name: rows[0] for name, rows in found.items()}, official).items()):
+        rows = found[name]
+        yield Record(image=None, text=image_text(entry, rows), **base_record(entry, name, place, rows[0]))
 
 
 def readable(words: str) -> str:

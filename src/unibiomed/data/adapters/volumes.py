@@ -22,9 +22,9 @@ Masks = Sequence[tuple[Target, Sequence[Path]]]
 def read_volumes(entry: DatasetEntry) -> Iterator[Record]:
     """Records of the adapter ``volumes``, see `unibiomed.data.entries`."""
     items = list_images(entry, VOLUME_ENDINGS, folders=True)
-    rows = join_rows(entry, items)
+    rows, official = join_rows(entry, items)
     folders = Folders(entry.folder)
-    for name, place in sorted(find_places(entry, rows).items()):
+    for name, place in sorted(find_places(entry, rows, official).items()):
         grid, modality = _header(entry, items[name].path)
         masks = list(find_masks(entry, items[name], folders))
         _check_grids(entry, grid, items[name], masks)
