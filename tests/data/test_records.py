@@ -95,6 +95,16 @@ def test_sixteen_bit_and_one_bit_masks(tmp_path: Path) -> None:
     assert np.array_equal(mask, numbers > 0)
 
 
+def test_a_gif_holds_the_numbers_of_its_palette(tmp_path: Path) -> None:
+    numbers = np.array([[0, 1, 1], [2, 3, 0]], dtype=np.uint8)
+    picture = Image.new("P", (3, 2))
+    picture.putdata(numbers.ravel().tolist())
+    picture.putpalette([0, 0, 0, 255, 0, 0, 0, 255, 0, 255, 255, 255])
+    picture.save(tmp_path / "m.gif")
+    assert np.array_equal(Region("vessel", tmp_path / "m.gif").load((2, 3)), numbers > 0)
+    assert np.array_equal(Region("vessel", tmp_path / "m.gif", values=(2, 3)).load(), numbers > 1)
+
+
 def test_numbered_objects_that_touch_stay_apart(tmp_path: Path) -> None:
     numbers = np.zeros((6, 8), dtype=np.uint16)
     numbers[1:4, 1:3], numbers[1:4, 3:5], numbers[5, 7] = 300, 7, 2

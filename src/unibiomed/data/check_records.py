@@ -16,7 +16,7 @@ from unibiomed.errors import DataError
 __all__ = ["never_found", "read_or_tell", "record_name", "split_words", "torn_groups", "unused_masks"]
 
 WITH_MASK_FILES = ("images", "volumes")
-MASK_ENDINGS = (".png", ".bmp", ".tif", ".tiff", ".jpg", ".jpeg", ".nii", ".nii.gz", ".nrrd", ".mha", ".mhd")
+MASK_ENDINGS = (".png", ".bmp", ".tif", ".tiff", ".gif", ".jpg", ".jpeg", ".nii", ".nii.gz", ".nrrd", ".mha", ".mhd")
 
 
 def read_or_tell(entry: DatasetEntry) -> tuple[list[Record], list[Problem]]:

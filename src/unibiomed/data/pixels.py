@@ -25,7 +25,8 @@ CT_WINDOWS = {
     "mediastinum": "mediastinum",
 }
 """Windows of CT slices by the site of a record; all other sites are seen through the abdominal window."""
-_MASK_FORMATS = ("PNG", "BMP", "TIFF")
+_MASK_FORMATS = ("PNG", "BMP", "TIFF", "GIF")
+"""Without loss: JPEG would blur numbers into others. A GIF's numbers are those of its palette."""
 _MASK_MODES = ("1", "L", "P", "I", "I;16", "I;16B")
 _BROKEN = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 
@@ -106,7 +107,7 @@ def load_mask(
     Parameters
     ----------
     path : Path
-        Single-channel PNG, BMP or TIFF, or a label volume.
+        Single-channel PNG, BMP, TIFF or GIF, or a label volume.
     height_width : tuple of int or None
         Size that the mask has to have.
     values : tuple of int or None
@@ -215,7 +216,7 @@ def mask_numbers(path: Path) -> np.ndarray:
     Parameters
     ----------
     path : Path
-        Single-channel PNG, BMP or TIFF.
+        Single-channel PNG, BMP, TIFF or GIF.
 
     Returns
     -------
