@@ -24,7 +24,9 @@ def save(path: Path, values: np.ndarray) -> Path:
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the volumes that were decoded, in order."""
     names: list[str] = []
-    monkeypatch.setattr(pixels, "read_volume", lambda path: names.append(Path(path).name) or read_volume(path))
+    monkeypatch.setattr(
+        pixels, "read_volume", lambda path, *channel: names.append(Path(path).name) or read_volume(path, *channel)
+    )
     pixels._pictures.clear()
     pixels._labels.clear()
     return names

@@ -189,6 +189,33 @@ def test_what_is_no_volume_is_refused(tmp_path, make_dicom):
     assert read_volume_header(cut)[0].shape == (9, 9, 9)
 
 
+@pytest.mark.parametrize("further", [(3,), (1, 3), (3, 2)])
+def test_channels(tmp_path, further):
+    body = np.random.default_rng(0).integers(-50, 900, (4, 5, 6, *further)).astype(np.int16)
+    path = tmp_path / "a.nii.gz"
+    nib.save(nib.Nifti1Image(body, np.diag([1.0, 1, 3, 1])), path)
+    flat = body.reshape((4, 5, 6, -1), order="F")
+    for channel in range(flat.shape[3]):
+        volume = read_volume(path, channel)
+        assert (volume.to_file_order(volume.values) == flat[..., channel]).all()
+        assert volume.grid.matches(read_volume_header(path, channel)[0])
+    for read in (read_volume, read_volume_header):
+        with pytest.raises(InputError, match=f"channel {flat.shape[3]} does not exist"):
+            read(path, flat.shape[3])
+        with pytest.raises(InputError, match=r"the shape 4x5x6x[x\d]+: choose a channel"):
+            read(path)
+    with pytest.raises(InputError, match="save the volume you want as a 3-D file"):
+        read_image(path)
+
+
+def test_a_single_volume_is_channel_0(tmp_path):
+    path = write(tmp_path / "a.nii", np.ones((4, 5, 6), dtype=np.int16), "RAS")
+    for file in (path, worded(tmp_path / "a", path, "nrrd", packed=False)):
+        assert (read_volume(file, 0).values == 1).all()
+        with pytest.raises(InputError, match="channel 1 does not exist"):
+            read_volume(file, 1)
+
+
 # ---- NRRD and MetaImage
 
 

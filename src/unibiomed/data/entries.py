@@ -50,7 +50,8 @@ folders and ``*`` for anything in a file name.
 
 ``volumes`` are NIfTI, NRRD or MHA files or folders with one DICOM series each, with label volumes as ``masks``
 (``"labels/{stem}.nii.gz"``), cut into slices: ``every = 5`` takes each fifth, ``skip_empty = true`` leaves out those
-without any target, for which the label volumes are read. Spacing comes from the file, and so does the modality of a
+without any target, for which the label volumes are read. A NIfTI file may hold several volumes, such as sequences:
+``channel = 0`` takes the first; label volumes hold one. Spacing comes from the file, and so does the modality of a
 DICOM series if ``modality`` is left out.
 
 ``coco`` are pictures with ``tables`` in the COCO form (``key`` is not needed): masks from polygons and run lengths,
@@ -244,6 +245,7 @@ class DatasetEntry:
     boxes: Boxes | None = None
     every: int = 1
     skip_empty: bool = False
+    channel: int | None = None
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[\w.-]+", self.name):
@@ -268,6 +270,8 @@ class DatasetEntry:
             raise DataError("adapter 'boxes' needs [boxes], no other takes it")
         if self.every < 1:
             raise DataError("every is not positive")
+        if self.channel is not None and (self.channel < 0 or self.adapter != "volumes"):
+            raise DataError("channel is negative, or not for volumes")
         if not self.images:
             object.__setattr__(self, "images", "." if self.adapter == "published" else "images")
         _expression(self.exclude, 0)

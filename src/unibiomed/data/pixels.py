@@ -32,7 +32,13 @@ _BROKEN = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 
 
 def load_picture(
-    source: Path | bytes, name: str, modality: str, slice_index: int | None, window: str | None, site: str = ""
+    source: Path | bytes,
+    name: str,
+    modality: str,
+    slice_index: int | None,
+    window: str | None,
+    site: str = "",
+    channel: int | None = None,
 ) -> np.ndarray:
     """Read a picture.
 
@@ -48,6 +54,8 @@ def load_picture(
         Slice of a volume, counted as `unibiomed.images.read_volume` counts; None for a flat image.
     window : str or None
         Window of grey values, a name or ``"centre,width"``.
+    channel : int or None
+        Which of several volumes in one file, see `unibiomed.images.read_volume`.
 
     Returns
     -------
@@ -67,7 +75,7 @@ def load_picture(
                 return np.asarray(picture.convert("RGB"))
         if slice_index is None:
             return read_image(source, window=window).pixels
-        volume = _pictures.read(source)
+        volume = _pictures.read(source, channel)
         return volume.slice_image(slice_index, window or default_window(volume, modality, site)).pixels
     except InputError as error:
         raise DataError(str(error)) from error
@@ -183,19 +191,19 @@ class _Kept:
 
     def __init__(self, budget: int) -> None:
         self._budget = budget
-        self._volumes: dict[tuple[str, int], Volume] = {}
+        self._volumes: dict[tuple[str, int, int | None], Volume] = {}
         self._lock = threading.Lock()
 
-    def read(self, path: Path) -> Volume:
+    def read(self, path: Path, channel: int | None = None) -> Volume:
         try:
-            key = str(path), path.stat().st_mtime_ns
+            key = str(path), path.stat().st_mtime_ns, channel
         except OSError as error:
             raise DataError(f"{path.name}: volume is missing from {path.parent}; restore it") from error
         # Two threads that ask for one volume should not both decode it.
         with self._lock:
             volume = self._volumes.pop(key, None)
             if volume is None:
-                volume = read_volume(path)
+                volume = read_volume(path, channel)
             self._volumes[key] = volume
             held = sum(known.values.nbytes for known in self._volumes.values())
             while held > self._budget and len(self._volumes) > 1:

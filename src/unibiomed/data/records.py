@@ -242,6 +242,8 @@ class Record:
         Terms of the data set, as stated.
     external : bool
         Kept for testing alone: such a record is never in another split.
+    channel : int or None
+        Which of several volumes in the file `image` is a slice of; None where there is one.
     """
 
     key: str
@@ -263,6 +265,7 @@ class Record:
     window: str | None = None
     licence: str = ""
     external: bool = False
+    channel: int | None = None
 
     def __post_init__(self) -> None:
         where = self.image.name if isinstance(self.image, Path) else self.key
@@ -300,7 +303,7 @@ class Record:
         """
         if self.image is None:
             raise DataError(f"{self.key}: text only, there is no image to load")
-        return load_picture(self.image, self.key, self.modality, self.slice_index, self.window, self.site)
+        return load_picture(self.image, self.key, self.modality, self.slice_index, self.window, self.site, self.channel)
 
     def triplets(self) -> Iterator[Triplet]:
         """The paper's image-region-text triplets of this record; no mask is opened.

@@ -115,6 +115,7 @@ def pack_record(record: Record, *, size: int | None = None) -> Record:
         spacing=spacing,
         slice_index=None,
         window=None,
+        channel=None,
     )
 
 

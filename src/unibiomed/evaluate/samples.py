@@ -169,6 +169,7 @@ def write_samples(cases: Iterable[Case], root: Path, path: Path, *, unreadable: 
                     "sample": sample.id,
                     "image": None if image is None else str(image),
                     "slice": None if made else record.slice_index,
+                    "channel": None if made else record.channel,
                     "change": case.change,
                     "task": sample.task,
                     "question": sample.question,

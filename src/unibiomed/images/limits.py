@@ -53,8 +53,8 @@ def too_large(name: str, size: str = "") -> str:
     return f"{name}: {what} more than the limit of {MAX_PIXELS // 10**6} million pixels: crop or shrink the image first"
 
 
-def check_slice(slice_index: int, count: int, name: str) -> int:
-    """Return ``slice_index`` as an int in ``0 <= index < count``.
+def check_slice(slice_index: int, count: int, name: str, what: str = "slice") -> int:
+    """Return ``slice_index`` as an int in ``0 <= index < count``; `what` is what is counted.
 
     Raises
     ------
@@ -63,7 +63,7 @@ def check_slice(slice_index: int, count: int, name: str) -> int:
     """
     index = whole_number(slice_index)
     if not 0 <= index < count:
-        raise InputError(f"{name}: slice {index} does not exist: choose 0 to {count - 1}")
+        raise InputError(f"{name}: {what} {index} does not exist: choose 0 to {count - 1}")
     return index
 
 

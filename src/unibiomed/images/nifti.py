@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import math
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -71,6 +72,7 @@ def read_nifti(path: Path, name: str, *, zipped: bool, slice_index: int | None, 
         try:
             with open_nifti(path, zipped) as file:
                 image = read_header(file, name)
+                check_single(image, name, "save the volume you want as a 3-D file")
                 return _show(image, name, slice_index, window)
         except InputError:
             raise
@@ -138,9 +140,6 @@ def read_header(file: io.BufferedIOBase, name: str) -> Any:
     shape = [int(n) for n in header.get_data_shape()]
     if len(shape) < 2 or min(shape) <= 0:
         raise InputError(f"{name}: this NIfTI file holds no image (shape {tuple(shape)}): give another file")
-    if len(shape) > 3 and max(shape[3:]) > 1:
-        size = "x".join(str(n) for n in shape)
-        raise InputError(f"{name}: this NIfTI file has the shape {size}: save the volume you want as a 3-D file")
     total = header.get_data_dtype().itemsize
     for n in shape:
         total *= n
@@ -151,6 +150,17 @@ def read_header(file: io.BufferedIOBase, name: str) -> Any:
         raise InputError(f"{name}: this NIfTI file is damaged (its data offset is impossible): export it again")
     file.seek(0)
     return kind.from_stream(file)
+
+
+def channel_count(image: Any) -> int:
+    """How many volumes a nibabel image holds, such as the sequences of an MRI."""
+    return math.prod(int(n) for n in image.shape[3:])
+
+
+def check_single(image: Any, name: str, advice: str) -> None:
+    """InputError with this advice if a nibabel image holds several volumes."""
+    if channel_count(image) > 1:
+        raise InputError(f"{name}: this NIfTI file has the shape {'x'.join(map(str, image.shape))}: {advice}")
 
 
 def nifti_grid(image: Any, name: str) -> Grid:

@@ -16,7 +16,17 @@ from .grid import Grid, StoredVolume
 from .image import MedicalImage
 from .limits import MAX_BYTES, check_size, check_slice, quiet, shown
 from .modality import looks_like_hounsfield
-from .nifti import HEADER_BYTES, nifti_details, nifti_grid, nifti_kind, open_nifti, read_header, unzip_head
+from .nifti import (
+    HEADER_BYTES,
+    channel_count,
+    check_single,
+    nifti_details,
+    nifti_grid,
+    nifti_kind,
+    open_nifti,
+    read_header,
+    unzip_head,
+)
 from .nrrd_mha import open_worded, worded_kind
 from .pixels import Window, check_values, grey_to_rgb, stack_grey
 from .read import check_file, sniff
@@ -199,13 +209,15 @@ def as_labels(values: np.ndarray, name: str) -> np.ndarray:
     return values.astype(np.int32)
 
 
-def read_volume(path: str | os.PathLike[str]) -> Volume:
+def read_volume(path: str | os.PathLike[str], channel: int | None = None) -> Volume:
     """Read a NIfTI, NRRD, MHA or MHD file, or the DICOM series in a folder.
 
     Parameters
     ----------
     path
         The file, whatever its suffix, or a folder with the files of one series.
+    channel
+        Which of several volumes in one NIfTI file (4-D: sequences, frames), from 0; without it there must be one.
 
     Returns
     -------
@@ -216,9 +228,9 @@ def read_volume(path: str | os.PathLike[str]) -> Volume:
     ------
     InputError
         If the path is missing, no grey volume, damaged or too large; a folder holds no series, several, or one with
-        missing slices.
+        missing slices. A file holds several volumes and no channel was chosen, or not this one.
     """
-    stored, name = _open(path)
+    stored, name = _open(path, channel)
     values = stored.grid.turn(stored.load())
     modality = stored.modality
     if modality is None and stored.details["format"] != "DICOM series":
@@ -226,12 +238,12 @@ def read_volume(path: str | os.PathLike[str]) -> Volume:
     return Volume(values, stored.grid, modality, name, stored.details)
 
 
-def read_volume_header(path: str | os.PathLike[str]) -> tuple[Grid, str | None]:
+def read_volume_header(path: str | os.PathLike[str], channel: int | None = None) -> tuple[Grid, str | None]:
     """Read where the voxels of a volume lie, without reading them.
 
     Parameters
     ----------
-    path
+    path, channel
         As for `read_volume`.
 
     Returns
@@ -244,14 +256,15 @@ def read_volume_header(path: str | os.PathLike[str]) -> tuple[Grid, str | None]:
     InputError
         As for `read_volume`.
     """
-    stored, _ = _open(path)
+    stored, _ = _open(path, channel)
     return stored.grid, stored.modality
 
 
-def _open(path: str | os.PathLike[str]) -> tuple[StoredVolume, str]:
+def _open(path: str | os.PathLike[str], channel: int | None) -> tuple[StoredVolume, str]:
     if Path(path).is_dir():
         # A folder named "." is called by what it is.
         name = shown(Path(path).resolve().name)
+        check_slice(channel or 0, 1, name, "channel")
         return open_series(Path(path), name), name
     file, name = check_file(path)
     try:
@@ -260,6 +273,7 @@ def _open(path: str | os.PathLike[str]) -> tuple[StoredVolume, str]:
     except OSError:
         raise InputError(f"{name}: the file cannot be read: check its permissions") from None
     if kind := worded_kind(head):
+        check_slice(channel or 0, 1, name, "channel")
         return open_worded(file, kind, name), name
     kind = sniff(head)
     zipped = kind == "gzip"
@@ -267,10 +281,10 @@ def _open(path: str | os.PathLike[str]) -> tuple[StoredVolume, str]:
         raise InputError(f"{name}: this is one DICOM file: give the folder that holds all files of its series")
     if nifti_kind(unzip_head(file) if zipped else head) != "single":
         raise InputError(f"{name}: not a volume this reads: give NIfTI, NRRD, MHA, or the folder of a DICOM series")
-    return _open_nifti(file, name, zipped), name
+    return _open_nifti(file, name, zipped, channel), name
 
 
-def _open_nifti(file: Path, name: str, zipped: bool) -> StoredVolume:
+def _open_nifti(file: Path, name: str, zipped: bool, channel: int | None) -> StoredVolume:
     def reading(look: Callable[[Any], T]) -> T:
         with quiet():
             try:
@@ -283,6 +297,10 @@ def _open_nifti(file: Path, name: str, zipped: bool) -> StoredVolume:
                 raise InputError(f"{name}: this NIfTI file is truncated or damaged: export it again") from None
 
     def header(image: Any) -> StoredVolume:
+        if channel is None:
+            check_single(image, name, "choose a channel, or save the volume you want as a 3-D file")
+        else:
+            check_slice(channel, channel_count(image), name, "channel")
         if image.get_data_dtype().kind not in "buif":
             raise InputError(f"{name}: the voxels are not grey values: give single slices of this file")
         scaled = image.dataobj.slope != 1 or image.dataobj.inter != 0
@@ -292,7 +310,9 @@ def _open_nifti(file: Path, name: str, zipped: bool) -> StoredVolume:
         return StoredVolume(grid, lambda: reading(voxels), None, nifti_details(image))
 
     def voxels(image: Any) -> np.ndarray:
-        values = np.asarray(image.dataobj)
+        further = image.shape[3:]
+        chosen = np.unravel_index(channel or 0, further, order="F") if further else ()
+        values = np.asarray(image.dataobj[(..., *map(int, chosen))])
         return values.reshape((*values.shape, 1, 1)[:3])
 
     return reading(header)

@@ -90,7 +90,7 @@ def test_questions_of_a_group_in_two_splits(toy, refused):
     toy.text("train.csv", "file,q,a\np1_a,Where?,Here\n")
     toy.text("test.csv", "file,q,a\np1_b,Where?,There\n")
     rest = TWO_SPLITS.removeprefix('text = ["t"]\n')
-    head = "columns = { question = \"q\", answer = \"a\" }\ngroup = { pattern = '^(p\\d)_' }\n"
+    head = 'columns = { question = "q", answer = "a" }\ngroup = { pattern = \'^(p\\d)_\' }\n'
     toy.entry("questions", head + rest)
     refused("toy/p1_b: is in the official test split, but 'p1_a' of the same group in train")
     toy.entry("questions", "mend_split = true\n" + head + rest)

@@ -6,6 +6,7 @@ import pytest
 
 from unibiomed.data import iter_records
 from unibiomed.data.adapters import volumes
+from unibiomed.data.shards import pack_record
 from unibiomed.images import read_volume
 
 TARGETS = (
@@ -93,12 +94,36 @@ def test_the_modality_comes_from_the_entry_or_the_header(toy, refused, monkeypat
     toy.entry("volumes", modality=None)
     refused("toy/a: the file does not tell its modality")
     header = volumes.read_volume_header
-    monkeypatch.setattr(volumes, "read_volume_header", lambda path: (header(path)[0], "PET"))
+    monkeypatch.setattr(volumes, "read_volume_header", lambda *asked: (header(*asked)[0], "PET"))
     assert toy.read()["a@0"].modality == "PET"
     toy.entry("volumes")
     refused("its header says PET, the entry CT")
     toy.entry("images", modality=None)
     refused("lacks a key")
+
+
+def test_one_volume_of_several_in_a_file(toy, refused):
+    values = np.random.default_rng(0).integers(0, 255, (5, 6, 7, 3)).astype(np.uint8)
+    toy.volume("images/a.nii.gz", values)
+    toy.volume("labels/a.nii", np.ones((5, 6, 7), dtype=np.uint8))
+    shown = []
+    for channel in range(3):
+        toy.entry("volumes", f"channel = {channel}\n" + TARGETS.replace("spleen/", "labels/"))
+        record = toy.read()["a@2"]
+        shown.append(record.load_image()[..., 0])
+        toy.volume("alone.nii", values[..., channel])
+        assert (shown[-1] == read_volume(toy.folder / "alone.nii").slice_image(2).pixels[..., 0]).all()
+        assert record.regions[0].load(shown[-1].shape).all()
+        assert pack_record(record).channel is None
+    assert not (shown[0] == shown[1]).all()
+    toy.entry("volumes", "channel = 3")
+    refused(r"toy/a\.nii\.gz: channel 3 does not exist: choose 0 to 2")
+    toy.entry("volumes")
+    refused(r"toy/a\.nii\.gz: this NIfTI file has the shape 5x6x7x3: choose a channel, or save")
+    toy.entry("volumes", "channel = -1")
+    refused("channel is negative")
+    toy.entry("images", "channel = 0")
+    refused("not for volumes")
 
 
 def test_windows_of_slices(toy):

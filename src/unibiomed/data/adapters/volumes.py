@@ -25,7 +25,7 @@ def read_volumes(entry: DatasetEntry) -> Iterator[Record]:
     rows, official = join_rows(entry, items)
     folders = Folders(entry.folder)
     for name, place in sorted(find_places(entry, rows, official).items()):
-        grid, modality = _header(entry, items[name].path)
+        grid, modality = _header(entry, items[name].path, entry.channel)
         masks = list(find_masks(entry, items[name], folders))
         _check_grids(entry, grid, items[name], masks)
         known = base_record(entry, name, place, rows[name])
@@ -36,15 +36,16 @@ def read_volumes(entry: DatasetEntry) -> Iterator[Record]:
                 yield Record(
                     image=items[name].path,
                     slice_index=index,
+                    channel=entry.channel,
                     spacing=(grid.spacing[1], grid.spacing[2]),
                     regions=tuple(mask_region(target, found, index) for target, found in masks),
                     **known | {"key": f"{known['key']}@{index}"},
                 )
 
 
-def _header(entry: DatasetEntry, path: Path) -> tuple[Grid, str | None]:
+def _header(entry: DatasetEntry, path: Path, channel: int | None = None) -> tuple[Grid, str | None]:
     try:
-        return read_volume_header(path)
+        return read_volume_header(path, channel)
     except InputError as error:
         raise DataError(f"{entry.name}/{error}") from error
 

@@ -81,7 +81,7 @@ class VolumeMasks(MaskFiles):
         record = case.record
         assert isinstance(record.image, Path) and record.slice_index is not None
         try:
-            grid = _grid(record.image)
+            grid = _grid(record.image, record.channel)
             if path.suffix.lower() == ".npz":
                 numbers = self._archives.read(path, grid)[record.slice_index]
                 mask = np.isin(numbers, values) if values else numbers > 0
@@ -123,8 +123,8 @@ def read_labels(path: Path) -> dict[str, tuple[int, ...]] | str:
 
 
 @lru_cache(maxsize=64)
-def _grid(path: Path) -> Grid:
-    return read_volume_header(path)[0]
+def _grid(path: Path, channel: int | None) -> Grid:
+    return read_volume_header(path, channel)[0]
 
 
 def _words(shape: tuple[int, ...]) -> str:
