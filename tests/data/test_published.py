@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from importlib.resources import files
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
 from unibiomed.data import load_catalog, load_records
+from unibiomed.data.adapters.common import VOLUME_ENDINGS
 from unibiomed.data.entries import ADAPTERS, read_entry
+from unibiomed.data.pixels import load_mask
 from unibiomed.data.published import (
     PublishedCatalog,
     PublishedDataset,
@@ -136,6 +140,8 @@ def test_every_set_says_what_it_is(catalog: PublishedCatalog) -> None:
         assert dataset.title and dataset.tasks, dataset.name
         if not dataset.adapter and "A2" in dataset.rows:
             assert "first" in dataset.note, f"{dataset.name}: no adapter, and no word on what to do first"
+        if dataset.adapter:
+            assert " first" not in dataset.note, f"{dataset.name}: an adapter, though something is to be done first"
         values = dataset.options.get("values", {})
         assert all(type(value) is int and value > 0 for value in values.values()), dataset.name
         assert len(set(values.values())) == len(values), dataset.name
@@ -162,6 +168,34 @@ def test_options_make_an_entry(by_name: dict[str, PublishedDataset], tmp_path: P
     entry = read_entry(path, tmp_path)
     assert entry.adapter == dataset.adapter
     assert len(entry.targets) == len(options["targets"])
+
+
+MASKS = [
+    (dataset.name, dataset.adapter, mask)
+    for dataset in load_published().datasets
+    for options in (dataset.options, *dataset.options.get("targets", []))
+    for mask in options.get("masks", [])
+]
+
+
+@pytest.mark.parametrize(("name", "adapter", "mask"), MASKS)
+def test_masks_are_of_a_kind_that_is_read(tmp_path: Path, name: str, adapter: str, mask: str) -> None:
+    if adapter == "volumes":
+        assert mask.endswith(VOLUME_ENDINGS)
+    else:
+        path = tmp_path / Path(mask).name
+        drawn = np.array([[0, 1, 1], [1, 0, 0]], dtype=np.uint8)
+        Image.fromarray(drawn).save(path)
+        assert (load_mask(path, (2, 3), None, None) == drawn).all()
+
+
+def test_the_two_modalities_of_amos_are_told_apart(by_name: dict[str, PublishedDataset]) -> None:
+    cases = [f"amos_{number:04d}" for number in (1, 4, 410, 499, 507, 578, 600)]
+    left_out = {
+        kind: [case for case in cases if re.search(by_name[f"amos22_{kind}"].options["exclude"], case)]
+        for kind in ("ct", "mri")
+    }
+    assert left_out == {"ct": cases[4:], "mri": cases[:4]}
 
 
 # ---------------------------------------------------------------- names
