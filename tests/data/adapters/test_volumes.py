@@ -32,9 +32,14 @@ def made(toy, count=3):
     toy.volume("spleen/c0.nii", np.ones((5, 6, 7), dtype=np.uint8))
 
 
-def test_slices_of_volumes(toy):
+@pytest.mark.parametrize("ending", ["nii", "nrrd", "mha"])
+def test_slices_of_volumes(toy, worded, ending):
     made(toy)
-    toy.entry("volumes", "stem = '(.+)_0000$'\n" + TARGETS)
+    if ending != "nii":
+        for path in sorted(toy.folder.glob("*/*.nii*")):
+            worded(path.with_name(f"{path.name.split('.')[0]}.{ending}"), path, ending, packed=True)
+            path.unlink()
+    toy.entry("volumes", "stem = '(.+)_0000$'\n" + TARGETS.replace(".nii", f".{ending}"))
     records = toy.read()
     assert len(records) == 21
     assert list(records)[:2] == ["c0_0000@0", "c0_0000@1"]
@@ -43,7 +48,7 @@ def test_slices_of_volumes(toy):
     assert [region.target for region in one.regions] == ["liver", "tumor", "spleen"]
     assert [region.target for region in other.regions] == ["liver", "tumor"]
     assert len({record.split for name, record in records.items() if name.startswith("c1")}) == 1
-    image, labels = one.load_image(), read_volume(toy.folder / "labels" / "c0.nii")
+    image, labels = one.load_image(), read_volume(toy.folder / "labels" / f"c0.{ending}")
     assert image.shape == (6, 5, 3)
     assert (one.regions[1].load(image.shape[:2]) == (labels.labels(4) == 2)).all()
     assert one.regions[1].load().sum() == 1 and one.regions[0].load().sum() == 9
