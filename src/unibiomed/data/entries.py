@@ -39,7 +39,7 @@ Keys of the file (only ``name``, ``modality``, ``site``, ``adapter`` and ``licen
     values = [3]                       # else every non-zero value
     objects = true                     # the masks number objects, such as nuclei, which are then told apart
     abnormal = false
-    missing = "absent"                 # or "unknown": without a mask nothing is said about this target
+    missing = "absent"                 # or "unknown"; left out, an image without a mask is an error
     categories = ["Liver", "liver"]    # what `coco`, `published` and `boxes` call it; else its name
 
 Names: a record is named by its file name without ending; with a pattern, the folders that the pattern leaves open stand
