@@ -236,3 +236,14 @@ def test_files(tmp_path):
     for sheet in make_sheets(results()):
         assert sheet.markdown() in whole
         assert (tmp_path / "tables" / f"{sheet.name}.tex").read_text() == sheet.latex()
+
+
+def test_tables_of_an_earlier_run_go_and_other_files_stay(tmp_path):
+    folder = tmp_path / "tables"
+    write_tables(results(), folder)
+    (folder / "mine.md").write_text("a user's")
+    found = results()
+    del found["models"]["empty"]
+    write_tables(found, folder)
+    there = {path.name for path in folder.iterdir()}
+    assert "targets_mine.md" in there and "mine.md" in there and not {"targets_empty.md", "targets_empty.tex"} & there

@@ -11,6 +11,7 @@ from unibiomed.images.modality import MODALITIES
 
 from ..confusion import fold
 from .bars import bar_rows, draw_ablation, plot_bars
+from ..leftovers import remove_leftovers
 from .boxes import BOX_NOTE, plot_boxes, plot_pooled
 from .confusion import confusion_size, plot_confusion
 from .gather import Answers, gather, p_values, stars
@@ -48,7 +49,7 @@ def draw_figures(
     *,
     external: Collection[str] = (),
 ) -> list[Path]:
-    """Draw every figure that there are results for.
+    """Draw every figure that there are results for; those of an earlier run go.
 
     Parameters
     ----------
@@ -84,7 +85,9 @@ def draw_figures(
     for measure, table in (results.get("runs") or {}).items():
         names.append(f"runs_{file_name(measure.replace(' ', '_'))}")
         draw_ablation({kind: cell["values"] for kind, cell in table.items()}, folder / names[-1], label=measure)
-    return [beside(folder / name, kind) for name in names for kind in KINDS]
+    paths = [beside(folder / name, kind) for name in names for kind in KINDS]
+    remove_leftovers(folder, paths)
+    return paths
 
 
 def _get(table: Any, *keys: str) -> Mapping[str, Any]:

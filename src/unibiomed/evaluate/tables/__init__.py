@@ -8,6 +8,7 @@ from typing import Any
 
 from unibiomed.data.index import replacing, writing
 
+from ..leftovers import remove_leftovers
 from ..sheet import Sheet, number
 from .compare import comparison_sheets, runs_sheet
 from .confusion import confusion_sheets
@@ -38,7 +39,7 @@ def make_sheets(results: Mapping[str, Any]) -> list[Sheet]:
 
 
 def write_tables(results: Mapping[str, Any], folder: Path) -> None:
-    """Write ``tables.md`` with all of them, and each as ``NAME.md`` and ``NAME.tex``.
+    """Write ``tables.md`` with all of them, and each as ``NAME.md`` and ``NAME.tex``; those of an earlier run go.
 
     Raises
     ------
@@ -48,12 +49,10 @@ def write_tables(results: Mapping[str, Any], folder: Path) -> None:
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
     sheets = make_sheets(results)
-    for sheet in sheets:
-        _write(folder / f"{sheet.name}.md", sheet.markdown())
-        _write(folder / f"{sheet.name}.tex", sheet.latex())
-    _write(folder / "tables.md", "\n".join(sheet.markdown() for sheet in sheets))
-
-
-def _write(path: Path, text: str) -> None:
-    with replacing(path) as fresh:
-        fresh.write_text(text, encoding="utf-8")
+    texts = {f"{sheet.name}.md": sheet.markdown() for sheet in sheets}
+    texts |= {f"{sheet.name}.tex": sheet.latex() for sheet in sheets}
+    texts["tables.md"] = "\n".join(sheet.markdown() for sheet in sheets)
+    for name, text in texts.items():
+        with replacing(folder / name) as fresh:
+            fresh.write_text(text, encoding="utf-8")
+    remove_leftovers(folder, map(folder.joinpath, texts))
