@@ -19,15 +19,16 @@ from unibiomed.errors import InputError
 from unibiomed.evaluate.confusion import fold
 from unibiomed.evaluate.figures import draw_ablation, draw_figures
 from unibiomed.evaluate.figures.bars import plot_ablation, plot_bars
-from unibiomed.evaluate.figures.boxes import box_of, plot_boxes
-from unibiomed.evaluate.figures.confusion import plot_confusion
-from unibiomed.evaluate.figures.gather import Answers, Scored, gather, p_values, stars
-from unibiomed.evaluate.figures.radar import plot_radar
-from unibiomed.evaluate.figures.style import SETTINGS, file_name, make_looks, rows_of
+from unibiomed.evaluate.figures.boxes import box_of, plot_boxes, plot_pooled
+from unibiomed.evaluate.figures.confusion import confusion_size, plot_confusion
+from unibiomed.evaluate.figures.gather import Answers, Scored, Size, gather, p_values, sizes, stars
+from unibiomed.evaluate.figures.radar import plot_radar, spokes_of
+from unibiomed.evaluate.figures.style import SETTINGS, file_name, make_looks, room_for, rows_of
 from unibiomed.evaluate.figures.trust import plot_changes, plot_trust
 from unibiomed.evaluate.rows import Row, RowWriter
 from unibiomed.evaluate.summary import summarise
 from unibiomed.evaluate.trust import robustness_table
+from unibiomed.metrics.statistics import wilson_interval
 
 TARGETS = {
     "liver": ("abdomen", "CT"),
@@ -127,8 +128,14 @@ def test_every_figure_with_dice_says_of_which_images(
     monkeypatch.setattr("unibiomed.evaluate.figures.style.KINDS", ("svg",))
     draw_figures(*evaluated, tmp_path)
     names = ["dice_by_modality", "radar_dice_targets", "radar_dice_datasets", "boxes", "boxes_by_dataset", "scores"]
-    for name in [*names, "robustness"]:
-        assert "that show the target" in " ".join((tmp_path / f"{name}.svg").read_text().split()), name
+    texts = {name: " ".join((tmp_path / f"{name}.svg").read_text().split()) for name in [*names, "robustness"]}
+    assert all("that show the target" in text for text in texts.values())
+    # tests are of subjects, bars are means over targets
+    assert "t-test of the means of subjects" in texts["dice_by_modality"]
+    assert "truth (boxes)" in (tmp_path / "confusion_classify_first_v1.2.svg").read_text()
+    # what an earlier run drew goes
+    draw_figures({"models": {}}, {}, tmp_path)
+    assert not list(tmp_path.glob("*.svg"))
 
 
 def test_no_results_no_figures(tmp_path: Path) -> None:
@@ -164,13 +171,13 @@ def test_models_come_before_floors_and_floors_are_grey() -> None:
 def test_bars_are_as_high_as_the_values_and_whiskers_as_long_as_the_intervals() -> None:
     figure = Figure()
     values: dict[tuple[str, str], Mapping[str, Any]] = {
-        ("first_v1.2", "CT"): {"value": 0.8, "low": 0.7, "high": 0.85, "count": 12},
-        ("first_v1.2", "PET"): {"value": 0.5, "low": None, "high": None, "count": 1},
-        ("mean-shape", "CT"): {"value": 0.2, "low": 0.1, "high": 0.3, "count": 12},
-        ("mean-shape", "PET"): {"value": None, "low": None, "high": None, "count": 0},
+        ("first_v1.2", "CT"): {"value": 0.8, "low": 0.7, "high": 0.85},
+        ("first_v1.2", "PET"): {"value": 0.5, "low": None, "high": None},
+        ("mean-shape", "CT"): {"value": 0.2, "low": 0.1, "high": 0.3},
+        ("mean-shape", "PET"): {"value": None, "low": None, "high": None},
     }
     signs = {("mean-shape", "CT"): "***"}
-    plot_bars(figure, LOOKS, ["CT", "PET"], values, signs, title="t", label="Dice")
+    plot_bars(figure, LOOKS, ["CT", "PET"], values, signs, {"CT": "12 masks"}, title="t", label="Dice")
     (axes,) = figure.axes
     assert [bar.get_height() for bar in axes.patches] == [0.8, 0.5, 0.2]
     assert [list(line.get_ydata()) for line in axes.lines] == [[0.7, 0.85], [0.5, 0.5], [0.1, 0.3]]
@@ -180,8 +187,27 @@ def test_bars_are_as_high_as_the_values_and_whiskers_as_long_as_the_intervals() 
     assert star.get_text() == "***"
     assert star.get_position()[0] == pytest.approx(floor.get_x() + floor.get_width() / 2)
     assert star.get_position()[1] > 0.3
-    assert [label.get_text() for label in axes.get_xticklabels()] == ["CT\nn = 12", "PET\nn = 1"]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["CT\n12 masks", "PET"]
     assert axes.get_ylim()[0] == 0
+
+
+def test_a_bar_of_nothing_is_a_line_without_stars() -> None:
+    figure = Figure()
+    values: dict[tuple[str, str], Mapping[str, Any]] = {("mean-shape", "CT"): {"value": 0.0, "low": 0.0, "high": 0.0}}
+    plot_bars(figure, LOOKS, ["CT"], values, {("mean-shape", "CT"): "***"}, {}, title="t", label="Dice")
+    (axes,) = figure.axes
+    assert not axes.texts
+    line = axes.lines[0]
+    assert list(line.get_ydata()) == [0, 0] and line.get_linewidth() > 1 and np.ptp(line.get_xdata()) > 0.1
+
+
+def test_no_word_under_a_figure_is_broken() -> None:
+    assert room_for(["ct_abdomen", "covid_cxr_multistructure"]) == 8
+    assert room_for(["x" * 300]) == 2 and room_for([]) > 40
+    groups = ["covid_cxr_multistructure"] * 2 + [f"set {i}" for i in range(18)]
+    figure = Figure()
+    plot_bars(figure, LOOKS, groups, {}, {}, {}, title="t", label="Dice")
+    assert "\nmultistructure" in figure.axes[0].get_xticklabels()[0].get_text()
 
 
 def test_many_groups_go_over_several_rows() -> None:
@@ -190,7 +216,7 @@ def test_many_groups_go_over_several_rows() -> None:
     figure = Figure()
     groups = [f"group {i}" for i in range(40)]
     values = {("first_v1.2", group): {"value": i / 40, "low": None, "high": None} for i, group in enumerate(groups)}
-    plot_bars(figure, LOOKS, groups, values, {}, title="t", label="Dice")
+    plot_bars(figure, LOOKS, groups, values, {}, {}, title="t", label="Dice")
     assert len(figure.axes) == 3
     heights = [bar.get_height() for axes in figure.axes for bar in axes.patches]
     assert heights == pytest.approx([i / 40 for i in range(40)])
@@ -223,6 +249,15 @@ def test_p_values_are_paired_by_subject_and_corrected_in_common() -> None:
         assert found[key] == pytest.approx(highest)
 
 
+def test_an_image_with_two_targets_is_one_image_with_two_masks() -> None:
+    found = [Scored("a", "CT", "p1", 0.5, 0), Scored("a", "CT", "p1", 0.5, 0), Scored("a", "CT", "p1", 0.5, 1)]
+    few = [Scored("b", "CT", "p2", 0.5, 0), Scored("b", "PET", "p2", 0.5, 1)]
+    counted = sizes({"a": Answers([*found, *few]), "b": Answers(few)}, lambda one: one.modality)
+    assert counted == {"CT": Size(4, 3, 2), "PET": Size(1, 1, 1)}
+    assert counted["CT"].lines() == "4 masks\n3 images\n2 subjects"
+    assert Size(1234, 1, 1).lines(", ") == "1,234 masks, 1 image, 1 subject"
+
+
 @pytest.mark.parametrize(
     ("p", "sign"), [(None, ""), (0.05, ""), (0.049, "*"), (0.01, "*"), (0.009, "**"), (0.0009, "***")]
 )
@@ -236,13 +271,30 @@ def test_a_radar_has_one_closed_line_a_model_broken_where_nothing_is_known() -> 
         ("first_v1.2", n): v for n, v in zip("abc", (0.1, 0.5, 0.9), strict=True)
     }
     values |= {("mean-shape", "a"): 0.2, ("mean-shape", "b"): None}
-    plot_radar(figure, LOOKS, ["a", "b", "c"], values, title="t")
+    plot_radar(figure, LOOKS, {"a": 5, "b": 6, "c": 1700}, values, title="t")
     (axes,) = figure.axes
     first, floor = axes.lines
     assert list(first.get_ydata()) == [0.1, 0.5, 0.9, 0.1]
     np.testing.assert_array_equal(floor.get_ydata(), [0.2, np.nan, np.nan, 0.2])
     assert axes.get_ylim() == (0, 1)
-    assert {"a", "b", "c"} <= {text.get_text() for text in axes.texts}
+    assert {"a (5)", "b (6)", "c (1,700)"} <= {text.get_text() for text in axes.texts}
+
+
+def test_spokes_go_from_the_best_of_the_first_model_and_rest_on_enough() -> None:
+    def cell(value: float | None, count: int = 5) -> dict[str, Any]:
+        return {"value": value, "count": count}
+
+    cells = {("m", "a"): cell(0.2), ("m", "b"): cell(0.9, 7), ("m", "c"): cell(0.5), ("m", "rare"): cell(1.0, 4)}
+    cells |= {("other", "d"): cell(0.9), ("other", "a"): cell(0.9), ("m", "none"): cell(None, 0)}
+    shown, rare = spokes_of(cells, "m")
+    assert list(shown.items()) == [("b", 7), ("c", 5), ("a", 5), ("d", 5)]
+    assert rare == ["rare"]
+
+
+def test_lines_of_floors_are_dark_enough_to_be_seen() -> None:
+    looks = make_looks({str(i): {"floor": True} for i in range(4)} | {"m": {"floor": False}})
+    assert all(float(look.ink) <= 0.56 for look in looks.values() if look.floor)
+    assert looks["m"].ink == looks["m"].color
 
 
 def test_boxes_show_quartiles_and_external_sets_come_last() -> None:
@@ -252,12 +304,27 @@ def test_boxes_show_quartiles_and_external_sets_come_last() -> None:
     figure = Figure()
     values = {("first_v1.2", "abroad"): [0.2, 0.3, 0.4], ("first_v1.2", "home"): [0.7, 0.8, 0.9]}
     looks = {"first_v1.2": LOOKS["first_v1.2"]}
-    plot_boxes(figure, looks, ["abroad", "home"], values, {"abroad"}, title="t", note="n")
+    counts = {"abroad": Size(3, 2, 1), "home": Size(3, 3, 3)}
+    plot_boxes(figure, looks, ["abroad", "home"], values, {"abroad"}, counts, title="t", note="n")
     (axes,) = figure.axes
-    assert [label.get_text() for label in axes.get_xticklabels()] == ["home\nn = 3", "abroad\nn = 3\nexternal"]
+    assert [label.get_text() for label in axes.get_xticklabels()] == [
+        "home\n3 masks\n3 images\n3 subjects",
+        "abroad\n3 masks\n2 images\n1 subject\nexternal",
+    ]
     medians = [line for line in axes.lines if len(line.get_xdata()) == 2 and line.get_color() == "white"]
     assert [line.get_ydata()[0] for line in medians] == pytest.approx([0.8, 0.3])
     assert [line.get_xdata().mean() for line in medians] == pytest.approx([0, 1])
+
+
+def test_each_box_has_the_name_of_its_model_under_it() -> None:
+    figure = Figure()
+    sides = {"Internal": {name: [0.2, 0.4] for name in LOOKS}, "External": {name: [0.1] for name in LOOKS}}
+    counts = {"Internal": Size(2, 2, 1), "External": Size(1, 1, 1)}
+    plot_pooled(figure, LOOKS, sides, {}, counts, title="t", note="n")
+    inside, outside = figure.axes
+    names = [" ".join(label.get_text().split()) for label in outside.get_xticklabels()]
+    assert names == [look.label for look in LOOKS.values()]
+    assert inside.get_title() == "Internal data sets: 2 masks, 2 images, 1 subject"
 
 
 def test_scores_are_drawn_bin_by_bin_and_failures_are_answered_last(tmp_path: Path) -> None:
@@ -282,7 +349,15 @@ def test_scores_are_drawn_bin_by_bin_and_failures_are_answered_last(tmp_path: Pa
     assert list(presence.lines[1].get_ydata()) == [0.0, 1.0]
     assert list(mask.lines[1].get_ydata()) == pytest.approx([1 / 3, 1.0])
     assert list(risk.lines[0].get_ydata()) == pytest.approx([0, 0, 0.5 / 3, 1.5 / 4])
-    assert presence.lines[1].get_label() == "first v1.2: 0.067"
+    assert presence.get_legend_handles_labels()[1] == ["first v1.2: 0.067"]
+    # Wilson's interval: none of one, two of two
+    wilson = [wilson_interval(0, 1), wilson_interval(2, 2)]
+    ends = [segment[:, 1] for segment in presence.collections[0].get_segments()]
+    np.testing.assert_allclose(ends, [(one.low, one.high) for one in wilson])
+    assert [(text.get_text(), text.get_position()[0]) for text in presence.texts] == [
+        ("1", pytest.approx(0.05)),
+        ("2", pytest.approx(0.95)),
+    ]
 
 
 def test_robustness_has_a_panel_a_model_and_a_line_a_change() -> None:
@@ -315,6 +390,17 @@ def test_the_confusion_matrix_shows_shares_of_its_rows() -> None:
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["Liver tumor (2)", "No findings (4)"]
     columns = ["Liver tumor", "No findings", "(other)", "(failure)"]
     assert [label.get_text() for label in figure.axes[0].get_xticklabels()] == columns
+    assert figure.axes[0].get_ylabel() == "truth (images)"
+
+
+def test_the_name_of_two_findings_is_whole_and_the_figure_has_room_for_it() -> None:
+    name = "Consolidation + Ground-glass opacity of the lung"
+    figure = Figure()
+    plot_confusion(figure, *fold({name: {name: 3}, "a": {"a": 1}}), title="t", of="boxes")
+    label = figure.axes[0].get_yticklabels()[1].get_text()
+    assert " ".join(label.split()) == f"{name} (3)" and "\n" in label
+    (low, narrow), (high, wide) = confusion_size(["a"], ["b"]), confusion_size([name] * 9, [name] * 9)
+    assert high > low + 2 and wide > narrow + 2
 
 
 def test_an_ablation_shows_mean_deviation_and_every_seed(tmp_path: Path) -> None:

@@ -200,8 +200,8 @@ def test_a_table_of_answers_is_no_wider_than_can_be_read():
     models = {"m": {"floor": False, **mine}, "f": {"floor": True, **floor}}
     sheets = by_name({"models": models})
     sheet = sheets["recognize_confusion_m"]
-    assert len(sheet.rows) == len(sheet.columns) - 1 == 37 and sheet.columns[-1] == "(rarer labels)"
-    assert sheet.rows[-1] == ["(rarer labels)", "14", *[""] * 35, "28"] and "(rarer labels):" in sheet.note
+    assert len(sheet.rows) == len(sheet.columns) - 1 == 49 and sheet.columns[-1] == "(rarer labels)"
+    assert sheet.rows[-1] == ["(rarer labels)", "2", *[""] * 47, "4"] and "(rarer labels):" in sheet.note
     # floors have none, nor have results of before
     assert "recognize_confusion_f" not in sheets
     del strict["confusion"]

@@ -12,7 +12,7 @@ from .rows import Row
 __all__ = ["FAILED", "MOST_LABELS", "OTHER", "RARER", "count_answers", "fold"]
 
 FAILED, OTHER, RARER = "(failure)", "(other)", "(rarer labels)"
-MOST_LABELS = 36
+MOST_LABELS = 48
 """Labels that a table or a figure has room for."""
 
 

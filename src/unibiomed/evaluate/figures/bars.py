@@ -11,7 +11,7 @@ import numpy as np
 from unibiomed.errors import InputError
 from unibiomed.metrics.statistics import mean_sd
 
-from .style import COLORS, INK, KINDS, SOFT, Look, beside, legend, patches, rows_of, sheet, words
+from .style import COLORS, INK, KINDS, LETTERS, SOFT, Look, beside, legend, patches, room_for, rows_of, sheet, words
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -24,8 +24,8 @@ Cell = Mapping[str, Any]
 
 
 def bar_rows(groups: Sequence[str], models: int) -> list[list[str]]:
-    """Groups by the row of axes that they are drawn in."""
-    return rows_of(groups, max(2, MOST_BARS // max(models, 1)))
+    """Groups by the row of axes that they are drawn in: there is room for their bars and for their names."""
+    return rows_of(groups, min(max(2, MOST_BARS // max(models, 1)), room_for(groups)))
 
 
 def plot_bars(
@@ -34,12 +34,13 @@ def plot_bars(
     groups: Sequence[str],
     values: Mapping[tuple[str, str], Cell],
     signs: Mapping[tuple[str, str], str],
+    sizes: Mapping[str, str],
     *,
     title: str,
     label: str,
     note: str = "",
 ) -> None:
-    """Grouped bars with whiskers and stars.
+    """Grouped bars with whiskers and stars; a bar of 0 is a line, without stars.
 
     Parameters
     ----------
@@ -49,9 +50,11 @@ def plot_bars(
     groups : sequence of str
         In the order of the axis.
     values : mapping of (str, str) to mapping
-        Model and group to ``value``, ``low``, ``high`` (which may be None) and ``count``; what is missing has no bar.
+        Model and group to ``value``, ``low`` and ``high`` (which may be None); what is missing has no bar.
     signs : mapping of (str, str) to str
         Model and group to the stars over the bar.
+    sizes : mapping of str to str
+        Group to what its bars rest on, written under its name.
     title, label, note : str
         Of the figure and of the axis.
     """
@@ -68,27 +71,25 @@ def plot_bars(
             x = [j + (i - (len(looks) - 1) / 2) * width for j, _ in here]
             heights = [cell["value"] for _, cell in here]
             axes.bar(x, heights, 0.92 * width, color=look.color, hatch=look.hatch, edgecolor="white", linewidth=0)
+            # else a model that scores nothing looks like one that was not asked
+            for at in (at for at, height in zip(x, heights, strict=True) if not height):
+                axes.plot([at - 0.46 * width, at + 0.46 * width], [0, 0], color=look.color, linewidth=2, zorder=3)
             tops = []
             for at, height, (_, cell) in zip(x, heights, here, strict=True):
                 low, high = (height if cell.get(k) is None else cell[k] for k in ("low", "high"))
                 axes.plot([at, at], [low, high], color=INK, linewidth=0.7, solid_capstyle="butt")
                 tops.append(max(height, high))
             for at, top, (j, _) in zip(x, tops, here, strict=True):
-                if sign := signs.get((name, row[j])):
+                if top and (sign := signs.get((name, row[j]))):
                     # read from the side, so that neighbours have room
                     axes.text(at, top + 0.015, sign, rotation=90, ha="center", va="bottom", fontsize=6, color=INK)
-        names = [f"{words(g, 40, 16)}\n{_count(values, looks, g)}" for g in row]
+        names = ["\n".join(filter(None, (words(g, 40, LETTERS // most), sizes.get(g, "")))) for g in row]
         axes.set_xticks(range(len(row)), names)
         axes.tick_params(axis="x", length=0)
         # rows with fewer groups keep the width of a bar
         axes.set(xlim=(-0.5, most - 0.5), ylim=(0, 1.09), yticks=np.linspace(0, 1, 6), ylabel=label)
         axes.grid(axis="y")
     legend(figure, patches(looks.values()), title, note)
-
-
-def _count(values: Mapping[tuple[str, str], Cell], looks: Mapping[str, Look], group: str) -> str:
-    counts = [values.get((name, group), {}).get("count") or 0 for name in looks]
-    return f"n = {max(counts):,}" if any(counts) else ""
 
 
 def draw_ablation(values: Mapping[str, Sequence[float]], path: Path, *, label: str = "Dice") -> list[Path]:

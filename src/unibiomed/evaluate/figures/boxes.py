@@ -1,4 +1,4 @@
-"""Boxes: how the Dice of single images is spread, internal and external data sets side by side."""
+"""Boxes: how the Dice of single masks is spread, internal and external data sets side by side."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .bars import bar_rows
-from .style import INK, Look, legend, patches, words
+from .gather import Size
+from .style import INK, LETTERS, Look, legend, patches, words
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,23 +31,28 @@ def plot_pooled(
     looks: Mapping[str, Look],
     sides: Mapping[str, Mapping[str, Sequence[float]]],
     signs: Mapping[tuple[str, str], str],
+    sizes: Mapping[str, Size],
     *,
     title: str,
     note: str,
 ) -> None:
-    """One panel a side, such as internal and external, one box a model over all images of its data sets.
+    """One panel a side, such as internal and external, one box a model over all masks of its data sets.
 
     Parameters
     ----------
     figure : Figure
     looks : mapping of str to Look
     sides : mapping of str to mapping
-        Side to model to the Dice of each image.
+        Side to model to the Dice of each mask.
     signs : mapping of (str, str) to str
         Model and side to the stars over the box.
+    sizes : mapping of str to Size
+        Of each side.
     title, note : str
     """
     panels = figure.subplots(1, len(sides), squeeze=False, sharey=True)[0]
+    room = LETTERS // (len(looks) * len(sides))
+    upright = max(len(word) for look in looks.values() for word in look.label.split()) < room
     for axes, (side, values) in zip(panels, sides.items(), strict=True):
         for i, (name, look) in enumerate(looks.items()):
             if not values.get(name):
@@ -55,13 +61,14 @@ def plot_pooled(
             _boxes(axes, [box], [i], 0.7, look)
             if sign := signs.get((name, side)):
                 axes.text(i, box["whishi"] + 0.01, sign, ha="center", va="bottom", fontsize=7, color=INK)
-        number = max((len(v) for v in values.values()), default=0)
-        axes.set_title(f"{side} data sets, n = {number:,}")
-        axes.set_xticks([])
+        axes.set_title(f"{side} data sets: {sizes[side].lines(', ')}")
+        names = [words(look.label, 28, room) if upright else look.label for look in looks.values()]
+        axes.set_xticks(range(len(looks)), names, rotation=0 if upright else 90)
+        axes.tick_params(axis="x", length=0)
         axes.set(xlim=(-0.6, len(looks) - 0.4))
         _scale(axes)
-    panels[0].set_ylabel("Dice of an image")
-    legend(figure, patches(looks.values()), title, note)
+    panels[0].set_ylabel("Dice of a mask")
+    legend(figure, [], title, note)
 
 
 def plot_boxes(
@@ -70,6 +77,7 @@ def plot_boxes(
     datasets: Sequence[str],
     values: Mapping[tuple[str, str], Sequence[float]],
     external: set[str] | frozenset[str],
+    sizes: Mapping[str, Size],
     *,
     title: str,
     note: str,
@@ -82,9 +90,11 @@ def plot_boxes(
     looks : mapping of str to Look
     datasets : sequence of str
     values : mapping of (str, str) to sequence of float
-        Model and data set to the Dice of each image.
+        Model and data set to the Dice of each mask.
     external : set of str
         Data sets that no training saw.
+    sizes : mapping of str to Size
+        Of each data set.
     title, note : str
     """
     rows = bar_rows(sorted(datasets, key=lambda d: d in external), len(looks))
@@ -97,16 +107,13 @@ def plot_boxes(
             _boxes(axes, boxes, [j + (i - (len(looks) - 1) / 2) * width for j in here], 0.8 * width, look)
         names = []
         for j, dataset in enumerate(row):
-            count = max((len(values.get((name, dataset), ())) for name in looks), default=0)
-            names.append(
-                f"{words(dataset, 40, max(10, 110 // most))}\nn = {count:,}"
-                + ("\nexternal" if dataset in external else "")
-            )
+            name = f"{words(dataset, 40, LETTERS // most)}\n{sizes[dataset].lines()}"
+            names.append(name + ("\nexternal" if dataset in external else ""))
             if dataset in external:
                 axes.axvspan(j - 0.5, j + 0.5, color="0.955", linewidth=0, zorder=0)
         axes.set_xticks(range(len(row)), names)
         axes.tick_params(axis="x", length=0)
-        axes.set(xlim=(-0.5, most - 0.5), ylabel="Dice of an image")
+        axes.set(xlim=(-0.5, most - 0.5), ylabel="Dice of a mask")
         _scale(axes)
     legend(figure, patches(looks.values()), title, note)
 

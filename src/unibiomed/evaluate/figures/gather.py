@@ -16,7 +16,7 @@ from unibiomed.metrics.statistics import holm, paired_t_test
 from ..compare import FEWEST
 from ..rows import read_rows
 
-__all__ = ["Answers", "Scored", "gather", "p_values", "stars"]
+__all__ = ["Answers", "Scored", "Size", "gather", "p_values", "sizes", "stars"]
 
 
 class Scored(NamedTuple):
@@ -26,6 +26,21 @@ class Scored(NamedTuple):
     modality: str
     subject: str
     dice: float
+    number: int = 0
+    """Place of the image in its data set."""
+
+
+class Size(NamedTuple):
+    """How much a score rests on: an image that shows three targets has three masks."""
+
+    masks: int
+    images: int
+    subjects: int
+
+    def lines(self, joint: str = "\n") -> str:
+        """In words, the kinds of numbers parted by `joint`."""
+        names = {"mask": self.masks, "image": self.images, "subject": self.subjects}
+        return joint.join(f"{number:,} {name}{'' if number == 1 else 's'}" for name, number in names.items())
 
 
 @dataclass
@@ -73,10 +88,24 @@ def gather(path: Path) -> Answers:
         scores = scores or row.presence is not None or row.mask_score is not None
         found.sure.append((row.sureness, 1 - row.dice))
         if row.there:
-            found.scored.append(Scored(intern(row.dataset), intern(row.modality), intern(row.subject), row.dice))
+            names = intern(row.dataset), intern(row.modality), intern(row.subject)
+            found.scored.append(Scored(*names, row.dice, row.number))
     if not scores:
         found.sure = []
     return found
+
+
+def sizes(answers: Mapping[str, Answers], group: Callable[[Scored], str]) -> dict[str, Size]:
+    """What the scores of each group rest on, of the model that was asked most."""
+    out: dict[str, Size] = {}
+    for found in answers.values():
+        parts: dict[str, list[Scored]] = defaultdict(list)
+        for one in found.scored:
+            parts[group(one)].append(one)
+        for key, part in parts.items():
+            images, subjects = {(one.dataset, one.number) for one in part}, {one.subject for one in part}
+            out[key] = max(out.get(key, Size(0, 0, 0)), Size(len(part), len(images), len(subjects)))
+    return out
 
 
 def p_values(

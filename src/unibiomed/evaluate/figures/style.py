@@ -27,6 +27,7 @@ __all__ = [
     "legend",
     "make_looks",
     "patches",
+    "room_for",
     "rows_of",
     "sheet",
     "words",
@@ -38,6 +39,10 @@ KINDS = ("svg", "png")
 # Okabe and Ito, "Color Universal Design" (2008), without the yellow, which is lost on white paper.
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#e69f00", "#cc79a7", "#56b4e9", "#000000")
 GREYS = ("0.40", "0.56", "0.70", "0.83")
+LIGHTEST_LINE = "0.56"
+"""Grey of the lines of floors whose areas are lighter: a thin line in a light grey is lost on white paper."""
+LETTERS = 120
+"""Of labels that fit side by side under a figure of full width."""
 HATCHES = ("", "////", "....", "xxxx")
 LINES: tuple[Any, ...] = ("-", (0, (4, 1.5)), (0, (1.2, 1.2)), "-.")
 MARKERS = "osD^vPX"
@@ -98,6 +103,11 @@ class Look:
     marker: str
     floor: bool
 
+    @property
+    def ink(self) -> str:
+        """Its colour where it is a thin line."""
+        return min(self.color, LIGHTEST_LINE) if self.floor else self.color
+
 
 def make_looks(models: Mapping[str, Any]) -> dict[str, Look]:
     """Looks of all models, by name: models in colours, then floors in greys.
@@ -122,6 +132,12 @@ def words(text: str, longest: int = 40, width: int = 0) -> str:
     """A label from data or a model, made fit for a figure; `width` wraps it."""
     short = plain(text.replace("_", " "), longest) or "-"
     return textwrap.fill(short, width) if width else short
+
+
+def room_for(labels: Iterable[str]) -> int:
+    """How many labels fit side by side when none of their words is broken; at least 2, whatever their length."""
+    longest = max((len(word) for label in labels for word in words(label).split()), default=1)
+    return max(2, LETTERS // (longest + 1))
 
 
 def file_name(text: str) -> str:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from unibiomed.metrics.calibration import calibration_error, reliability, risk_coverage
+from unibiomed.metrics.calibration import ReliabilityBin, calibration_error, reliability, risk_coverage
+from unibiomed.metrics.statistics import bootstrap_mean, wilson_interval
 
 from .style import COLORS, MARKERS, SOFT, Look, legend, words
 
@@ -19,6 +20,8 @@ __all__ = ["plot_changes", "plot_trust"]
 
 MOST_POINTS = 400
 """Of a risk-coverage curve: more are not seen."""
+ROW = 0.06
+"""Height of a row of numbers under an axis, in heights of the axis."""
 Pairs = Sequence[tuple[float, float]]
 
 
@@ -45,38 +48,85 @@ def plot_trust(figure: Figure, looks: Mapping[str, Look], judged: Mapping[str, t
         axes.grid()
     for axes in panels[:2]:
         axes.plot([0, 1], [0, 1], color=SOFT, linewidth=0.7, linestyle=(0, (3, 2)))
+    rows = [0, 0]
     for name, pairs in judged.items():
         look = looks[name]
-        for axes, part in zip(panels[:2], pairs[:2], strict=True):
+        for place, part in enumerate(pairs[:2]):
             if part:
-                _reliability(axes, look, part)
+                bins = _reliability(panels[place], look, part)
+                _counts(panels[place], look, bins, rows[place])
+                rows[place] += 1
         if pairs[2]:
             _risk(panels[2], look, pairs[2])
-    for axes, measure in zip(panels, ("calibration error", "calibration error", "area under the curve"), strict=True):
+    measures = ("calibration error", "calibration error", "area under the curve")
+    for axes, measure, above in zip(panels, measures, (*rows, 0), strict=True):
         handles, labels = axes.get_legend_handles_labels()
         if handles:
-            axes.legend(handles, labels, loc="upper center", bbox_to_anchor=(0.5, -0.2), title=measure, fontsize=6)
+            axes.legend(
+                handles, labels, loc="upper center", bbox_to_anchor=(0.5, -0.2 - ROW * above), title=measure, fontsize=6
+            )
             axes.get_legend().get_title().set_fontsize(6)
-    note = "Points: ten bins of equal width, larger for more images. Mask score: images that show the target. "
-    note += "Risk: those without it too, where the Dice of an empty mask is 1 and of any pixel 0."
+    note = (
+        "Points: ten bins of equal width, whiskers: 95 % interval (Wilson; of the mean IoU a bootstrap), each sample "
+        "by itself; below: samples of each bin. Mask score: images that show the target. Risk: those without it too, "
+        "where the Dice of an empty mask is 1 and of any pixel 0."
+    )
     legend(figure, [], "What the scores are worth", note)
 
 
-def _reliability(axes: Axes, look: Look, pairs: Pairs) -> None:
+def _reliability(axes: Axes, look: Look, pairs: Pairs) -> list[ReliabilityBin]:
     scores, truths = [p[0] for p in pairs], [float(p[1]) for p in pairs]
-    bins = [one for one in reliability(scores, truths) if one.count]
-    x, y = [one.score for one in bins], [one.truth for one in bins]
+    every = reliability(scores, truths)
+    # the bins as `reliability` draws them
+    place = np.minimum((np.array(scores) * len(every)).astype(int), len(every) - 1)
+    bins = [one for one in every if one.count]
+    ends = [_interval(np.array(truths)[place == i]) for i, one in enumerate(every) if one.count]
+    y = np.array([one.truth for one in bins])
     label = f"{look.label}: {calibration_error(scores, truths):.3f}"
-    axes.plot(x, y, color=look.color, linestyle=look.line, linewidth=1, marker=look.marker, markersize=2, label=label)
-    sizes = [4 + 60 * one.count / len(pairs) for one in bins]
-    axes.scatter(x, y, sizes, color=look.color, marker=look.marker, alpha=0.6, linewidths=0, zorder=3)
+    axes.errorbar(
+        [one.score for one in bins],
+        y,
+        np.abs(np.array(ends).T - y),
+        color=look.ink,
+        linestyle=look.line,
+        linewidth=1,
+        elinewidth=0.7,
+        marker=look.marker,
+        markersize=3,
+        label=label,
+    )
+    return bins
+
+
+def _interval(truths: np.ndarray) -> tuple[float, float]:
+    """95 % interval of the mean truth of a bin: Wilson's where it is a share, else of the bootstrap."""
+    if np.isin(truths, (0, 1)).all():
+        found = wilson_interval(round(truths.sum()), len(truths))
+    else:
+        found = bootstrap_mean(truths.tolist(), resamples=1000)
+    return found.low, found.high
+
+
+def _counts(axes: Axes, look: Look, bins: Sequence[ReliabilityBin], row: int) -> None:
+    """A row of numbers under the axis, as under curves of survival: how many samples each bin has."""
+    for one in bins:
+        axes.text(
+            (one.low + one.high) / 2,
+            -0.23 - ROW * row,
+            f"{one.count}",
+            transform=axes.get_xaxis_transform(),
+            ha="center",
+            va="top",
+            fontsize=4.5,
+            color=look.ink,
+        )
 
 
 def _risk(axes: Axes, look: Look, pairs: Pairs) -> None:
     curve = risk_coverage([p[0] for p in pairs], [p[1] for p in pairs])
     shown = np.unique(np.linspace(0, len(pairs) - 1, min(len(pairs), MOST_POINTS)).round().astype(int))
     label = f"{look.label}: {curve.area:.3f}"
-    axes.plot(curve.coverage[shown], curve.risk[shown], color=look.color, linestyle=look.line, lw=1.2, label=label)
+    axes.plot(curve.coverage[shown], curve.risk[shown], color=look.ink, linestyle=look.line, lw=1.2, label=label)
 
 
 def plot_changes(figure: Figure, looks: Mapping[str, Look], tables: Mapping[str, Mapping[str, Any]]) -> None:
