@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import re
 
 import pytest
 
@@ -31,6 +32,9 @@ def test_cells():
     assert number({"value": 0.25, "low": 0.1, "high": 0.5}, percent=True) == "25.0% (10.0–50.0)"
     assert number({"value": 0.25, "low": None, "high": None}) == "0.250"
     assert number({"value": None}) == number(None) == "–"
+    nothing = {"value": 0.0, "low": 0.0, "high": 0.0}
+    assert (number(nothing), number(nothing, percent=True)) == ("0", "0%")
+    assert number(nothing | {"high": 0.1}) == "0.000 (0.000–0.100)"
 
 
 def test_failures_pull_the_mean_down_and_are_listed():
@@ -44,6 +48,13 @@ def test_failures_pull_the_mean_down_and_are_listed():
     assert not {"recognize", "ask", "describe", "pairs", "comparisons"} & sheets.keys()
 
 
+def test_where_nothing_failed_it_says_so():
+    found = results()
+    for table in found["models"].values():
+        table |= {"failures": {}, "unknown_predictions": []}
+    assert by_name(found)["failures"].rows == [["(all)", "no failures", "0"]]
+
+
 def test_signs_of_the_languages_are_escaped():
     sheet = by_name(results())["failures"]
     assert "a_memory \\| gone" in sheet.markdown()
@@ -54,9 +65,10 @@ def test_signs_of_the_languages_are_escaped():
 def test_no_cell_is_a_command_of_latex():
     cells = ["\\input /etc/passwd", "a\\\\b", "x^2~y", "{&%$#_}", "[1pt]", "*", "<p>", "two\nlines"]
     sheet = Sheet("s", "50 %\n\\input x", ("a",), [[cell] for cell in cells])
-    head, *lines = sheet.latex().splitlines()
-    assert head == "% 50 % \\input x"
-    assert [line.removesuffix(r" \\") for line in lines[3:-2]] == [
+    lines = sheet.latex().splitlines()
+    assert r"\caption{50 \% \textbackslash{}input x}" in lines
+    body = lines[lines.index(r"\midrule") + 1 : lines.index(r"\bottomrule")]
+    assert [line.removesuffix(r" \\") for line in body] == [
         r"\textbackslash{}input /etc/passwd",
         r"a\textbackslash{}\textbackslash{}b",
         r"x\textasciicircum{}2\textasciitilde{}y",
@@ -66,6 +78,27 @@ def test_no_cell_is_a_command_of_latex():
         "$<$p$>$",
         "two lines",
     ]
+
+
+@pytest.mark.parametrize(
+    ("columns", "kind", "shrunk"), [(3, "table", False), (12, "table", True), (40, "sidewaystable", True)]
+)
+def test_a_table_of_latex_is_whole_and_fits_the_page(columns, kind, shrunk):
+    rows = [[f"{i}_{j} 50%" for j in range(columns)] for i in range(3)]
+    text = Sheet("a_b", "T & t", tuple("x" * 8 for _ in range(columns)), rows, "A note: 5 %.").latex()
+    begun, ended = (re.findall(rf"\\{word}{{(\w+)}}", text) for word in ("begin", "end"))
+    assert begun == [kind, "tabular"] and ended == begun[::-1]
+    plain = text.replace(r"\{", "").replace(r"\}", "")
+    assert plain.count("{") == plain.count("}")
+    assert r"\caption{T \& t}" in text and r"\label{tab:a_b}" in text and r"\footnotesize A note: 5 \%.}" in text
+    assert [text.count(rf"\{rule}rule") for rule in ("top", "mid", "bottom")] == [1, 1, 1] and "hline" not in text
+    assert (r"\resizebox{\textwidth}{!}{%" in text) == shrunk
+    assert text.count(r" \\" + "\n") == 4
+
+
+def test_a_sentence_in_a_table_of_latex_is_broken_into_lines():
+    text = Sheet("s", "t", ("model", "reason"), [["a", "word " * 30]]).latex()
+    assert r"\begin{tabular}{lp{.35\textwidth}}" in text and "resizebox" not in text
 
 
 def test_no_cell_breaks_a_table_of_markdown():
@@ -133,7 +166,50 @@ def test_segmentation_shows_overlap_false_parts_and_the_published_protocol():
     assert row["IoU"] == number(segmentation["strict"]["iou"]) and row["false parts an image"] == "0.50 (0.25–1.00)"
     assert sheets["segmentation_modalities_published"].rows == [["CT", "0.700"]]
     assert "300" in sheets["segmentation_modalities_published"].note
+    assert "The published" not in sheets["segmentation_modalities"].note
     assert "segmentation_datasets_published" not in sheets
+
+
+def test_a_published_table_that_repeats_the_strict_one_is_left_out():
+    sheets = by_name(results())
+    assert "The published protocol gives the same numbers." in sheets["segmentation_targets"].note
+    assert "segmentation_targets_published" not in sheets
+
+
+def test_a_number_without_an_interval_is_explained():
+    found = results()
+    assert "single subject" not in by_name(found)["segmentation_targets"].note
+    found["models"]["mine"]["segment"]["strict"]["targets"]["liver"]["dice"] |= {"low": None, "high": None}
+    for name in ("segmentation_targets", "targets_mine"):
+        assert "No interval where there is a single subject." in by_name(found)[name].note
+
+
+def test_the_surface_dice_of_a_target_says_within_what():
+    found = results()
+    targets = found["models"]["mine"]["segment"]["strict"]["targets"]
+    mean = {"value": 3.0, "low": None, "high": None, "count": 4}
+    targets |= {
+        "in mm": targets["liver"] | {"hd95_mm": mean},
+        "in both": targets["liver"] | {"hd95_mm": mean | {"count": 3}},
+    }
+    sheet = by_name(found)["targets_mine"]
+    within = {row[0]: row[sheet.columns.index("within")] for row in sheet.rows}
+    assert within == {"liver": "2 pixels", "in mm": "2 mm", "in both": "2 mm or 2 pixels"}
+
+
+def test_changed_images_have_the_scores_of_masks_and_of_words():
+    def level(**more: float) -> dict:
+        return {key: {"value": value, "low": 0.0, "high": 1.0, "count": 4} for key, value in more.items()}
+
+    levels = {str(n): level(dice=0.9 - n / 10, false_masks=n / 10, accuracy=0.5) for n in range(6)}
+    flip = {str(n): level(accuracy=0.25) | {"dice": {"value": None, "count": 0}} for n in range(2)}
+    models = {"m": {"floor": False, "failures": {}, "robustness": {"blur": levels, "flip": flip}}}
+    assert by_name({"models": models})["robustness"].rows == [
+        ["m", "blur", "Dice", "4", "0.900", "0.800", "0.700", "0.600", "0.500", "0.400"],
+        ["m", "blur", "false masks", "4", "0.0%", "10.0%", "20.0%", "30.0%", "40.0%", "50.0%"],
+        ["m", "blur", "recognition", "4", *["50.0%"] * 6],
+        ["m", "flip", "recognition", "4", "25.0%", "25.0%", "–", "–", "–", "–"],
+    ]
 
 
 def test_floors_are_in_the_tables_of_single_models():
@@ -154,6 +230,7 @@ def test_floors_are_in_the_tables_of_single_models():
     assert sheets["objects_empty"].rows == [["cell nucleus", "0.500", "0.400", "0.800", "0.500"]]
     assert sheets["scores_mine"].rows == [["mine", "–", "–", "0.875", "–", "0.100", "0.300"]]
     assert sheets["scores_empty"].rows == [["empty", "0.500", "0.200", "–", "–", "–", "–"]]
+    assert {name for name, sheet in sheets.items() if sheet.floor} == {"targets_empty", "scores_empty", "objects_empty"}
 
 
 def recognised(said: str) -> dict:
@@ -188,6 +265,7 @@ def test_answers_to_every_label_are_counted():
         sheet = sheets[f"{task}_confusion_a_b"]
         # nobody was told of a cyst
         assert sheet.columns == ("label", "Glioma", "Polyp", "(other)", "(failure)")
+        assert sheet.note.startswith("Boxes" if task == "classify" else "Images")
         assert sheet.rows == [["Cyst", "", "2", "", ""], ["Glioma", "3", "", "", "1"], ["Polyp", "", "12", "1", ""]]
         assert "(other):" in sheet.note and "(failure):" in sheet.note and "(rarer labels)" not in sheet.note
 

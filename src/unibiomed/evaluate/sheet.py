@@ -23,6 +23,10 @@ LATEX = {
     "*": "{*}",
     **{sign: "\\" + sign for sign in "&%$#_{}"},
 }
+ROOM, MOST_ROOM = 100, 180
+"""Letters of a row that fit on a page of LaTeX as they are; and made smaller, before the page is better turned."""
+SENTENCE = 40
+"""Letters of a cell that LaTeX breaks into lines."""
 MARKDOWN = {"&": "&amp;", "<": "&lt;", ">": "&gt;", **{sign: "\\" + sign for sign in "\\`|["}}
 
 
@@ -40,6 +44,8 @@ class Sheet:
         Cells as text.
     note : str
         What has to be known to read it.
+    floor : bool
+        Of a trivial predictor alone.
     """
 
     name: str
@@ -47,6 +53,7 @@ class Sheet:
     columns: tuple[str, ...]
     rows: list[list[str]]
     note: str = ""
+    floor: bool = False
 
     def markdown(self) -> str:
         """As Markdown."""
@@ -57,11 +64,23 @@ class Sheet:
         return "\n".join([*lines, *(["", _escaped(self.note, MARKDOWN)] if self.note else []), ""])
 
     def latex(self) -> str:
-        """As a LaTeX ``tabular``."""
-        lines = [r"\begin{tabular}{l" + "r" * (len(self.columns) - 1) + "}", r"\hline"]
-        lines.append(" & ".join(_escaped(c, LATEX) for c in self.columns) + r" \\ \hline")
-        lines += [" & ".join(_escaped(cell, LATEX) for cell in row) + r" \\" for row in self.rows]
-        return "\n".join([f"% {_escaped(self.title, {})}", *lines, r"\hline", r"\end{tabular}", ""])
+        """As a ``table`` of LaTeX with caption, label and note: a wide one is shrunk to fit, a very wide one turned."""
+        widths = [max(map(len, cells)) for cells in zip(self.columns, *self.rows, strict=True)]
+        letters = sum(min(width, SENTENCE) + 2 for width in widths)
+        sides = "".join(
+            r"p{.35\textwidth}" if width > SENTENCE else "r" if i else "l" for i, width in enumerate(widths)
+        )
+        head, *rows = [" & ".join(_escaped(cell, LATEX) for cell in row) + r" \\" for row in (self.columns, *self.rows)]
+        table = [r"\begin{tabular}{" + sides + "}", r"\toprule", head, r"\midrule", *rows, r"\bottomrule"]
+        table.append(r"\end{tabular}")
+        if letters > ROOM:
+            table = [r"\resizebox{\textwidth}{!}{%", *table, "}"]
+        if self.note:
+            table += [r"\par\smallskip", r"\parbox{\textwidth}{\footnotesize " + _escaped(self.note, LATEX) + "}"]
+        kind = "sidewaystable" if letters > MOST_ROOM else "table"
+        lines = ["% needs the packages booktabs, graphicx and rotating", rf"\begin{{{kind}}}", r"\centering"]
+        lines += [r"\caption{" + _escaped(self.title, LATEX) + "}", rf"\label{{tab:{self.name}}}", *table]
+        return "\n".join([*lines, rf"\end{{{kind}}}", ""])
 
 
 def _escaped(text: str, signs: Mapping[str, str]) -> str:
@@ -71,9 +90,11 @@ def _escaped(text: str, signs: Mapping[str, str]) -> str:
 
 
 def number(table: Any, digits: int = 3, *, percent: bool = False, interval: bool = True) -> str:
-    """A cell: the value with its interval, or a dash."""
+    """A cell: the value with its interval, or a dash; what is 0 from end to end is a plain 0."""
     if not isinstance(table, Mapping) or table.get("value") is None:
         return NONE
+    if interval and table["value"] == table.get("low") == table.get("high") == 0:
+        return "0%" if percent else "0"
 
     def shown(value: float) -> str:
         return f"{100 * value:.1f}" if percent else f"{value:.{digits}f}"

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from ..sheet import Sheet, number
 
-__all__ = ["DICE", "PUBLISHED", "THERE", "file_of", "get_in", "in_order", "matrix"]
+__all__ = ["DICE", "PUBLISHED", "THERE", "alone", "both_protocols", "file_of", "get_in", "in_order", "matrix"]
 
 DICE = (
     "Dice: images that show the target; absent counted: those without it too, where an empty mask is 1 and any pixel 0."
@@ -33,6 +34,20 @@ def file_of(name: str) -> str:
     return "".join(c if c.isalnum() or c in "-_." else "_" for c in name)
 
 
+def alone(cells: Iterable[Any]) -> str:
+    """What is to be said of numbers without an interval, where there are any."""
+    bare = (isinstance(c, Mapping) and c.get("value") is not None and c.get("low") is None for c in cells)
+    return "No interval where there is a single subject." if any(bare) else ""
+
+
+def both_protocols(strict: Sheet, published: Sheet) -> list[Sheet]:
+    """The table of each protocol; the strict one alone where the published one would repeat it."""
+    number = len(published.columns)
+    if published.columns != strict.columns[:number] or published.rows != [row[:number] for row in strict.rows]:
+        return [strict, published]
+    return [replace(strict, note=f"{strict.note} The published protocol gives the same numbers.".strip())]
+
+
 def matrix(
     models: Mapping[str, Any], path: Sequence[str], key: str | None, file: str, title: str, note: str = ""
 ) -> Sheet:
@@ -40,9 +55,10 @@ def matrix(
     having = [(name, get_in(table, *path)) for name, table in in_order(models) if get_in(table, *path)]
     names = sorted({row for _, table in having for row in table})
 
-    def cell(table: Any, row: str) -> str:
-        return number(get_in(table, row) if key is None else get_in(table, row, key))
+    def cell(table: Any, row: str) -> Any:
+        return get_in(table, row) if key is None else get_in(table, row, key)
 
-    rows = [[row, *(cell(table, row) for _, table in having)] for row in names]
+    rows = [[row, *(number(cell(table, row)) for _, table in having)] for row in names]
+    note = f"{note} {alone(cell(table, row) for _, table in having for row in names)}".strip()
     first = {"modalities": "modality", "datasets": "data set"}.get(path[-1], "target")
     return Sheet(file, title, (first, *(name for name, _ in having)), rows, note)

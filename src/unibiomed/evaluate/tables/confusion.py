@@ -35,12 +35,17 @@ def confusion_sheets(models: Mapping[str, Any], task: str, title: str) -> list[S
         columns = ("label", *(answers[j] for j in given))
         sheets.append(
             Sheet(
-                f"{task}_confusion_{file_of(name)}", f"{title}, answers, {name}", columns, rows, _note(labels, columns)
+                f"{task}_confusion_{file_of(name)}",
+                f"{title}, answers, {name}",
+                columns,
+                rows,
+                _note(task, labels, columns),
             )
         )
     return sheets
 
 
-def _note(labels: list[str], columns: tuple[str, ...]) -> str:
-    text = "Images by their label (row) and the answer (column). An empty cell is 0; what was never said has no column."
+def _note(task: str, labels: list[str], columns: tuple[str, ...]) -> str:
+    text = "Boxes" if task == "classify" else "Images"
+    text += " by their label (row) and the answer (column). An empty cell is 0; what was never said has no column."
     return text + "".join(f" {name}: {meaning}." for name, meaning in MEANINGS.items() if name in (*labels, *columns))

@@ -62,7 +62,14 @@ def label_sheets(models: Mapping[str, Any], task: str, title: str) -> list[Sheet
             ]
             for label, v in labels.items()
         ]
-        columns = ("label", "images", "precision", "recall", "F1", *(f"F1, {floor}" for floor in floors))
+        columns = (
+            "label",
+            "boxes" if task == "classify" else "images",
+            "precision",
+            "recall",
+            "F1",
+            *(f"F1, {floor}" for floor in floors),
+        )
         sheets.append(Sheet(f"{task}_labels_{file_of(name)}", f"{title}, every label, {name}", columns, cells))
     return sheets
 

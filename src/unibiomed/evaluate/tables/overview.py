@@ -51,6 +51,7 @@ def failure_sheet(results: Mapping[str, Any]) -> Sheet:
     """What was scored 0, what is missing and what has to be known."""
     models = in_order(results["models"])
     rows = [[name, reason, str(count)] for name, table in models for reason, count in table["failures"].items()]
+    rows = rows or [["(all)", "no failures", "0"]]
     rows += [
         [name, f"prediction of an unknown sample: {path}", "1"]
         for name, table in models

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from ..sheet import NONE, Sheet, number, simple
-from .common import DICE, PUBLISHED, THERE, file_of, get_in, in_order, matrix
+from .common import DICE, PUBLISHED, THERE, alone, both_protocols, file_of, get_in, in_order, matrix
 
 __all__ = ["segment_sheets"]
 
@@ -45,40 +46,36 @@ def segment_sheets(models: Mapping[str, Any]) -> list[Sheet]:
         "false parts an image",
     )
     note = (
-        f"{DICE} IoU, surface Dice (at 2 mm, or 2 pixels where the size of a pixel is not known) and found: images "
-        "that show the target. False masks: of images without the target, those with any pixel. False parts: pieces of "
-        "masks that touch no truth."
+        f"{DICE} IoU, surface Dice and found: images that show the target. Surface Dice: within 2 mm, or 2 pixels "
+        "where the size of a pixel is not known, both in one mean; 'Every target' says which. False masks: of images "
+        "without the target, those with any pixel. False parts: pieces of masks that touch no truth."
     )
     sheets = [Sheet("segmentation", "Segmentation", columns, rows, note)]
     for part, title in (("targets", "Dice by target"), ("modalities", "Dice by modality"), ("datasets", "Dice by set")):
-        path, file = ("segment", "strict", part), f"segmentation_{part}"
-        sheets.append(matrix(models, path, "dice", file, title, THERE))
-        path, title = ("segment", "published", part), f"{title}, published protocol"
-        sheets.append(matrix(models, path, "dice", f"{file}_published", title, PUBLISHED))
-    sheets.append(matrix(models, ("segment", "strict", "volumes"), None, "volumes", "Volume Dice, all slices"))
-    sheets.append(
-        matrix(
-            models,
-            ("segment", "published", "volumes"),
-            None,
-            "volumes_published",
-            "Volume Dice, published protocol (slices with the target alone)",
-        )
-    )
+        file, paths = f"segmentation_{part}", [("segment", protocol, part) for protocol in ("strict", "published")]
+        strict = matrix(models, paths[0], "dice", file, title, THERE)
+        published = matrix(models, paths[1], "dice", f"{file}_published", f"{title}, published protocol", PUBLISHED)
+        sheets += both_protocols(strict, published)
+    strict = matrix(models, ("segment", "strict", "volumes"), None, "volumes", "Volume Dice, all slices")
+    title = "Volume Dice, published protocol (slices with the target alone)"
+    published = matrix(models, ("segment", "published", "volumes"), None, "volumes_published", title)
+    sheets += both_protocols(strict, published)
     for name, table in in_order(models):
-        if not get_in(table, "segment"):
-            continue
-        sheets.append(_targets(name, table["segment"]["strict"]["targets"]))
-        sheets.append(_scores(name, table["segment"].get("scores") or {}))
-        objects = table["segment"]["strict"].get("objects") or {}
-        rows = [[t, number(v["aji"]), *(simple(v[k]) for k in ("pq", "sq", "rq"))] for t, v in objects.items()]
-        sheets.append(
-            Sheet(f"objects_{file_of(name)}", f"Single objects, {name}", ("target", "AJI", "PQ", "SQ", "RQ"), rows)
-        )
+        if get_in(table, "segment"):
+            own = (_targets(name, table["segment"]), _scores(name, table["segment"]), _objects(name, table["segment"]))
+            sheets += [replace(sheet, floor=bool(table.get("floor"))) for sheet in own]
     return sheets
 
 
-def _scores(name: str, judged: Mapping[str, Any]) -> Sheet:
+def _objects(name: str, segment: Mapping[str, Any]) -> Sheet:
+    objects = segment["strict"].get("objects") or {}
+    rows = [[t, number(v["aji"]), *(simple(v[k]) for k in ("pq", "sq", "rq"))] for t, v in objects.items()]
+    note = alone(v["aji"] for v in objects.values())
+    return Sheet(f"objects_{file_of(name)}", f"Single objects, {name}", ("target", "AJI", "PQ", "SQ", "RQ"), rows, note)
+
+
+def _scores(name: str, segment: Mapping[str, Any]) -> Sheet:
+    judged = segment.get("scores") or {}
     places = {
         "presence AUROC": ("presence", "auroc"),
         "presence calibration error": ("presence", "calibration_error"),
@@ -95,8 +92,8 @@ def _scores(name: str, judged: Mapping[str, Any]) -> Sheet:
     return Sheet(f"scores_{file_of(name)}", f"The scores of {name}", ("model", *places), rows, note)
 
 
-def _targets(name: str, targets: Mapping[str, Any]) -> Sheet:
-    rows = []
+def _targets(name: str, segment: Mapping[str, Any]) -> Sheet:
+    rows, targets = [], segment["strict"]["targets"]
     for target, table in targets.items():
         absent = table["false_masks"]
         rows.append(
@@ -106,9 +103,28 @@ def _targets(name: str, targets: Mapping[str, Any]) -> Sheet:
                 str(table["dice"]["subjects"]),
                 number(table["dice"]),
                 number(table["surface_dice"], interval=False),
+                _tolerance(table),
                 number(table.get("hd95_mm"), 1, interval=False),
                 f"{number(absent, percent=True, interval=False)} of {absent['count']}" if absent["count"] else NONE,
             ]
         )
-    columns = ("target", "images with it", "subjects", "Dice", "surface Dice", "HD95 (mm)", "false masks without it")
-    return Sheet(f"targets_{file_of(name)}", f"Every target, {name}", columns, rows, THERE)
+    columns = (
+        "target",
+        "images with it",
+        "subjects",
+        "Dice",
+        "surface Dice",
+        "within",
+        "HD95 (mm)",
+        "false masks without it",
+    )
+    note = f"{THERE} HD95: images whose pixels have a known size. {alone(t['dice'] for t in targets.values())}".strip()
+    return Sheet(f"targets_{file_of(name)}", f"Every target, {name}", columns, rows, note)
+
+
+def _tolerance(table: Mapping[str, Any]) -> str:
+    """How far apart surfaces may be for the surface Dice: in mm where pixels have a known size, as HD95 tells."""
+    count, measured = table["dice"]["count"], get_in(table, "hd95_mm", "count") or 0
+    if not count:
+        return NONE
+    return "2 pixels" if not measured else "2 mm" if measured == count else "2 mm or 2 pixels"

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..sheet import NONE, Sheet, number
-from .common import get_in, in_order
+from .common import both_protocols, get_in, in_order
 
 __all__ = ["ask_sheets", "text_sheets"]
 
@@ -36,7 +36,7 @@ def text_sheets(models: Mapping[str, Any], task: str, title: str) -> list[Sheet]
         if dice:
             note += " Dice of the masks of all reports: without a finding, an empty mask is 1 and any pixel 0."
         sheets.append(Sheet(file, head, ("model", *keys, *dice), rows, note))
-    return sheets
+    return both_protocols(*sheets)
 
 
 def _hundredfold(table: Mapping[str, Any], key: str) -> str:

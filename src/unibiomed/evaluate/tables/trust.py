@@ -10,6 +10,9 @@ from .common import get_in, in_order
 
 __all__ = ["trust_sheets"]
 
+MEASURES = {"dice": ("Dice", False), "false_masks": ("false masks", True), "accuracy": ("recognition", True)}
+"""Of changed images: what the results call it, what the table does, and whether it is a share."""
+
 
 def trust_sheets(models: Mapping[str, Any]) -> list[Sheet]:
     """A table for each kind of probe that was asked."""
@@ -22,9 +25,11 @@ def trust_sheets(models: Mapping[str, Any]) -> list[Sheet]:
             own, other = number(part.get("dice_own_words")), number(part.get("dice"))
             words.append([name, task, number(part["agreement"]), own, other])
         for change, levels in (table.get("robustness") or {}).items():
-            count = get_in(levels, "0", "dice", "count")
-            cells = (number(get_in(levels, str(n), "dice"), interval=False) for n in range(6))
-            changes.append([name, change, str(count or 0), *cells])
+            for key, (measure, percent) in MEASURES.items():
+                if count := get_in(levels, "0", key, "count"):
+                    scores = (get_in(levels, str(n), key) for n in range(6))
+                    cells = (number(score, percent=percent, interval=False) for score in scores)
+                    changes.append([name, change, measure, str(count), *cells])
     return [
         Sheet(
             "pairs",
@@ -41,10 +46,11 @@ def trust_sheets(models: Mapping[str, Any]) -> list[Sheet]:
         ),
         Sheet(
             "robustness",
-            "Dice on changed images, by strength",
-            ("model", "change", "n", "unchanged", "1", "2", "3", "4", "5"),
+            "Scores on changed images, by strength",
+            ("model", "change", "score", "n", "unchanged", "1", "2", "3", "4", "5"),
             changes,
-            "Dice of the n samples that show the target at every strength, mean over targets. Targets that a mirror "
-            "turns into each other, such as left and right lung, are left out of the flip.",
+            "Of the same n samples at every strength. Dice: those that show the target, mean over targets. False "
+            "masks: of those without it, the share with any pixel. Recognition: the share of exact answers. Targets "
+            "that a mirror turns into each other, such as left and right lung, are left out of the flip.",
         ),
     ]
