@@ -156,7 +156,7 @@ def test_the_index_has_tables_figures_and_links_and_needs_nothing_from_elsewhere
     assert (index.parent / others[0]).is_file()
     assert "default-src 'none'" in text
     # the tables of floors are folded away together, below the others
-    floors = text.partition("<details><summary>Floors, each by itself (2 tables)</summary>")[2]
+    floors = text.partition("<details><summary>Tables of single floors</summary>")[2]
     assert "<h3>Every target, empty</h3>" in floors and "Every target, nano" not in floors
 
 

@@ -33,7 +33,7 @@ def test_cells():
     assert number({"value": 0.25, "low": None, "high": None}) == "0.250"
     assert number({"value": None}) == number(None) == "–"
     nothing = {"value": 0.0, "low": 0.0, "high": 0.0}
-    assert (number(nothing), number(nothing, percent=True)) == ("0", "0%")
+    assert (number(nothing), number(nothing, percent=True, interval=False)) == ("0", "0%")
     assert number(nothing | {"high": 0.1}) == "0.000 (0.000–0.100)"
 
 
@@ -93,6 +93,7 @@ def test_a_table_of_latex_is_whole_and_fits_the_page(columns, kind, shrunk):
     assert r"\caption{T \& t}" in text and r"\label{tab:a_b}" in text and r"\footnotesize A note: 5 \%.}" in text
     assert [text.count(rf"\{rule}rule") for rule in ("top", "mid", "bottom")] == [1, 1, 1] and "hline" not in text
     assert (r"\resizebox{\textwidth}{!}{%" in text) == shrunk
+    assert text.count(r"\rotatebox{90}{xxxxxxxx}") == (columns - 1 if kind == "sidewaystable" else 0)
     assert text.count(r" \\" + "\n") == 4
 
 

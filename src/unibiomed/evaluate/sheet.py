@@ -70,17 +70,21 @@ class Sheet:
         sides = "".join(
             r"p{.35\textwidth}" if width > SENTENCE else "r" if i else "l" for i, width in enumerate(widths)
         )
-        head, *rows = [" & ".join(_escaped(cell, LATEX) for cell in row) + r" \\" for row in (self.columns, *self.rows)]
-        table = [r"\begin{tabular}{" + sides + "}", r"\toprule", head, r"\midrule", *rows, r"\bottomrule"]
+        head, *rows = ([_escaped(cell, LATEX) for cell in row] for row in (self.columns, *self.rows))
+        if turned := letters > MOST_ROOM:
+            # names of many labels over narrow numbers
+            head[1:] = [rf"\rotatebox{{90}}{{{name}}}" for name in head[1:]]
+        lines = [" & ".join(row) + r" \\" for row in (head, *rows)]
+        table = [r"\begin{tabular}{" + sides + "}", r"\toprule", lines[0], r"\midrule", *lines[1:], r"\bottomrule"]
         table.append(r"\end{tabular}")
         if letters > ROOM:
             table = [r"\resizebox{\textwidth}{!}{%", *table, "}"]
         if self.note:
             table += [r"\par\smallskip", r"\parbox{\textwidth}{\footnotesize " + _escaped(self.note, LATEX) + "}"]
-        kind = "sidewaystable" if letters > MOST_ROOM else "table"
-        lines = ["% needs the packages booktabs, graphicx and rotating", rf"\begin{{{kind}}}", r"\centering"]
-        lines += [r"\caption{" + _escaped(self.title, LATEX) + "}", rf"\label{{tab:{self.name}}}", *table]
-        return "\n".join([*lines, rf"\end{{{kind}}}", ""])
+        kind = "sidewaystable" if turned else "table"
+        start = ["% needs the packages booktabs, graphicx and rotating", rf"\begin{{{kind}}}", r"\centering"]
+        start += [r"\caption{" + _escaped(self.title, LATEX) + "}", rf"\label{{tab:{self.name}}}"]
+        return "\n".join([*start, *table, rf"\end{{{kind}}}", ""])
 
 
 def _escaped(text: str, signs: Mapping[str, str]) -> str:
@@ -93,7 +97,7 @@ def number(table: Any, digits: int = 3, *, percent: bool = False, interval: bool
     """A cell: the value with its interval, or a dash; what is 0 from end to end is a plain 0."""
     if not isinstance(table, Mapping) or table.get("value") is None:
         return NONE
-    if interval and table["value"] == table.get("low") == table.get("high") == 0:
+    if table["value"] == table.get("low") == table.get("high") == 0:
         return "0%" if percent else "0"
 
     def shown(value: float) -> str:

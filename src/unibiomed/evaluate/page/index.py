@@ -133,7 +133,7 @@ def _tables(sheets: Iterable[Sheet], folder: Path) -> list[str]:
     """Those of floors alone are folded away together."""
     sheets = list(sheets)
     floors = [_sheet(sheet, folder) for sheet in sheets if sheet.floor]
-    folded = [f"<details><summary>Floors, each by itself ({len(floors)} tables)</summary>", *floors, "</details>"]
+    folded = ["<details><summary>Tables of single floors</summary>", *floors, "</details>"]
     return [*(_sheet(sheet, folder) for sheet in sheets if not sheet.floor), *(folded if floors else [])]
 
 
