@@ -243,3 +243,15 @@ def test_a_failed_report_tells_no_finding():
     rows = [report("a", "Cardiomegaly.", "Cardiomegaly."), report("b", "", "Cardiomegaly.")]
     rows[1].failure = "no prediction"
     assert summarise(rows)["report"]["strict"][CHEST] == pytest.approx(2 / 3)
+
+
+def test_labels_of_one_image_are_one_class_in_whatever_order():
+    rows = [
+        label("a", ["Consolidation", "Ground-glass opacity"], ["Consolidation", "Ground-glass opacity"]),
+        label("b", ["Ground-glass opacity", "Consolidation"], ["Consolidation"]),
+        label("c", ["Polyp"], ["Polyp"]),
+    ]
+    strict = summarise(rows)["recognize"]["strict"]
+    assert strict["balanced_accuracy"]["value"] == pytest.approx((1 / 2 + 1) / 2)
+    assert strict["labels"]["Consolidation + Ground-glass opacity"]["accuracy"]["count"] == 2
+    assert list(strict["labels"]) == list(strict["confusion"])

@@ -9,7 +9,7 @@ import numpy as np
 
 from .rows import Row
 
-__all__ = ["FAILED", "MOST_LABELS", "OTHER", "RARER", "count_answers", "fold"]
+__all__ = ["FAILED", "MOST_LABELS", "OTHER", "RARER", "count_answers", "fold", "joined"]
 
 FAILED, OTHER, RARER = "(failure)", "(other)", "(rarer labels)"
 MOST_LABELS = 48
@@ -33,7 +33,7 @@ def count_answers(rows: Iterable[Row]) -> dict[str, dict[str, int]]:
         True label to answer to images: labels in alphabetical order, answers from the most frequent on. ``(other)`` is
         an answer that is nobody's true label, ``(failure)`` none at all. Every row is counted once.
     """
-    pairs = [(_joined(row.wanted or []), None if row.failure is not None else _joined(row.said or [])) for row in rows]
+    pairs = [(joined(row.wanted or []), None if row.failure is not None else joined(row.said or [])) for row in rows]
     # a label that is spelled in two ways is one
     spelled = {true.lower(): true for true, _ in sorted(pairs, key=lambda pair: pair[0])}
     counts: dict[str, Counter[str]] = {name: Counter() for name in sorted(spelled)}
@@ -45,7 +45,8 @@ def count_answers(rows: Iterable[Row]) -> dict[str, dict[str, int]]:
     }
 
 
-def _joined(labels: Sequence[str]) -> str:
+def joined(labels: Sequence[str]) -> str:
+    """Labels of one image as one name, the same in whatever order they come."""
     return " + ".join(sorted((" ".join(label.split()).strip(" .") for label in labels), key=str.lower))
 
 

@@ -18,7 +18,7 @@ from unibiomed.metrics.classification import auroc
 from unibiomed.metrics.instances import Panoptic
 from unibiomed.metrics.segmentation import Overlap
 
-from .confusion import count_answers
+from .confusion import count_answers, joined
 from .intervals import macro_mean, mean_of
 from .rows import Row
 
@@ -249,7 +249,7 @@ def _presence(row: Row) -> float:
 
 
 def _name(row: Row) -> str:
-    return " + ".join(row.wanted or [])
+    return joined(row.wanted or [])
 
 
 def _per_label(rows: Sequence[Row]) -> Table:
