@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unibiomed.evaluate import intervals
-from unibiomed.evaluate.intervals import macro_mean, mean_of
+from unibiomed.evaluate.intervals import estimate_of, macro_mean, mean_of
 
 
 def test_mean_of_classes_not_of_values():
@@ -46,8 +46,11 @@ def test_slices_of_one_patient_are_no_independent_values():
 def test_interval_holds_values_in_range(rows):
     found = macro_mean(rows, draws=50)
     assert 0 <= found.value <= 1
-    if found.subjects > 1:
+    if len({(row[0], row[1]) for row in rows}) > len({row[0] for row in rows}):
         assert 0 <= found.low <= found.high <= 1
+    else:
+        # no class has two subjects
+        assert math.isnan(found.low) and math.isnan(found.high)
 
 
 def test_the_same_each_time():
@@ -74,3 +77,48 @@ def test_many_subjects_need_little_memory_and_keep_their_interval():
     tracemalloc.stop()
     assert peak < 60e6
     assert found.high - found.low == pytest.approx(2 * 1.96 * values.std() / count**0.5, rel=0.2)
+
+
+def drawn_classes(rng: np.random.Generator, subjects: list[int], truths: np.ndarray) -> list[tuple[str, str, float]]:
+    """Two images of every subject; each class has as many subjects as told."""
+    rows = []
+    for number, (count, truth) in enumerate(zip(subjects, truths, strict=True)):
+        for subject in range(count):
+            level = truth + 0.1 * rng.normal()
+            rows += [(str(number), f"{number}/{subject}", level + 0.02 * rng.normal()) for _ in range(2)]
+    return rows
+
+
+@pytest.mark.parametrize("subjects", [[1] * 6 + [2] * 4 + [3, 4, 8, 12], [2] * 12, [5, 10, 20, 40]])
+def test_the_interval_covers_the_truth_where_classes_have_few_subjects(subjects):
+    rng = np.random.default_rng(15)
+    truths = np.linspace(0.3, 0.9, len(subjects))
+    held = 0
+    for _ in range(400):
+        found = macro_mean(drawn_classes(rng, subjects, truths), draws=200)
+        held += found.low <= truths.mean() <= found.high
+    # the chance of 400 repeats: two in a hundred either way
+    assert 0.925 <= held / 400 <= 0.975
+
+
+def test_a_class_with_one_subject_pulls_the_interval_to_no_side():
+    rng = np.random.default_rng(6)
+    # the rare classes are the hard ones: without them every mean is higher
+    subjects, truths = [1] * 4 + [12] * 6, np.array([0.1] * 4 + [0.9] * 6)
+    found = macro_mean(drawn_classes(rng, subjects, truths))
+    above, below = found.high - found.value, found.value - found.low
+    assert above == pytest.approx(below, rel=0.3)
+    assert found.high - found.low < 0.2
+
+
+def test_any_number_has_an_interval():
+    values = np.random.default_rng(7).random(200)
+    names = [str(i // 4) for i in range(200)]
+    found = estimate_of(lambda often: often @ values / often.sum(1), names)
+    mean = mean_of(list(values), names)
+    assert (found.value, found.count, found.subjects) == (pytest.approx(mean.value), 200, 50)
+    assert (found.low, found.high) == (pytest.approx(mean.low, abs=2e-3), pytest.approx(mean.high, abs=2e-3))
+    # one subject, or draws that mostly have no number
+    assert math.isnan(estimate_of(lambda often: often.sum(1), ["a"] * 3).low)
+    rare = estimate_of(lambda often: np.where(often[:, 0] > 0, often[:, 0], np.nan), names)
+    assert rare.value == 1 and math.isnan(rare.low)
