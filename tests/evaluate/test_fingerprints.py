@@ -2,10 +2,14 @@ from __future__ import annotations
 
 import shutil
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from unibiomed.evaluate.predictors import Context, edition_of, fingerprint_of, make_predictor
 from unibiomed.evaluate.predictors.fingerprints import files_edition, folder_fingerprint
+from unibiomed.evaluate.samples import suite_records
+from unibiomed.evaluate.suite import Suite
 from unibiomed.interpret.interpreter import NANO
 
 
@@ -47,6 +51,22 @@ def test_floors_are_known_by_what_they_learned_from(toy_training):
         assert fingerprint_of(one) == fingerprint_of(other) == f"floor:{name}"
     empty = make_predictor("floor:empty", Context(list))
     assert (edition_of(empty), fingerprint_of(empty)) == ("", "floor:empty")
+
+
+def test_floors_are_known_by_the_files_that_they_learned_from(toy_root, tmp_path):
+    root, suite = shutil.copytree(toy_root, tmp_path / "toy"), Suite("toy")
+
+    def edition():
+        return edition_of(make_predictor("floor:nearest", Context(lambda: suite_records(suite, root, "train"))))
+
+    found = [edition(), edition()]
+    mask = root / "organs" / "masks" / "train_0_liver.png"
+    Image.fromarray(255 - np.asarray(Image.open(mask))).save(mask)
+    found.append(edition())
+    entry = root / "organs" / "dataset.toml"
+    entry.write_text(entry.read_text().replace('"liver tumor"', '"liver cyst"'))
+    found.append(edition())
+    assert found[0] == found[1] and len(set(found)) == 3
 
 
 def test_the_model_of_this_package_says_which_it_is(toy_training):

@@ -1,15 +1,20 @@
 from __future__ import annotations
 
+import os
+import shutil
 from collections import Counter
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from unibiomed.errors import InputError, OutputError
 from unibiomed.evaluate.changes import CHANGES
 from unibiomed.evaluate.predictions import Prediction, PredictionStore
-from unibiomed.evaluate.run import answer_case, asked_digest, predict_cases, predictions_folder
+from unibiomed.evaluate.run import answer_case, asked_digest, predict_cases, predictions_folder, seen_digest
+from unibiomed.evaluate.samples import make_cases, suite_records
+from unibiomed.evaluate.suite import Suite
 
 
 class Scripted:
@@ -196,3 +201,39 @@ def test_a_change_of_another_level_is_asked_again(segment_case, monkeypatch):
     assert len({before, asked_digest(segment_case, sample), asked_digest(case, replace(sample, box=(0, 0, 2, 2)))}) == 3
     monkeypatch.setitem(CHANGES, "noise", replace(CHANGES["noise"], levels=(1, 99, 3, 4, 5)))
     assert asked_digest(case, sample) != before
+
+
+def test_another_picture_is_asked_about_again(toy_root, tmp_path):
+    root = shutil.copytree(toy_root / "organs", tmp_path / "toy" / "organs").parent
+    suite = Suite("toy", tasks=["segment"])
+
+    def asked(root=root):
+        predictor = Scripted()
+        predict_cases(make_cases(suite, suite_records(suite, root)), [predictor], tmp_path / "out", progress=False)
+        return predictor.asked
+
+    assert len(asked()) == 9 and asked() == []
+    path = root / "organs" / "images" / "test_1.png"
+    os.utime(path, (1, 1))
+    assert asked() == []
+    # the same picture elsewhere is the same
+    assert asked(shutil.copytree(root, tmp_path / "moved")) == []
+    Image.fromarray(np.asarray(Image.open(path)) // 2).save(path)
+    again = asked()
+    assert len(again) == 3 and all(sample.startswith("organs/test_1#") for sample in again)
+    assert asked() == []
+
+
+def test_answers_of_before_pictures_were_known_are_kept(segment_case, tmp_path):
+    store, sample = PredictionStore(tmp_path), segment_case.samples[0].id
+    store.write(Prediction(sample, "x", asked="a"))
+    assert store.has(sample, "a", "seen") and not store.has(sample, "b", "seen")
+    store.write(Prediction(sample, "x", asked="a", seen="other"))
+    assert not store.has(sample, "a", "seen") and store.has(sample, "a", "other")
+
+
+def test_another_window_or_slice_is_another_picture(segment_case):
+    record = segment_case.record
+    others = [replace(record, window="lung"), replace(record, slice_index=3), replace(record, image=b"else")]
+    digests = {seen_digest(replace(segment_case, record=one)) for one in (record, *others)}
+    assert len(digests) == 4

@@ -50,6 +50,8 @@ class Prediction:
         Why there is no answer; such a sample counts as a failure.
     asked : str or None
         Digest of what was asked; None in files of older versions.
+    seen : str or None
+        Digest of the image that was shown; None in files of older versions.
     """
 
     sample: str
@@ -61,6 +63,7 @@ class Prediction:
     seconds: float | None = None
     error: str | None = None
     asked: str | None = field(default=None, compare=False)
+    seen: str | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         for name in ("labels", "scores", "mask_scores"):
@@ -181,20 +184,21 @@ class PredictionStore:
             about = {"schema": SCHEMA, "name": name, "fingerprint": fingerprint, "note": note}
             fresh.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
 
-    def has(self, sample: str, asked: str | None = None) -> bool:
+    def has(self, sample: str, asked: str | None = None, seen: str | None = None) -> bool:
         """Whether a sample has a prediction that was not a failure: those are tried again.
 
         Parameters
         ----------
         sample : str
-        asked : str, optional
-            Digest of what is asked now; the answer to anything else does not count.
+        asked, seen : str, optional
+            Digests of what is asked now, and of the image that is shown; the answer to anything else does not count.
         """
         try:
             found = self.read(sample)
         except DataError:
             return False
-        return found.error is None and (asked is None or found.asked in (None, asked))
+        same = all(now is None or then in (None, now) for now, then in ((asked, found.asked), (seen, found.seen)))
+        return found.error is None and same
 
     def read(self, sample: str) -> Prediction:
         """The prediction of a sample.
@@ -233,7 +237,7 @@ def read_prediction(path: Path) -> Prediction:
         if (
             not isinstance(values, dict)
             or values.get("schema") != SCHEMA
-            or not known <= values.keys() | {"error", "asked"}
+            or not known <= values.keys() | {"error", "asked", "seen"}
         ):
             raise DataError(f"{path.name}: not a prediction of schema {SCHEMA}")
         values = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items() if k in known}
@@ -261,6 +265,7 @@ def _check_types(values: dict[str, Any]) -> None:
         "seconds": number,
         "error": lambda v: v is None or isinstance(v, str),
         "asked": lambda v: v is None or isinstance(v, str),
+        "seen": lambda v: v is None or isinstance(v, str),
     }
     for name, value in values.items():
         if not right[name](value):

@@ -17,6 +17,7 @@ from unibiomed.errors import DataError, OutputError, UniBiomedError
 from .changes import CHANGES
 from .predictions import Prediction, PredictionStore
 from .predictors import Predictor, edition_of, fingerprint_of, samples_for
+from .predictors.fingerprints import image_contents
 from .samples import Case, Sample
 
 __all__ = ["predict_cases", "predictions_folder"]
@@ -73,11 +74,12 @@ def predict_cases(
     counts: dict[str, Counter[str]] = {p.name: Counter() for p in predictors}
     for case in tqdm(cases, total=total, desc="asking", unit="image", disable=not progress):
         pixels: np.ndarray | str | None = None
+        seen = seen_digest(case)
         for predictor in predictors:
             store, count = stores[predictor.name], counts[predictor.name]
             mine = samples_for(predictor, case.samples)
             digests = {s.id: asked_digest(case, s, editions[predictor.name]) for s in mine}
-            asked = [s for s in mine if not store.has(s.id, digests[s.id])]
+            asked = [s for s in mine if not store.has(s.id, digests[s.id], seen)]
             count["kept"] += len(mine) - len(asked)
             if not asked:
                 continue
@@ -90,7 +92,7 @@ def predict_cases(
             else:
                 answers = answer_case(predictor, replace(case, samples=tuple(asked)), pixels)
             for prediction in answers:
-                store.write(replace(prediction, asked=digests[prediction.sample]))
+                store.write(replace(prediction, asked=digests[prediction.sample], seen=seen))
                 count["failed" if prediction.error else "answered"] += 1
     return counts
 
@@ -107,6 +109,13 @@ def asked_digest(case: Case, sample: Sample, edition: str = "") -> str:
     """What a sample asks, and what its answer is taken from: where it differs, a kept answer is to something else."""
     change = case.change and [*case.change, CHANGES[case.change[0]].levels[case.change[1] - 1]]
     what = [sample.question, sample.target, sample.box, change, edition]
+    return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]
+
+
+def seen_digest(case: Case) -> str:
+    """The image that is shown: its file, and what of it is seen how; what is done to it belongs to what is asked."""
+    record = case.record
+    what = [image_contents(record), record.slice_index, record.window, record.modality, record.site]
     return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]
 
 

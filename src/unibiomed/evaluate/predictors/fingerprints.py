@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from unibiomed.data.index import file_sha256
 from unibiomed.data.records import Record
 from unibiomed.errors import DataError
 
-__all__ = ["files_edition", "folder_fingerprint", "records_edition"]
+__all__ = ["files_edition", "folder_fingerprint", "image_contents", "records_edition"]
 
 PARTS = ("*.safetensors", "*config*.json", "*token*.json", "*vocab*", "merges.txt", "*.jinja", "*__*.json")
 """What a model folder's answers depend on: weights, settings, tokens, and what a U-Net is for."""
@@ -53,8 +54,41 @@ def files_edition(folder: Path) -> str:
 
 
 def records_edition(records: Iterable[Record]) -> str:
-    """Of the keys of records."""
-    return _short(sorted(record.key for record in records))
+    """Of all that records say, with the sizes and times of their images and masks; none is opened."""
+    return _short(sorted(map(_stamped, records)))
+
+
+def _stamped(record: Record) -> str:
+    files = [record.image, *(path for region in record.regions for path in (region.mask, *region.further_masks))]
+    # what an image in memory holds is too long to write out
+    return repr((replace(record, image=b""), [_stamp(file) for file in files]))
+
+
+def _stamp(file: object) -> str:
+    if isinstance(file, bytes):
+        return hashlib.sha256(file).hexdigest()
+    try:
+        stat = file.stat() if isinstance(file, Path) else None
+    except OSError:
+        stat = None
+    return f"{stat.st_size} {stat.st_mtime_ns}" if stat else ""
+
+
+def image_contents(record: Record) -> str:
+    """Of what the file of an image holds, wherever it stands; empty where it cannot be read."""
+    image = record.image
+    if image is None:
+        return ""
+    if isinstance(image, bytes):
+        return hashlib.sha256(image).hexdigest()
+    try:
+        # the slices of a series are files of a folder
+        paths = sorted(path for path in image.iterdir() if path.is_file()) if image.is_dir() else [image]
+        stats = [path.stat() for path in paths]
+        parts = zip(paths, stats, strict=True)
+        return _short(_contents(path, stat.st_size, stat.st_mtime_ns) for path, stat in parts)
+    except (OSError, DataError):
+        return ""
 
 
 def _short(lines: Iterable[str]) -> str:
