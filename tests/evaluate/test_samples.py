@@ -7,10 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import nibabel as nib
 import numpy as np
 import pytest
 from PIL import Image
 
+from unibiomed.data import load_records
 from unibiomed.data.phrasing import foreign_targets
 from unibiomed.data.records import Record
 from unibiomed.errors import DataError, OutputError
@@ -255,3 +257,28 @@ def test_images_that_other_programs_cannot_make_are_written(toy_cases, toy_root,
     assert len(list((tmp_path / "samples").rglob("*"))) == 4
     with pytest.raises(DataError):
         write_samples(cases, toy_root, tmp_path / "samples.jsonl")
+
+
+def test_slices_of_volume_files_belong_to_their_volume(tmp_path):
+    folder = tmp_path / "livers"
+    for part in ("images", "labels"):
+        (folder / part).mkdir(parents=True)
+    for name in ("test_a", "test_b"):
+        values = np.zeros((8, 9, 3), dtype=np.int16)
+        nib.save(nib.Nifti1Image(values, np.eye(4)), folder / "images" / f"{name}.nii.gz")
+        nib.save(nib.Nifti1Image((values + 1).astype(np.uint8), np.eye(4)), folder / "labels" / f"{name}.nii.gz")
+    (folder / "dataset.toml").write_text(
+        'name = "livers"\nlicence = "CC0"\nadapter = "volumes"\nmodality = "CT"\nsite = "abdomen"\n'
+        "split = { pattern = '^(test)' }\n"
+        '[[targets]]\nname = "liver"\nmasks = ["labels/{stem}.nii.gz"]\n'
+    )
+    suite = Suite("toy", tasks=["segment"], foreign=False)
+    records = load_records(tmp_path)
+
+    def volumes(suite):
+        return [sample.volume for case in make_cases(suite, records) for sample in case.samples]
+
+    assert volumes(suite) == ["test_a"] * 3 + ["test_b"] * 3
+    # of a draw the volume is not whole; what the suite says of names goes first
+    assert volumes(replace(suite, limit=9)) == [None] * 6
+    assert volumes(replace(suite, volumes={"livers": "^test_(.)"})) == ["a"] * 3 + ["b"] * 3

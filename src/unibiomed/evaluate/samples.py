@@ -349,11 +349,8 @@ def _samples(suite: Suite, record: Record) -> Iterator[Sample]:
         masks = {j: r.load(size) for j, r in enumerate(record.regions) if r.box is None}
     scene = Scene(record, masks)
     # a few slices drawn from a volume are not the volume
-    name = record.key.removeprefix(f"{record.dataset}/")
-    common: dict[str, Any] = {
-        "modality": scene.modality,
-        "volume": None if suite.limit else suite.volume_of(record.dataset, name),
-    }
+    volume = None if suite.limit else _volume_of(suite, record)
+    common: dict[str, Any] = {"modality": scene.modality, "volume": volume}
     if "segment" in suite.tasks:
         yield from _segment(suite, record, common)
     if not needs_masks and "ask" not in suite.tasks:
@@ -384,6 +381,14 @@ def _samples(suite: Suite, record: Record) -> Iterator[Sample]:
         )
         yield sample
         yield from _paraphrased(suite, sample, "")
+
+
+def _volume_of(suite: Suite, record: Record) -> str | None:
+    """The volume that an image is a slice of, as the suite tells it, or as the files do; None where it stands alone."""
+    name = record.key.removeprefix(f"{record.dataset}/")
+    if record.slice_index is None or record.dataset in suite.volumes:
+        return suite.volume_of(record.dataset, name)
+    return name.removesuffix(f"@{record.slice_index}")
 
 
 def _segment(suite: Suite, record: Record, common: dict[str, Any]) -> Iterator[Sample]:

@@ -13,7 +13,8 @@ Keys of the file (only ``name`` is always needed)::
     seed = 42
     foreign = true                 # of each image also ask for a target of another body part, which is not there
 
-    [volumes]                      # data set = what the slices of one volume share in their names
+    [volumes]                      # data set = what the slices of one volume share in their names (of volume files,
+                                   # such as NIfTI, it is known)
     heart = '^(.+)_slice_\d+$'
 
     [paraphrases]                  # the same question in other words, for the agreement of answers
