@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import re
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from html.parser import HTMLParser
@@ -247,12 +248,14 @@ def test_only_so_many_samples_get_images_the_worst_first_and_the_rest_is_listed(
     assert len(pictures) == 3 * 6
     for picture in pictures:
         assert Image.open(io.BytesIO(base64.b64decode(picture.partition(",")[2]))).size == (60, 40)
-    # of the eight samples that score 0 (one failure, seven wrong answers) the first three by id are shown
-    assert [row[3] for row in rows[:3]] == [f"image{n:02d}#ask/0" for n in (1, 2, 3)]
+    # two of each task, its worst first
+    assert [row[5] for row in rows[:3]] == ["ask", "classify", "segment"]
+    assert rows[2][3] == "image07#segment/polyp"
     assert sum(row[0] == row[1] == row[2] == "" for row in rows) >= 18
     assert len({row[3] for row in rows}) == 24
     # one pass for the images and for the questions in free words
-    assert len(world.asked) == 1
+    (asked,) = world.asked
+    assert "colon/image07" in asked
 
 
 def test_scores_stand_beside_their_samples(world: World, tmp_path: Path) -> None:
@@ -326,6 +329,24 @@ def test_picked_samples_are_the_worst_and_some_by_chance_whatever_the_order() ->
     assert pick_samples(rows, 0, seed=1) == []
     assert len(pick_samples(rows, 200, seed=1)) == 100
     assert row_score(dice_row(1, 0.9, failure="broken")) == 0
+
+
+def test_every_task_has_its_share_of_the_pictures() -> None:
+    masks = [dice_row(n, 0.3 + n / 100) for n in range(60)]
+    texts = [
+        Row(f"colon/{n}#describe/0", "describe", "colon", "endoscopy", "p", n, exact=False, reference="a b c d")
+        for n in range(30)
+    ]
+    for n, row in enumerate(texts):
+        row.answer = " ".join("abcd"[: n % 5])
+    few = [Row("colon/1#classify/0", "classify", "colon", "endoscopy", "p", 1, exact=True)]
+    chosen = pick_samples([*masks, *texts, *few], 11, seed=1)
+    assert sorted(Counter(row.task for row in chosen).items()) == [("classify", 1), ("describe", 5), ("segment", 5)]
+    # the worst of each, though no text is right and every mask is better than none
+    assert {row.id for row in masks[:3]} < {row.id for row in chosen}
+    assert sum(not row.answer for row in chosen if row.task == "describe") >= 3
+    assert chosen[0].task != chosen[1].task
+    assert row_score(texts[0]) == 0 and row_score(texts[4]) == pytest.approx(1)
 
 
 def test_keys_hold_that_of_the_record_even_with_signs_in_names() -> None:

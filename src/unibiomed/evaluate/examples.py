@@ -20,9 +20,11 @@ from .figures.style import file_name
 from .predictions import Prediction, PredictionStore
 from .rows import Row
 from .samples import Case, Sample
+from .texts import likeness
 
 __all__ = ["Example", "Painting", "draw_examples", "keys_of", "paint", "pick_examples", "pick_samples", "row_score"]
 
+TEXTS = ("describe", "report")
 LARGEST_OVERLAY = 1024
 """Pixels of the longer side: larger images are shrunk first."""
 
@@ -46,14 +48,17 @@ class Example:
 
 
 def row_score(row: Row) -> float | None:
-    """What samples are ranked by: Dice where there are masks, else 1 for a right answer; None where neither is known.
+    """What samples are ranked by: Dice where there are masks, ROUGE-L of texts, else 1 for a right answer.
 
-    A failure has 0.
+    None where nothing of it is known; a failure has 0.
     """
     if row.failure is not None:
         return 0.0
     if row.shared is not None:
         return row.dice
+    if row.task in TEXTS or row.kind == "open":
+        # no two texts are the same: by right and wrong all would be the worst
+        return likeness(row)
     return None if row.exact is None else float(row.exact)
 
 
@@ -84,7 +89,7 @@ def pick_examples(rows: Iterable[Row]) -> list[Example]:
 
 
 def pick_samples(rows: Sequence[Row], limit: int, seed: int) -> list[Row]:
-    """Rows whose images are worth showing: the worst half of `limit`, then others by chance; worst first.
+    """Rows whose images are worth showing: of each task its share of `limit`, half of it the worst, others by chance.
 
     Parameters
     ----------
@@ -94,18 +99,36 @@ def pick_samples(rows: Sequence[Row], limit: int, seed: int) -> list[Row]:
         0 for none.
     seed : int
         The same rows give the same choice, in whatever order they come.
+
+    Returns
+    -------
+    list of Row
+        The worst of every task first: scores of two tasks do not compare, so that their ranks do.
     """
-    ordered = sorted(rows, key=lambda row: (_rank(row), row.id))
-    if len(ordered) <= limit:
-        return ordered
+    tasks: dict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        tasks[row.task].append(row)
+    ranked: list[tuple[float, str, Row]] = []
+    left = limit
+    # what the rare tasks leave over goes to the others
+    for place, (task, part) in enumerate(sorted(tasks.items(), key=lambda item: (len(item[1]), item[0]))):
+        chosen = _worst_and_others(part, min(len(part), left // (len(tasks) - place)), seed)
+        left -= len(chosen)
+        ranked += [(rank / len(chosen), task, row) for rank, row in enumerate(chosen)]
+    return [row for _, _, row in sorted(ranked, key=lambda item: item[:2])]
+
+
+def _worst_and_others(rows: Sequence[Row], limit: int, seed: int) -> list[Row]:
+    """So many rows of one task, the worst first."""
+    scores = {row.id: row_score(row) for row in rows}
+
+    def rank(row: Row) -> tuple[float, str]:
+        score = scores[row.id]
+        return (2.0 if score is None else score), row.id
+
+    ordered = sorted(rows, key=rank)
     worst, others = ordered[: (limit + 1) // 2], ordered[(limit + 1) // 2 :]
-    chosen = worst + random.Random(seed).sample(others, limit - len(worst))
-    return sorted(chosen, key=lambda row: (_rank(row), row.id))
-
-
-def _rank(row: Row) -> float:
-    score = row_score(row)
-    return 2.0 if score is None else score
+    return sorted(worst + random.Random(seed).sample(others, limit - len(worst)), key=rank)
 
 
 def keys_of(rows: Iterable[Row]) -> set[str]:

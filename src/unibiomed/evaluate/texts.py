@@ -14,7 +14,7 @@ from unibiomed.errors import InputError
 from .intervals import DRAWS, SEED
 from .rows import Row
 
-__all__ = ["CHEST", "text_scores"]
+__all__ = ["CHEST", "likeness", "text_scores"]
 
 CHEST = "chest findings F1 (rule-based)"
 """Micro F1 of CheXpert's 14 findings between X-ray answers and references; see `unibiomed.metrics.chest_labels`."""
@@ -22,6 +22,13 @@ CHEST = "chest findings F1 (rule-based)"
 LONGEST = 4
 """N-grams of BLEU."""
 TINY = 1e-9
+
+
+def likeness(row: Row) -> float:
+    """ROUGE-L of one answer, in [0, 1]; 0 for a failure."""
+    from unibiomed.metrics.language import rouge_l
+
+    return 0.0 if row.failure is not None else rouge_l([row.answer or ""], [[row.reference or ""]])
 
 
 def text_scores(rows: Sequence[Row]) -> dict[str, Any]:
