@@ -79,3 +79,33 @@ def test_the_effects_are_those_of_the_definition(tmp_path):
 
 def test_one_model_has_nothing_to_be_compared_with(scores):
     assert compare({"a": scores["a"]}) == []
+
+
+def test_texts_and_masks_of_findings_are_compared(tmp_path):
+    def rows(good: bool) -> list[Row]:
+        out = []
+        for i in range(6):
+            for task in ("describe", "report", "recognize"):
+                out.append(Row(f"set/{i}#{task}", task, "set", "CT", f"set/{i}", i, there=True, exact=False))
+                out[-1].reference, out[-1].answer = "a polyp of the colon", "a polyp" if good or i else "nothing"
+                out[-1].shared, out[-1].predicted, out[-1].true = 5 + good * (i % 3), 10, 10
+        return out
+
+    found = compare({name: written(tmp_path / f"{name}.jsonl", rows(name == "a")) for name in "ab"})
+    by_measure = {one["measure"]: one["difference"] for one in found}
+    assert list(by_measure) == [
+        "recognition accuracy",
+        "recognition Dice",
+        "region reports, ROUGE-L",
+        "grounded reports, ROUGE-L",
+    ]
+    assert by_measure["recognition Dice"] == pytest.approx(0.1)
+    assert by_measure["region reports, ROUGE-L"] == by_measure["grounded reports, ROUGE-L"] > 0
+
+
+def test_what_is_given_the_box_is_not_compared_where_the_target_is_absent(scores, tmp_path):
+    rows = [segment(subject, image, 0.9, there=image < 3) for subject in range(12) for image in range(4)]
+    for row in rows:
+        row.boxed = True
+    found = compare({"a": scores["a"], "box": written(tmp_path / "box.jsonl", rows)})
+    assert [one["measure"] for one in found] == ["Dice"]

@@ -21,7 +21,7 @@ from unibiomed.evaluate.figures import draw_ablation, draw_figures
 from unibiomed.evaluate.figures.bars import plot_ablation, plot_bars
 from unibiomed.evaluate.figures.boxes import box_of, plot_boxes, plot_pooled
 from unibiomed.evaluate.figures.confusion import confusion_size, plot_confusion
-from unibiomed.evaluate.figures.gather import Answers, Scored, Size, gather, p_values, sizes, stars
+from unibiomed.evaluate.figures.gather import Answers, Scored, Size, gather, modality_tests, p_values, sizes, stars
 from unibiomed.evaluate.figures.radar import plot_radar, spokes_of
 from unibiomed.evaluate.figures.style import SETTINGS, file_name, make_looks, room_for, rows_of
 from unibiomed.evaluate.figures.trust import plot_changes, plot_trust
@@ -263,6 +263,33 @@ def test_an_image_with_two_targets_is_one_image_with_two_masks() -> None:
 )
 def test_stars(p: float | None, sign: str) -> None:
     assert stars(p) == sign
+
+
+def test_the_tests_behind_the_stars_are_told(tmp_path: Path) -> None:
+    paths = {}
+    for name, bonus in (("a", 0.2), ("b", 0.0)):
+        paths[name] = tmp_path / f"{name}.jsonl"
+        with RowWriter(paths[name]) as writer:
+            for number in range(8):
+                writer.add(segment("liver", number, 0.5 + bonus * (number % 3)))
+    (found,) = modality_tests(paths)
+    answers = {name: gather(path) for name, path in paths.items()}
+    ((key, p),) = p_values(answers, lambda one: one.modality).items()
+    assert found == {"a": "a", "b": "b", "modality": key[1], "p_adjusted": p}
+
+
+def test_a_legend_says_who_is_given_the_box() -> None:
+    looks = make_looks({"a model of a very long name indeed (box)": {}, "sam (box)": {}})
+    assert [look.label[-6:] for look in looks.values()] == [" (box)"] * 2
+    assert max(len(look.label) for look in looks.values()) <= 28
+
+
+def test_no_risk_is_drawn_of_what_is_given_the_box(tmp_path: Path) -> None:
+    with RowWriter(tmp_path / "rows.jsonl") as writer:
+        writer.add(segment("liver", 0, 1.0, mask_score=0.9, boxed=True))
+        writer.add(segment("liver", 1, 0.0, there=False, found=False, boxed=True))
+    found = gather(tmp_path / "rows.jsonl")
+    assert found.sure == [] and found.overlap == [(0.9, 1.0)]
 
 
 def test_a_radar_has_one_closed_line_a_model_broken_where_nothing_is_known() -> None:

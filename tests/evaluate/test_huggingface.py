@@ -206,7 +206,8 @@ def boxes_as_masks(predictor, monkeypatch):
 @pytest.mark.parametrize("kind", KINDS)
 def test_masks_of_every_kind(models, segment_case, toy_training, kind):
     predictor = make_predictor(f"sam:{models / f'tiny-{kind}'}", Context(toy_training, "cpu"))
-    assert predictor.name == f"tiny-{kind}" and predictor.tasks == {"segment"} and not predictor.worded
+    assert predictor.name == f"tiny-{kind} (box)" and predictor.boxed
+    assert predictor.tasks == {"segment"} and not predictor.worded
     assert predictor.note.startswith("is given the box of the truth")
     liver, tumor, foreign = answer_case(predictor, segment_case, segment_case.pixels())
     assert [p.error for p in (liver, tumor, foreign)] == [None] * 3

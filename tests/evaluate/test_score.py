@@ -11,6 +11,7 @@ from unibiomed.evaluate.predictions import Prediction, PredictionStore
 from unibiomed.evaluate.rows import Row, RowWriter, read_rows
 from unibiomed.evaluate.samples import Case, Sample
 from unibiomed.evaluate.score import score_case, strangers
+from unibiomed.evaluate.unreadable import rows_of
 
 SIZE = (20, 30)
 
@@ -244,3 +245,14 @@ def test_strangers_are_found(case, store):
     store.write(Prediction("set/other#segment/liver", "text"))
     known = {sample.id for sample in case.samples}
     assert strangers(store, known) == [str(store.path("set/other#segment/liver").relative_to(store.folder))]
+
+
+def test_an_unreadable_image_has_the_worst_distance_that_is_known(case, store):
+    case.record.image.write_bytes(b"nothing")
+    unreadable: dict[str, str] = {}
+    liver, _, polyp = rows_of(case, case.samples, store, unreadable)
+    assert list(unreadable) == ["set/a"] and liver.failure and liver.there and not polyp.there
+    # the mask has the size of the image: 20 x 30 pixels of half a millimetre
+    assert liver.hd95 == pytest.approx(np.hypot(10, 15)) and liver.measured
+    case.record.regions[0].mask.write_bytes(b"nothing")
+    assert rows_of(case, case.samples, store, {})[0].hd95 is None

@@ -114,6 +114,8 @@ def test_recognition():
     assert table["strict"]["missed"]["value"] == pytest.approx(1 / 3)
     polyp = table["strict"]["per_label"]["Polyp"]
     assert (polyp["precision"], polyp["recall"], polyp["count"]) == (0.5, 0.5, 2)
+    # an answer is a polyp in two of five images, the truth in two, both in one
+    assert polyp["f1"]["value"] == pytest.approx(2 * 1 / 4)
     assert table["strict"]["per_label"]["Glioma"]["recall"] == 0.0
     assert table["strict"]["per_label"]["(other)"]["said"] == 1
 
@@ -184,10 +186,10 @@ def test_presence_of_a_finding_ranks_images():
     assert "presence_auroc" not in summarise(rows)["recognize"]["strict"]
     rows[0].presence, rows[2].presence = 0.9, 0.3
     # of four pairs two are right, one is wrong, one is a tie at 0
-    assert summarise(rows)["recognize"]["strict"]["presence_auroc"] == pytest.approx(2.5 / 4)
+    assert summarise(rows)["recognize"]["strict"]["presence_auroc"]["value"] == pytest.approx(2.5 / 4)
     rows[1].failure, rows[1].found = "no prediction", False
     rows[3].failure, rows[3].found = "no prediction", True
-    assert summarise(rows)["recognize"]["strict"]["presence_auroc"] == pytest.approx(1 / 4)
+    assert summarise(rows)["recognize"]["strict"]["presence_auroc"]["value"] == pytest.approx(1 / 4)
     assert "presence_auroc" not in summarise(rows[:2])["recognize"]["strict"]
 
 
@@ -199,12 +201,16 @@ def test_scores_of_own_targets_and_of_all():
         segment("d", 0.5, failure="crashed"),
     ]
     scores = summarise(rows)["segment"]["scores"]
-    assert scores["presence"]["auroc"] == 0.5 and scores["presence"]["count"] == 3
-    assert scores["presence_own"]["auroc"] == 0.0 and scores["presence_own"]["count"] == 2
+    assert scores["presence"]["auroc"]["value"] == 0.5 and scores["presence"]["count"] == 3
+    assert scores["presence_own"]["auroc"]["value"] == 0.0 and scores["presence_own"]["count"] == 2
     assert scores["presence"]["reliability"] == [[0.05, 0.0, 1], [pytest.approx(0.925), 0.5, 2]]
     # the surest mask is right, so is the empty one; the failure comes last
-    assert scores["mask"]["aurc"] == pytest.approx((0 + 0 + 1 / 3) / 3)
+    assert scores["risk"] == {"aurc": pytest.approx((0 + 0 + 1 / 3) / 3), "count": 3}
     assert scores["mask"]["count"] == 1
+    # a score of presence alone is enough to be sure by
+    for row in rows:
+        row.mask_score = None
+    assert summarise(rows)["segment"]["scores"].keys() == {"presence", "presence_own", "risk"}
 
 
 def test_changed_images_and_other_words_stay_out_of_the_tables():
@@ -255,3 +261,27 @@ def test_labels_of_one_image_are_one_class_in_whatever_order():
     assert strict["balanced_accuracy"]["value"] == pytest.approx((1 / 2 + 1) / 2)
     assert strict["labels"]["Consolidation + Ground-glass opacity"]["accuracy"]["count"] == 2
     assert list(strict["labels"]) == list(strict["confusion"])
+
+
+def test_what_is_given_the_box_of_the_truth_is_not_judged_on_presence():
+    rows = [
+        segment("v_1", 0.8, volume="v", mask_score=0.7),
+        segment("v_2", None, there=False, volume="v"),
+        segment("w", None, there=False, kind="foreign"),
+    ]
+    for row in rows:
+        row.boxed = True
+    table = summarise(rows)["segment"]
+    strict = table["strict"]
+    assert strict["dice"]["value"] == strict["targets"]["liver"]["dice"]["value"] == 0.8
+    for key in ("dice_with_absent", "false_masks", "false_masks_foreign", "false_parts"):
+        assert strict[key]["value"] is None and strict["targets"]["liver"].get(key, strict[key])["value"] is None
+    # over all slices an empty one would be a gift
+    assert "volumes" not in strict and table["published"]["volumes"]["liver"]["value"] == 0.8
+    assert table["scores"].keys() == {"mask"}
+
+
+def test_distances_that_could_not_be_measured_are_counted():
+    rows = [segment("a", 0.5, measured=True, hd95=4.0), segment("b", 0.0, measured=True, failure="broken")]
+    distance = summarise(rows)["segment"]["strict"]["targets"]["liver"]["hd95_mm"]
+    assert (distance["value"], distance["count"], distance["unmeasured"]) == (4.0, 1, 1)

@@ -42,7 +42,9 @@ def test_failures_pull_the_mean_down_and_are_listed():
     row = sheets["segmentation"].rows[0]
     assert row[0] == "mine" and row[1].startswith("0.450 (")
     assert ["mine", "segment: RuntimeError: 100 % of a_memory | gone", "1"] in sheets["failures"].rows
-    assert ["mine", "prediction of an unknown sample: set/x.json", "1"] in sheets["failures"].rows
+    # nothing was scored of what nobody asked
+    assert not any("x.json" in cell for row in sheets["failures"].rows for cell in row)
+    assert sheets["unknown"].rows == [["mine", "1", "set/x.json"], ["empty", "1", "set/x.json"]]
     assert [row[0] for row in sheets["overview"].rows] == ["mine", "empty"]
     # nothing of tasks that nobody was asked
     assert not {"recognize", "ask", "describe", "pairs", "comparisons"} & sheets.keys()
@@ -223,13 +225,14 @@ def test_floors_are_in_the_tables_of_single_models():
     found["models"]["empty"]["segment"]["scores"] = {"presence": {"auroc": 0.5, "calibration_error": 0.2, "count": 4}}
     mine = {
         "presence_own": {"auroc": 0.875, "calibration_error": None},
-        "mask": {"calibration_error": 0.1, "aurc": 0.3},
+        "mask": {"calibration_error": {"value": 0.1, "low": 0.05, "high": 0.15}},
+        "risk": {"aurc": 0.3},
     }
     found["models"]["mine"]["segment"]["scores"] = mine
     sheets = by_name(found)
     assert sheets["targets_empty"].rows == sheets["targets_mine"].rows
     assert sheets["objects_empty"].rows == [["cell nucleus", "0.500", "0.400", "0.800", "0.500"]]
-    assert sheets["scores_mine"].rows == [["mine", "–", "–", "0.875", "–", "0.100", "0.300"]]
+    assert sheets["scores_mine"].rows == [["mine", "–", "–", "0.875", "–", "0.100 (0.050–0.150)", "0.300"]]
     assert sheets["scores_empty"].rows == [["empty", "0.500", "0.200", "–", "–", "–", "–"]]
     assert {name for name, sheet in sheets.items() if sheet.floor} == {"targets_empty", "scores_empty", "objects_empty"}
 
@@ -245,14 +248,14 @@ def recognised(said: str) -> dict:
 
 def test_recognition_has_the_presence_and_the_dice_with_the_right_label_and_f1_of_the_floors():
     models = {"mine": {"floor": False, **recognised("Polyp")}, "commonest": {"floor": True, **recognised("Glioma")}}
-    models["mine"]["recognize"]["strict"] |= {"presence_auroc": 0.75, "dice_labelled": {"value": 0.25}}
+    models["mine"]["recognize"]["strict"] |= {"presence_auroc": {"value": 0.75}, "dice_labelled": {"value": 0.25}}
     sheets = by_name({"models": models})
     row = dict(zip(sheets["recognize"].columns, sheets["recognize"].rows[0], strict=True))
     assert (row["presence AUROC"], row["Dice, label right"]) == ("0.750", "0.250")
     assert sheets["recognize_labels_mine"].columns[-2:] == ("F1", "F1, commonest")
     assert sheets["recognize_labels_mine"].rows == [
         ["Glioma", "1", "0.0%", "0.0%", "0.0%", "50.0%"],
-        ["Polyp", "2", "66.7%", "100.0%", "80.0%", "0.0%"],
+        ["Polyp", "2", "66.7%", "100.0%", "80.0% (0.0–100.0)", "0%"],
     ]
     assert "recognize_labels_commonest" not in sheets
 
@@ -326,3 +329,12 @@ def test_tables_of_an_earlier_run_go_and_other_files_stay(tmp_path):
     write_tables(found, folder)
     there = {path.name for path in folder.iterdir()}
     assert "targets_mine.md" in there and "mine.md" in there and not {"targets_empty.md", "targets_empty.tex"} & there
+
+
+def test_distances_say_how_many_could_not_be_measured():
+    found = results()
+    target = found["models"]["mine"]["segment"]["strict"]["targets"]["liver"]
+    target["hd95_mm"] = {"value": 4.0, "count": 3, "unmeasured": 1}
+    assert by_name(found)["targets_mine"].rows[0][6] == "4.0, 1 of 4 unmeasured"
+    target["hd95_mm"]["unmeasured"] = 0
+    assert by_name(found)["targets_mine"].rows[0][6] == "4.0"

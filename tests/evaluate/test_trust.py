@@ -35,6 +35,27 @@ def test_pairs(on_present, on_absent, both_right, same):
     assert table["questions"]["liver (set)"] == {k: v for k, v in table.items() if k != "questions"}
 
 
+def test_a_mask_beside_the_target_is_right_but_not_strictly():
+    rows = [segment(f"a{i}", there=True, found=True, shared=10 * (i < 2)) for i in range(4)]
+    rows += [segment(f"b{i}", there=False, found=False) for i in range(4)]
+    table = pair_table(rows, limit=0, seed=1)["masks"]
+    assert (table["set_accuracy"]["value"], table["set_accuracy_strict"]["value"]) == (1.0, 0.5)
+
+
+def test_a_finding_of_another_name_is_right_but_not_strictly():
+    rows = [
+        Row(f"set/{i}#recognize", "recognize", "set", "CT", f"set/{i}", 0, there=i < 4, found=i < 4, exact=i != 0)
+        for i in range(8)
+    ]
+    table = pair_table(rows, limit=0, seed=1)["text"]
+    assert (table["set_accuracy"]["value"], table["set_accuracy_strict"]["value"]) == (1.0, 0.75)
+
+
+def test_what_is_given_the_box_has_no_pairs():
+    rows = [segment("a", there=True, found=True, boxed=True), segment("b", there=False, found=False, boxed=True)]
+    assert pair_table(rows, 0, 0) == {}
+
+
 def test_pairs_are_limited_and_failures_are_never_right():
     rows = [segment(f"a{i}", there=True, found=True, failure="crashed") for i in range(6)]
     rows += [segment(f"b{i}", there=False, found=False) for i in range(6)]

@@ -56,6 +56,9 @@ class Row:
         Whether the answer is the reference, or (as published) holds it.
     answer, reference : str or None
         Words, without special tokens.
+    boxed : bool
+        Whether the predictor was given the box of the truth: it cannot be wrong on whether the target is there, and is
+        not judged on it.
     agreement : float or None
         Of a question in other words with the question itself: Dice of both masks, or 1 where both name the same.
     """
@@ -92,6 +95,7 @@ class Row:
     reference: str | None = None
     agreement: float | None = None
     false_parts: int | None = None
+    boxed: bool = False
 
     @property
     def detected(self) -> bool:

@@ -13,14 +13,16 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from unibiomed.metrics.calibration import calibration_error, reliability, risk_coverage
-from unibiomed.metrics.classification import auroc
+import numpy as np
+
 from unibiomed.metrics.instances import Panoptic
 from unibiomed.metrics.segmentation import Overlap
 
 from .confusion import count_answers, joined
-from .intervals import macro_mean, mean_of
+from .intervals import estimate_of, macro_mean, mean_of
+from .judged import presence_auroc, score_tables
 from .rows import Row
+from .scorers import plain
 
 __all__ = ["PUBLISHED_LIMIT", "summarise", "to_be_published"]
 
@@ -74,23 +76,25 @@ def to_be_published(rows: Iterable[Row]) -> list[Row]:
 
 def _segment(rows: list[Row]) -> Table:
     own = [row for row in rows if row.kind != "foreign"]
-    foreign = [row for row in rows if row.kind == "foreign"]
+    # who is given the box of the truth knows whether there is one
+    blind = [row for row in rows if not row.boxed]
+    blind_own, foreign = ([row for row in blind if (row.kind == "foreign") == other] for other in (False, True))
     there = [row for row in own if row.there]
     published = to_be_published(rows)
     strict: Table = {
         "dice": _macro(there, lambda r: r.target, lambda r: r.dice),
-        "dice_with_absent": _macro(own, lambda r: r.target, lambda r: r.dice),
+        "dice_with_absent": _macro(blind_own, lambda r: r.target, lambda r: r.dice),
         "iou": _macro(there, lambda r: r.target, lambda r: r.iou),
         "surface_dice": _macro(there, lambda r: r.target, lambda r: r.surface_dice or 0.0),
         "detected": _mean(there, lambda r: float(r.detected)),
-        "false_masks": _mean([r for r in own if not r.there], lambda r: float(bool(r.found))),
+        "false_masks": _mean([r for r in blind_own if not r.there], lambda r: float(bool(r.found))),
         "false_masks_foreign": _mean(foreign, lambda r: float(bool(r.found))),
-        "false_parts": _mean([r for r in own if r.false_parts is not None], lambda r: float(r.false_parts or 0)),
+        "false_parts": _mean([r for r in blind_own if r.false_parts is not None], lambda r: float(r.false_parts or 0)),
         "targets": _split(own, lambda r: r.target, _target),
         "modalities": _split(there, lambda r: r.modality, _by_target),
         "datasets": _split(there, lambda r: r.dataset, _by_target),
     }
-    if volumes := _volumes(own, every=True):
+    if volumes := _volumes(blind_own, every=True):
         strict["volumes"] = volumes
     if numbered := [row for row in own if row.objects is not None]:
         strict["objects"] = _split(numbered, lambda r: r.target, _objects)
@@ -103,23 +107,27 @@ def _segment(rows: list[Row]) -> Table:
             "datasets": _split(published, lambda r: r.dataset, _by_target),
             "volumes": _volumes(own, every=False),
         },
-        "scores": _judged(rows),
+        "scores": score_tables(rows),
     }
 
 
 def _target(rows: list[Row]) -> Table:
     there = [row for row in rows if row.there]
+    blind = [row for row in rows if not row.boxed]
     # a distance in pixels and one in mm have no mean
     far = [row for row in there if row.measured and row.hd95 is not None]
     table = {
         "dice": _mean(there, lambda r: r.dice),
-        "dice_with_absent": _mean(rows, lambda r: r.dice),
+        "dice_with_absent": _mean(blind, lambda r: r.dice),
         "iou": _mean(there, lambda r: r.iou),
         "surface_dice": _mean(there, lambda r: r.surface_dice or 0.0),
         "detected": _mean(there, lambda r: float(r.detected)),
-        "false_masks": _mean([r for r in rows if not r.there], lambda r: float(bool(r.found))),
+        "false_masks": _mean([r for r in blind if not r.there], lambda r: float(bool(r.found))),
     }
-    return table | ({"hd95_mm": _mean(far, lambda r: r.hd95 or 0.0)} if far else {})
+    unmeasured = sum(row.measured and row.hd95 is None for row in there)
+    if far or unmeasured:
+        table["hd95_mm"] = _mean(far, lambda r: r.hd95 or 0.0) | {"unmeasured": unmeasured}
+    return table
 
 
 def _by_target(rows: list[Row]) -> Table:
@@ -170,37 +178,6 @@ def _objects(rows: list[Row]) -> Table:
     }
 
 
-def _judged(rows: list[Row]) -> Table:
-    """How much the model's own scores are worth."""
-    own = [row for row in rows if row.kind == "own"]
-    out: Table = {}
-    for name, part in (("presence", rows), ("presence_own", own)):
-        judged = [row for row in part if row.presence is not None and row.there is not None]
-        if len({row.there for row in judged}) == 2:
-            presence, there = [row.presence or 0.0 for row in judged], [bool(row.there) for row in judged]
-            out[name] = {
-                "auroc": auroc(presence, there),
-                "calibration_error": calibration_error(presence, there),
-                "count": len(judged),
-                "reliability": [
-                    [round(one.score, 6), round(one.truth, 6), one.count]
-                    for one in reliability(presence, there)
-                    if one.count
-                ],
-            }
-    overlap = [row for row in rows if row.there and row.presence is not None and row.mask_score is not None]
-    if overlap:
-        scores = [row.mask_score or 0.0 for row in overlap]
-        sure = [row for row in rows if row.kind != "foreign"]
-        out["mask"] = {
-            "calibration_error": calibration_error(scores, [row.iou for row in overlap]),
-            # of all masks, the empty and the failed ones too: what is lost when only the surest are kept
-            "aurc": risk_coverage([row.sureness for row in sure], [1 - row.dice for row in sure]).area,
-            "count": len(overlap),
-        }
-    return out
-
-
 # ---------------------------------------------------------------- words
 
 
@@ -238,7 +215,9 @@ def _recognize(rows: list[Row]) -> Table:
         "dice_labelled": _mean(rows, lambda r: r.dice if r.exact or not r.there else 0.0),
     }
     if any(row.presence is not None for row in rows) and len({bool(row.there) for row in rows}) == 2:
-        table["strict"]["presence_auroc"] = auroc([_presence(row) for row in rows], [bool(row.there) for row in rows])
+        table["strict"]["presence_auroc"] = presence_auroc(
+            [_presence(row) for row in rows], [bool(row.there) for row in rows], [row.subject for row in rows]
+        )
     table["published"]["dice"] = _mean(first, lambda r: r.dice)
     return table
 
@@ -254,30 +233,37 @@ def _name(row: Row) -> str:
 
 def _per_label(rows: Sequence[Row]) -> Table:
     """Precision, recall and F1 of each label, where an answer may name several."""
-    counts: dict[str, list[int]] = defaultdict(lambda: [0, 0, 0])
     names: dict[str, str] = {}
+    wanted: list[set[str]] = []
+    said: list[set[str]] = []
     for row in rows:
-        wanted = {w.lower().strip(" ."): w for w in row.wanted or []}
-        said = set() if row.failure is not None else {s.lower().strip(" .") for s in row.said or []}
-        names |= wanted
-        for label in wanted.keys() | said:
-            counts[label][0] += label in wanted and label in said
-            counts[label][1] += label in said
-            counts[label][2] += label in wanted
+        spelled = {plain(label): label for label in row.wanted or []}
+        names |= spelled
+        wanted.append(set(spelled))
+        said.append(set() if row.failure is not None else {plain(label) for label in row.said or []})
+    subjects = [row.subject for row in rows]
     out = {}
-    for label, (hits, said_times, true_times) in sorted(counts.items()):
-        if not true_times:
-            continue
+    for label in sorted(names):
+        true, told = (np.array([label in one for one in sets], float) for sets in (wanted, said))
+        hits = float((true * told).sum())
         out[names[label]] = {
-            "precision": hits / said_times if said_times else 0.0,
-            "recall": hits / true_times,
-            "f1": 2 * hits / (said_times + true_times),
-            "count": true_times,
+            "precision": hits / float(told.sum()) if told.any() else 0.0,
+            "recall": hits / float(true.sum()),
+            "f1": _f1(true, told, subjects),
+            "count": int(true.sum()),
         }
-    invented = sum(said for hits, said, true in counts.values() if not true)
-    return out | (
-        {"(other)": {"precision": 0.0, "recall": 0.0, "f1": 0.0, "count": 0, "said": invented}} if invented else {}
-    )
+    invented = sum(len(labels - names.keys()) for labels in said)
+    nothing = {"precision": 0.0, "recall": 0.0, "f1": {"value": 0.0}, "count": 0, "said": invented}
+    return out | ({"(other)": nothing} if invented else {})
+
+
+def _f1(true: np.ndarray, told: np.ndarray, subjects: Sequence[str]) -> Table:
+    def drawn(often: np.ndarray) -> np.ndarray:
+        both = often @ (true + told)
+        found: np.ndarray = np.divide(often @ (2 * true * told), both, out=np.full(len(both), np.nan), where=both > 0)
+        return found
+
+    return estimate_of(drawn, subjects).to_dict()
 
 
 def _ask(rows: list[Row]) -> Table:

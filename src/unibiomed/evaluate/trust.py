@@ -38,12 +38,14 @@ def pair_table(rows: Sequence[Row], limit: int, seed: int) -> Table:
     -------
     dict
         ``masks``: "segment X", the image without X from the same data set; ``masks_foreign``: from another part of the
-        body; ``text``: recognition of a normal and an abnormal image. Each with ``set_accuracy``, ``confusion`` and
-        the number of pairs, and the same for each target.
+        body; ``text``: recognition of a normal and an abnormal image. Each with ``set_accuracy`` (there any pixel or
+        any finding is right), ``set_accuracy_strict`` (there a mask has to touch the target, findings have to have
+        their names), ``confusion`` and the number of pairs, and the same for each target.
     """
     out: Table = {}
     plain = [row for row in rows if row.change is None and not row.paraphrase]
-    masks = [row for row in plain if row.task == "segment"]
+    # given the box of the truth, a model knows which image shows the target
+    masks = [row for row in plain if row.task == "segment" and not row.boxed]
     groups: dict[str, dict[str, tuple[list[Row], list[Row]]]] = {
         "masks": _sides([r for r in masks if r.kind == "own"], lambda r: f"{r.target} ({r.dataset})"),
         "masks_foreign": _sides([r for r in masks if r.kind == "foreign" or r.there], lambda r: r.target),
@@ -65,11 +67,19 @@ def _tested(pairs: Sequence[tuple[Row, Row]]) -> Table:
 
     read = [(said(a), said(b)) for a, b in pairs]
     subjects = [(a.subject, b.subject) for a, b in pairs]
+    right = [a is True and b is False for a, b in read]
+    strict = [both and _hits(there) for both, (there, _) in zip(right, pairs, strict=True)]
     return {
-        "set_accuracy": pair_estimate([float(a is True and b is False) for a, b in read], subjects).to_dict(),
+        "set_accuracy": pair_estimate([float(both) for both in right], subjects).to_dict(),
+        "set_accuracy_strict": pair_estimate([float(both) for both in strict], subjects).to_dict(),
         "confusion": pair_estimate([float(a is not None and a == b) for a, b in read], subjects).to_dict(),
         "unreadable": sum(answer is None for both in read for answer in both),
     }
+
+
+def _hits(row: Row) -> bool:
+    """Whether the answer on an image that shows the target is a right one, not only some."""
+    return row.detected if row.task == "segment" else bool(row.exact)
 
 
 def pair_estimate(values: Sequence[float], subjects: Sequence[tuple[str, str]]) -> Estimate:
@@ -182,7 +192,7 @@ def _sided(names: Collection[str]) -> set[str]:
 
 def _level(rows: Sequence[Row]) -> Table:
     there = [row for row in rows if row.task == "segment" and row.there and row.kind == "own"]
-    absent = [row for row in rows if row.task == "segment" and not row.there]
+    absent = [row for row in rows if row.task == "segment" and not row.there and not row.boxed]
     named = [row for row in rows if row.task == "recognize"]
     table: Table = {"dice": macro_mean((r.target, r.subject, r.dice) for r in there).to_dict()}
     if absent:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 
 import numpy as np
 
+from unibiomed.data.records import Record
 from unibiomed.errors import DataError
 
 from .predictions import Prediction, PredictionStore
@@ -46,10 +48,21 @@ def _failure(case: Case, sample: Sample, reason: str) -> Row:
     record = case.record
     row = blank_row(case, sample)
     row.failure = reason
-    truths = [np.full((1, 1), j is not None and record.regions[j].mask is not None) for j in sample.regions]
+    size = _size(record)
+    truths = [np.full(size or (1, 1), j is not None and record.regions[j].mask is not None) for j in sample.regions]
     SCORERS[sample.task](row, Judged(sample, Prediction(sample.id), [], truths, record.spacing))
-    # the farthest is the diagonal of an image whose size is not known
-    row.hd95 = None
+    if size is None:
+        # the farthest is the diagonal of an image whose size is not known
+        row.hd95 = None
     if sample.paraphrase:
         row.agreement = 0.0
     return row
+
+
+def _size(record: Record) -> tuple[int, int] | None:
+    """Height and width, of the image or of a mask of it; None where none can be read."""
+    for load in (record.load_image, *(region.load for region in record.regions)):
+        with suppress(DataError):
+            height, width = load().shape[:2]
+            return height, width
+    return None

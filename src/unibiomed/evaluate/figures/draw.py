@@ -205,7 +205,9 @@ class _Drawing:
 
     def trust(self) -> Iterator[str]:
         judged = {
-            name: (found.presence, found.overlap, found.sure) for name, found in self.answers.items() if found.sure
+            name: (found.presence, found.overlap, found.sure)
+            for name, found in self.answers.items()
+            if found.sure or found.overlap
         }
         if not judged:
             return

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from sys import intern
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from unibiomed.metrics.statistics import holm, paired_t_test
 from ..compare import FEWEST
 from ..rows import read_rows
 
-__all__ = ["Answers", "Scored", "Size", "gather", "p_values", "sizes", "stars"]
+__all__ = ["Answers", "Scored", "Size", "gather", "modality_tests", "p_values", "sizes", "stars"]
 
 
 class Scored(NamedTuple):
@@ -57,7 +57,7 @@ class Answers:
         Mask score and IoU of targets that are there.
     sure : list of (float, float)
         How sure each mask is, and 1 - Dice, targets of the image's own kind that are absent included; empty where the
-        model gives no scores.
+        model gives no scores, or is given the box of the truth.
     """
 
     scored: list[Scored] = field(default_factory=list)
@@ -85,8 +85,9 @@ def gather(path: Path) -> Answers:
             found.overlap.append((row.mask_score, row.iou))
         if row.kind == "foreign":
             continue
-        scores = scores or row.presence is not None or row.mask_score is not None
-        found.sure.append((row.sureness, 1 - row.dice))
+        if not row.boxed:
+            scores = scores or row.presence is not None or row.mask_score is not None
+            found.sure.append((row.sureness, 1 - row.dice))
         if row.there:
             names = intern(row.dataset), intern(row.modality), intern(row.subject)
             found.scored.append(Scored(*names, row.dice, row.number))
@@ -138,6 +139,26 @@ def p_values(
             if len(both) >= fewest:
                 raw[other, key] = paired_t_test([mine[s] for s in both], [theirs[s] for s in both]).p
     return dict(zip(raw, map(float, holm(list(raw.values()))), strict=True))
+
+
+def modality_tests(scores: Mapping[str, Path]) -> list[dict[str, Any]]:
+    """The tests behind the stars of the figure by modality: the first model (``a``) against each other one (``b``).
+
+    Parameters
+    ----------
+    scores : mapping of str to Path
+        Model to its rows.
+
+    Returns
+    -------
+    list of dict
+        ``a``, ``b``, ``modality`` and ``p_adjusted``, from `p_values`.
+    """
+    answers = {name: gather(path) for name, path in scores.items()}
+    return [
+        {"a": next(iter(scores)), "b": other, "modality": modality, "p_adjusted": p}
+        for (other, modality), p in p_values(answers, lambda one: one.modality).items()
+    ]
 
 
 def _means(scored: Sequence[Scored], group: Callable[[Scored], str]) -> dict[str, dict[str, float]]:

@@ -13,6 +13,8 @@ from unibiomed.data.index import replacing, writing
 from unibiomed.errors import InputError
 from unibiomed.export.wording import plain
 
+from ..predictors.base import BOXED
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -124,7 +126,10 @@ def make_looks(models: Mapping[str, Any]) -> dict[str, Look]:
             again = i // len(colors) % len(HATCHES)
             line = LINES[i % len(LINES)] if floor else LINES[again]
             marker = MARKERS[i % len(MARKERS)]
-            looks[name] = Look(words(name, 28), colors[i % len(colors)], HATCHES[again], line, marker, floor)
+            # shortened, a name still says that the model is given the box of the truth
+            end = BOXED if name.endswith(BOXED) else ""
+            label = words(name.removesuffix(end), 28 - len(end)) + end
+            looks[name] = Look(label, colors[i % len(colors)], HATCHES[again], line, marker, floor)
     return looks
 
 

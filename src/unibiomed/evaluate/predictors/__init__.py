@@ -1,6 +1,6 @@
 """What can be judged: this package's models, its peers, folders of predictions, and the trivial floors."""
 
-from .base import FLOORS, Predictor, edition_of, fingerprint_of, samples_for
+from .base import FLOORS, Predictor, edition_of, fingerprint_of, is_boxed, samples_for
 from .make import Context, make_predictor, predictor_name
 
 __all__ = [
@@ -9,6 +9,7 @@ __all__ = [
     "Predictor",
     "edition_of",
     "fingerprint_of",
+    "is_boxed",
     "make_predictor",
     "predictor_name",
     "samples_for",

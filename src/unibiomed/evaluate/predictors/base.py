@@ -10,10 +10,12 @@ import numpy as np
 from ..predictions import Prediction
 from ..samples import Case, Sample
 
-__all__ = ["FLOORS", "Predictor", "edition_of", "fingerprint_of", "samples_for"]
+__all__ = ["FLOORS", "Predictor", "edition_of", "fingerprint_of", "is_boxed", "mark_boxed", "samples_for"]
 
 FLOORS = ("empty", "mean-shape", "commonest", "nearest")
 """Trivial predictors that every table shows: what has to be beaten."""
+
+BOXED = " (box)"
 
 
 class Predictor(Protocol):
@@ -33,9 +35,10 @@ class Predictor(Protocol):
 
     Notes
     -----
-    Two more attributes, each a short text, may be left out. ``fingerprint`` says which model it is: where a folder
-    holds answers under the same name and another fingerprint, nothing is asked. ``edition`` says what its answers are
-    taken from, where that is read quickly: answers of another edition are asked for again.
+    Three more attributes may be left out. ``fingerprint``, a short text, says which model it is: where a folder holds
+    answers under the same name and another fingerprint, nothing is asked. ``edition``, another, says what its answers
+    are taken from, where that is read quickly: answers of another edition are asked for again. ``boxed`` says whether
+    it is given the box of the truth: then it is not judged on whether the target is there.
     """
 
     name: str
@@ -69,6 +72,19 @@ def fingerprint_of(predictor: Predictor) -> str:
 def edition_of(predictor: Predictor) -> str:
     """What its answers are taken from; empty where it does not say."""
     return str(getattr(predictor, "edition", ""))
+
+
+def is_boxed(predictor: Predictor) -> bool:
+    """Whether it is given the box of the truth."""
+    return bool(getattr(predictor, "boxed", False))
+
+
+def mark_boxed(name: str) -> str:
+    """The name of a predictor that is given the box of the truth, which says so; the number of a run stays last."""
+    kind, sign, run = name.rpartition("#")
+    if sign and kind and run:
+        return f"{mark_boxed(kind)}#{run}"
+    return name if name.endswith(BOXED) else name + BOXED
 
 
 def samples_for(predictor: Predictor, samples: Iterable[Sample]) -> list[Sample]:

@@ -26,6 +26,7 @@ from unibiomed.model.weights import find_folder
 
 from ..predictions import Prediction
 from ..samples import Case
+from .base import mark_boxed
 from .loading import load_part, load_weights, pick_device, pixel_constants, read_image_settings
 
 __all__ = ["BoxPredictor"]
@@ -54,7 +55,8 @@ class BoxPredictor:
 
     tasks = frozenset({"segment"})
     worded: frozenset[str] = frozenset()
-    note = "is given the box of the truth, and no box where the target is not there: its mask is empty then"
+    boxed = True
+    note = "is given the box of the truth: not judged on whether the target is there"
 
     def __init__(self, name: str, device: str | None = None) -> None:
         folder = find_folder(name)
@@ -63,7 +65,7 @@ class BoxPredictor:
             raise ModelError(
                 f"'{name}' is a model of type {str(kind)[:40]!r}; 'sam:' takes {', '.join(map(str, MODELS))}"
             )
-        self.name = Path(os.path.abspath(name)).name
+        self.name = mark_boxed(Path(os.path.abspath(name)).name)
         self.device = pick_device(device)
         self.model = load_weights(MODELS[kind], folder, self.device, torch.float32)
         self._reader: Any

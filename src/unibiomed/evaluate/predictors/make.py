@@ -11,7 +11,7 @@ from typing import Any
 from unibiomed.data.records import Record
 from unibiomed.errors import InputError
 
-from .base import Predictor
+from .base import Predictor, mark_boxed
 from .fingerprints import files_edition, folder_fingerprint
 
 __all__ = ["KINDS", "Context", "make_predictor", "needs_device", "predictor_name"]
@@ -40,7 +40,8 @@ def make_predictor(spec: str, context: Context) -> Predictor:
     ----------
     spec : str
         A model of this package by name or folder; ``floor:NAME``; ``files:FOLDER``; ``specialists:FOLDER``;
-        ``sam:NAME`` or ``text:NAME`` for models of `transformers`. ``TITLE=SPEC`` sets the name in the tables.
+        ``sam:NAME`` or ``text:NAME`` for models of `transformers`. ``TITLE=SPEC`` sets the name in the tables. What
+        is given the box of the truth (``sam:``) has ``(box)`` after its name.
     context : Context
 
     Raises
@@ -53,7 +54,7 @@ def make_predictor(spec: str, context: Context) -> Predictor:
     title, kind, name = _parts(spec)
     predictor = KINDS[kind](name, context)
     if title:
-        predictor.name = title
+        predictor.name = mark_boxed(title) if kind == "sam" else title
     return predictor
 
 
@@ -66,10 +67,11 @@ def predictor_name(spec: str) -> str:
         There is no such kind.
     """
     title, kind, name = _parts(spec)
-    if title or kind == "floor":
-        return title or name
+    if not title and kind == "floor":
+        return name
     # a folder that is read keeps its own name behind a link
-    return (Path(name).resolve() if kind in ("files", "specialists") else Path(os.path.abspath(name))).name
+    folder = Path(name).resolve() if kind in ("files", "specialists") else Path(os.path.abspath(name))
+    return mark_boxed(title or folder.name) if kind == "sam" else title or folder.name
 
 
 def needs_device(spec: str) -> bool:

@@ -33,6 +33,7 @@ class OwnPredictor:
         self.interpreter = interpreter
         self.name = interpreter.name
         self.note = ""
+        self.device = str(interpreter.model.device)
 
     @classmethod
     def load(cls, name: str, device: str | None = None) -> OwnPredictor:

@@ -13,7 +13,7 @@ from ..sheet import Sheet, number
 from .compare import comparison_sheets, runs_sheet
 from .confusion import confusion_sheets
 from .labels import label_sheets
-from .overview import failure_sheet, overview_sheet
+from .overview import failure_sheet, overview_sheet, unknown_sheet
 from .segmentation import segment_sheets
 from .texts import ask_sheets, text_sheets
 from .trust import trust_sheets
@@ -34,7 +34,7 @@ def make_sheets(results: Mapping[str, Any]) -> list[Sheet]:
     sheets += trust_sheets(models)
     sheets.append(runs_sheet(results.get("runs") or {}))
     sheets += comparison_sheets(results.get("comparisons") or [])
-    sheets.append(failure_sheet(results))
+    sheets += [failure_sheet(results), unknown_sheet(models)]
     return [sheet for sheet in sheets if sheet.rows]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..sheet import NONE, Sheet, number, simple
+from ..sheet import Sheet, number
 from .common import file_of, get_in, in_order
 
 __all__ = ["label_sheets"]
@@ -28,7 +28,7 @@ def label_sheets(models: Mapping[str, Any], task: str, title: str) -> list[Sheet
             row += [
                 number(strict["false_findings"], percent=True),
                 number(strict["missed"], percent=True),
-                simple(strict.get("presence_auroc")),
+                number(strict.get("presence_auroc")),
                 number(strict["dice"]),
                 number(strict.get("dice_labelled")),
             ]
@@ -57,8 +57,9 @@ def label_sheets(models: Mapping[str, Any], task: str, title: str) -> list[Sheet
             [
                 label,
                 str(v["count"]),
-                *(_percents(v[k]) for k in ("precision", "recall", "f1")),
-                *(_percents(get_in(floor, label, "f1")) for floor in floors.values()),
+                *(_percents(v[k]) for k in ("precision", "recall")),
+                number(v["f1"], percent=True),
+                *(number(get_in(floor, label, "f1"), percent=True, interval=False) for floor in floors.values()),
             ]
             for label, v in labels.items()
         ]
@@ -74,5 +75,5 @@ def label_sheets(models: Mapping[str, Any], task: str, title: str) -> list[Sheet
     return sheets
 
 
-def _percents(share: float | None) -> str:
-    return NONE if share is None else f"{100 * share:.1f}%"
+def _percents(share: float) -> str:
+    return f"{100 * share:.1f}%"

@@ -8,7 +8,10 @@ from typing import Any
 from ..sheet import NONE, Sheet, number
 from .common import DICE, get_in, in_order
 
-__all__ = ["failure_sheet", "overview_sheet"]
+__all__ = ["failure_sheet", "overview_sheet", "unknown_sheet"]
+
+FEW = 5
+"""Names that are told."""
 
 
 def overview_sheet(models: Mapping[str, Any]) -> Sheet:
@@ -47,16 +50,21 @@ def overview_sheet(models: Mapping[str, Any]) -> Sheet:
     return Sheet("overview", "Overview", columns, rows, note)
 
 
+def unknown_sheet(models: Mapping[str, Any]) -> Sheet:
+    """Predictions that answer nothing that was asked; they cost nothing."""
+    rows = []
+    for name, table in in_order(models):
+        if paths := table.get("unknown_predictions"):
+            rows.append([name, str(table.get("unknown_count", len(paths))), ", ".join(paths[:FEW])])
+    note = "They answer nothing that this suite asks and are not scored: of an earlier, wider run, or misnamed."
+    return Sheet("unknown", "Files without a sample", ("model", "files", "such as"), rows, note)
+
+
 def failure_sheet(results: Mapping[str, Any]) -> Sheet:
     """What was scored 0, what is missing and what has to be known."""
     models = in_order(results["models"])
     rows = [[name, reason, str(count)] for name, table in models for reason, count in table["failures"].items()]
     rows = rows or [["(all)", "no failures", "0"]]
-    rows += [
-        [name, f"prediction of an unknown sample: {path}", "1"]
-        for name, table in models
-        for path in table.get("unknown_predictions") or []
-    ]
     rows += [["(data)", f"data set {name}: {reason}", NONE] for name, reason in results.get("missing_datasets") or []]
     rows += [["(data)", f"image {key}: {reason}", NONE] for key, reason in results.get("unreadable") or []]
     rows += [["(note)", note, NONE] for note in results.get("notes") or []]

@@ -56,7 +56,7 @@ def segment_sheets(models: Mapping[str, Any]) -> list[Sheet]:
         strict = matrix(models, paths[0], "dice", file, title, THERE)
         published = matrix(models, paths[1], "dice", f"{file}_published", f"{title}, published protocol", PUBLISHED)
         sheets += both_protocols(strict, published)
-    strict = matrix(models, ("segment", "strict", "volumes"), None, "volumes", "Volume Dice, all slices")
+    strict = matrix(models, ("segment", "strict", "volumes"), None, "volumes", "Volume Dice, all slices the set has")
     title = "Volume Dice, published protocol (slices with the target alone)"
     published = matrix(models, ("segment", "published", "volumes"), None, "volumes_published", title)
     sheets += both_protocols(strict, published)
@@ -82,13 +82,15 @@ def _scores(name: str, segment: Mapping[str, Any]) -> Sheet:
         "presence AUROC, own targets": ("presence_own", "auroc"),
         "presence calibration error, own targets": ("presence_own", "calibration_error"),
         "mask score calibration error": ("mask", "calibration_error"),
-        "AURC": ("mask", "aurc"),
+        "AURC": ("risk", "aurc"),
     }
     note = (
         "Own targets: of the image's own kind, without those of other body parts. AURC: area under the curve of risk "
-        "against coverage of the mask score, lower is better."
+        "(1 − Dice) against the share of images answered, the surest first, of all own targets; lower is better. How "
+        "sure: presence score times mask score (of what has one alone, that one), for an empty mask 1 − presence."
     )
-    rows = [[name, *(simple(get_in(judged, *place)) for place in places.values())]] if judged else []
+    cells = [get_in(judged, *place) for place in places.values()]
+    rows = [[name, *(number(v) if isinstance(v, Mapping) else simple(v) for v in cells)]] if judged else []
     return Sheet(f"scores_{file_of(name)}", f"The scores of {name}", ("model", *places), rows, note)
 
 
@@ -104,7 +106,7 @@ def _targets(name: str, segment: Mapping[str, Any]) -> Sheet:
                 number(table["dice"]),
                 number(table["surface_dice"], interval=False),
                 _tolerance(table),
-                number(table.get("hd95_mm"), 1, interval=False),
+                _distance(table.get("hd95_mm")),
                 f"{number(absent, percent=True, interval=False)} of {absent['count']}" if absent["count"] else NONE,
             ]
         )
@@ -128,3 +130,10 @@ def _tolerance(table: Mapping[str, Any]) -> str:
     if not count:
         return NONE
     return "2 pixels" if not measured else "2 mm" if measured == count else "2 mm or 2 pixels"
+
+
+def _distance(table: Mapping[str, Any] | None) -> str:
+    """The mean, and how many of the images it is not of: those that cannot be read, nor their size."""
+    lost = get_in(table, "unmeasured") or 0
+    more = f", {lost} of {lost + get_in(table, 'count')} unmeasured" if lost else ""
+    return number(table, 1, interval=False) + more

@@ -19,8 +19,8 @@ def trust_sheets(models: Mapping[str, Any]) -> list[Sheet]:
     pairs, words, changes = [], [], []
     for name, table in in_order(models):
         for kind, part in (table.get("pairs") or {}).items():
-            set_accuracy, confusion = (number(part[key], percent=True) for key in ("set_accuracy", "confusion"))
-            pairs.append([name, kind.replace("_", ", "), str(part["set_accuracy"]["count"]), set_accuracy, confusion])
+            cells = (number(part.get(k), percent=True) for k in ("set_accuracy", "set_accuracy_strict", "confusion"))
+            pairs.append([name, kind.replace("_", ", "), str(part["set_accuracy"]["count"]), *cells])
         for task, part in (table.get("paraphrases") or {}).items():
             own, other = number(part.get("dice_own_words")), number(part.get("dice"))
             words.append([name, task, number(part["agreement"]), own, other])
@@ -34,9 +34,11 @@ def trust_sheets(models: Mapping[str, Any]) -> list[Sheet]:
         Sheet(
             "pairs",
             "Pairs of images, target in one only",
-            ("model", "question", "pairs", "both right", "same answer to both"),
+            ("model", "question", "pairs", "both right", "both right, strictly", "same answer to both"),
             pairs,
-            "A coin thrown for each image: 25 % and 50 %. Intervals: pairs that share a subject count as alike.",
+            "Both right: some mask, or some finding, where there is one, and none where there is none. Strictly: the "
+            "mask touches the target, the findings have their right names. A coin thrown for each image has both right "
+            "in 25 % and gives the same answer in 50 %. Intervals: pairs that share a subject count as alike.",
         ),
         Sheet(
             "paraphrases",

@@ -1,0 +1,36 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from unibiomed.evaluate.judged import presence_auroc, score_tables
+from unibiomed.evaluate.rows import Row
+from unibiomed.metrics.calibration import calibration_error
+from unibiomed.metrics.classification import auroc
+
+
+def judged(number: int, presence: float, there: bool) -> Row:
+    row = Row(f"set/{number}#segment/x", "segment", "set", "CT", f"set/{number // 2}", number, "x", "own", there=there)
+    row.shared = row.predicted = row.true = 10 * there
+    row.presence, row.mask_score = presence, presence
+    return row
+
+
+def test_the_numbers_are_those_of_the_metrics_and_lie_in_their_intervals():
+    rng = np.random.default_rng(0)
+    there = rng.random(200) < 0.5
+    # with ties
+    presence = np.round(np.clip(0.3 + 0.4 * there + rng.normal(0, 0.25, 200), 0, 1), 1)
+    tables = score_tables([judged(i, float(presence[i]), bool(there[i])) for i in range(200)])
+    found = tables["presence"]
+    assert found["auroc"]["value"] == pytest.approx(auroc(presence, there), abs=1e-6)
+    assert found["calibration_error"]["value"] == pytest.approx(calibration_error(presence, there), abs=1e-6)
+    for one in (found["auroc"], found["calibration_error"], tables["mask"]["calibration_error"]):
+        assert one["low"] < one["value"] < one["high"] and one["high"] - one["low"] < 0.25
+    assert found["auroc"]["subjects"] == 100
+
+
+def test_one_image_without_the_target_has_no_interval():
+    # two draws in five miss it
+    scores = presence_auroc([0.9, 0.8, 0.7, 0.1], [True, True, True, False], ["a", "b", "c", "d"])
+    assert scores["value"] == 1.0 and scores["low"] is None
