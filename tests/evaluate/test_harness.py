@@ -104,8 +104,20 @@ def test_nothing_is_skipped(data, tmp_path):
     assert sum(table["failures"].values()) == 2
     assert any("no prediction" in reason for reason in table["failures"])
     assert table["unknown_predictions"] == ["toy/stranger_polyp.png"]
-    text = (tmp_path / "out" / "tables" / "failures.md").read_text()
-    assert "no prediction" in text and "stranger_polyp.png" in text
+    text, unknown = ((tmp_path / "out" / "tables" / f"{name}.md").read_text() for name in ("failures", "unknown"))
+    assert "no prediction" in text and "stranger_polyp.png" not in text and "stranger_polyp.png" in unknown
+
+
+def test_predictions_of_a_wider_run_are_no_failures(data, tmp_path):
+    folder = masks_of(data, tmp_path / "m")
+    for suite, unknown in ((SUITE, 0), (replace(SUITE, limit=2), 2)):
+        found = evaluate(suite, [f"files:{folder}"], data, tmp_path / "out", floors=False, pictures=0, progress=False)
+        table = found.results["models"]["m"]
+        # those of this package, and the masks that they were read from
+        assert table["unknown_count"] == 2 * unknown and table["failures"] == {}
+    assert not (tmp_path / "out" / "tables" / "failures.md").exists()
+    assert found.results["limit"] == 2 and found.results["drawn"].startswith("At most 2 images of each data set")
+    assert found.results["models"]["m"]["fingerprint"] == "files"
 
 
 def test_files_that_changed_are_read_anew(data, tmp_path, monkeypatch):
@@ -247,7 +259,9 @@ def test_processes_of_accelerate_say_the_same(data, tmp_path):
         timeout=300,
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    assert json.loads((tmp_path / "two" / "results.json").read_text()) == one.results
+    found = json.loads((tmp_path / "two" / "results.json").read_text())
+    assert found.pop("run")["command"].startswith("unibiomed evaluate toy.toml --data data --out two --model files:m ")
+    assert found == {name: part for name, part in one.results.items() if name != "run"}
     # the table is shown once, by the process that scores
     assert done.stdout.count("| m |") == 1
 
@@ -304,13 +318,15 @@ def test_only_the_first_strange_files_are_named(data, tmp_path):
     found = evaluate(SUITE, [f"files:{folder}"], data, tmp_path / "out", floors=False, pictures=0, progress=False)
     names = found.results["models"]["m"]["unknown_predictions"]
     assert len(names) == 21 and names[0] == "toy/stranger0000_polyp.png" and names[-1] == "and 1,002 more"
+    assert found.results["models"]["m"]["unknown_count"] == 1022
 
 
 @pytest.mark.parametrize("spec", ["files:{0}", "me=files:{0}", "floor:nearest", "files:{0}/../m"])
 def test_names_are_known_before_anything_is_loaded(data, tmp_path, spec):
     spec = spec.format(masks_of(data, tmp_path / "m"))
     assert predictor_name(spec) == make_predictor(spec, Context(list)).name
-    assert predictor_name("nano") == predictor_name("models/nano/") == "nano" == predictor_name("sam:some/nano")
+    assert predictor_name("nano") == predictor_name("models/nano/") == "nano"
+    assert predictor_name("sam:some/nano") == "nano (box)" and predictor_name("me#2=sam:some/nano") == "me (box)#2"
 
 
 @pytest.mark.parametrize("name", ["images/test_0.png", "masks/test_0.png"])

@@ -48,7 +48,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # a terminal that lacks a letter shows a substitute
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
-    options = make_parser().parse_args(_glue_numbers(sys.argv[1:] if arguments is None else arguments))
+    given = _glue_numbers(sys.argv[1:] if arguments is None else arguments)
+    options = make_parser().parse_args(given)
+    # an evaluation keeps what was typed beside its numbers
+    options.command_line = ["unibiomed", *given]
     try:
         code: int = options.run(options)
         if sys.stdout is not None:

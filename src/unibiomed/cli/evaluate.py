@@ -92,6 +92,7 @@ def run_evaluate(options: argparse.Namespace) -> int:
         pictures=options.pictures,
         ray=options.ray,
         progress=sys.stderr.isatty(),
+        command=options.command_line,
     )
     if not found.results:
         # another process of this launch scores

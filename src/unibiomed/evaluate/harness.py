@@ -12,17 +12,18 @@ from typing import Any
 
 from tqdm import tqdm
 
-from unibiomed import __version__
 from unibiomed.data.index import replacing, writing
 from unibiomed.data.records import Record
 from unibiomed.errors import DataError, InputError
 
+from .about import about_model, about_run
 from .compare import compare
 from .examples import draw_examples, keys_of, pick_examples
 from .figures import draw_figures
+from .figures.gather import modality_tests
 from .page import write_page
 from .predictions import PredictionStore
-from .predictors import FLOORS, Context, Predictor, make_predictor, predictor_name, samples_for
+from .predictors import FLOORS, Context, Predictor, is_boxed, make_predictor, predictor_name, samples_for
 from .predictors.files import FilesPredictor
 from .rows import RowWriter, read_rows
 from .run import predict_cases, predictions_folder
@@ -72,6 +73,7 @@ def evaluate(
     ray: int | None = None,
     pictures: int = 20,
     progress: bool = True,
+    command: Sequence[str] = (),
 ) -> Evaluation:
     """Judge models on a suite.
 
@@ -96,6 +98,8 @@ def evaluate(
         Samples of each data set that the page shows with their image; 0 leaves out figures and page.
     progress : bool
         Show progress bars.
+    command : sequence of str
+        What was typed, for ``results.json``: of paths it keeps the names.
 
     Returns
     -------
@@ -139,7 +143,17 @@ def evaluate(
             return Evaluation(out, {})
     floor_specs, notes = _floors_of(floor_specs, training)
     predictors += [make_predictor(spec, context) for spec in floor_specs]
-    results = judge(suite, records, predictors, out, missing=missing, notes=notes, pictures=pictures, progress=progress)
+    results = judge(
+        suite,
+        records,
+        predictors,
+        out,
+        missing=missing,
+        notes=notes,
+        pictures=pictures,
+        progress=progress,
+        command=command,
+    )
     return Evaluation(out, results)
 
 
@@ -153,6 +167,7 @@ def judge(
     notes: Sequence[str] = (),
     pictures: int = 20,
     progress: bool = True,
+    command: Sequence[str] = (),
 ) -> dict[str, Any]:
     """As `evaluate`, with records and predictors at hand; gives what ``results.json`` holds.
 
@@ -169,7 +184,7 @@ def judge(
     results: dict[str, Any] = {
         "suite": suite.name,
         "title": suite.title,
-        "version": __version__,
+        **about_run(suite, command),
         "images": total,
         "missing_datasets": [list(item) for item in missing],
         "notes": list(notes),
@@ -186,15 +201,19 @@ def judge(
             "robustness": robustness_table(rows),
         }
         store = PredictionStore(predictions_folder(out, predictor.name))
+        unknown = strangers(store, known) + _unused(predictor)
         results["models"][predictor.name] = {
             "note": predictor.note,
             "floor": predictor.name in FLOORS,
-            "unknown_predictions": _first_few(strangers(store, known) + _unused(predictor)),
+            **about_model(predictor),
+            "unknown_predictions": _first_few(unknown),
+            "unknown_count": len(unknown),
             **summarise(rows),
             **{name: part for name, part in trust.items() if part},
         }
     results["runs"] = run_tables(results["models"])
     results["comparisons"] = compare(scores)
+    results["modality_tests"] = modality_tests(scores)
     with replacing(out / "results.json") as fresh:
         fresh.write_text(json.dumps(results, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     write_tables(results, out / "tables")
@@ -259,6 +278,7 @@ def _score(
                     predictor.claim(case)
                 mine = samples_for(predictor, case.samples)
                 for row in rows_of(case, mine, stores[predictor.name], cases.unreadable):
+                    row.boxed = is_boxed(predictor)
                     writers[predictor.name].add(row)
     return known
 
