@@ -391,13 +391,15 @@ def test_examples_are_drawn_with_both_outlines_and_those_without_a_case_are_miss
     assert [example.row.number for example in examples] == [7, 4, 0]
     paths = draw_examples(world.cases[:5], examples, world.store, tmp_path / "examples", model="nano")
     assert [path.name for path in paths] == ["polyp-median.png", "polyp-best.png"]
-    assert sorted(path.name for path in (tmp_path / "examples").iterdir()) == ["polyp-best.png", "polyp-median.png"]
+    assert sorted(path.name for path in (tmp_path / "examples").glob("*.png")) == ["polyp-best.png", "polyp-median.png"]
     pixels = np.asarray(Image.open(paths[0]).convert("RGB"))
     colors = set(map(tuple, pixels.reshape(-1, 3).tolist()))
     assert {PALETTE[0], PALETTE[1]} <= colors
     again = draw_examples(world.cases, examples, world.store, tmp_path / "again", model="nano")
     assert [path.name for path in again] == ["polyp-worst.png", "polyp-median.png", "polyp-best.png"]
     assert again[1].read_bytes() == paths[0].read_bytes()
+    draw_examples(world.cases, examples[:1], world.store, tmp_path / "again", model="nano")
+    assert [path.name for path in (tmp_path / "again").glob("*.png")] == ["polyp-worst.png"]
 
 
 def test_a_page_lists_no_more_than_a_browser_can_show(world, tmp_path, monkeypatch):

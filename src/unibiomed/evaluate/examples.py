@@ -17,6 +17,7 @@ from unibiomed.export.overlay import draw_overlay, paint_findings
 from unibiomed.findings import Finding, Interpretation
 
 from .figures.style import file_name
+from .leftovers import remove_leftovers
 from .predictions import Prediction, PredictionStore
 from .rows import Row
 from .samples import Case, Sample
@@ -205,7 +206,7 @@ def paint(case: Case, sample: Sample, store: PredictionStore, side: int) -> Pain
 def draw_examples(
     cases: Iterable[Case], examples: Sequence[Example], store: PredictionStore, folder: Path, *, model: str = ""
 ) -> list[Path]:
-    """Draw examples: the outlines of truth and prediction on the image, with Dice in the title.
+    """Draw examples: the outlines of truth and prediction on the image, with Dice in the title; earlier ones go.
 
     Parameters
     ----------
@@ -244,6 +245,7 @@ def draw_examples(
                 with replacing(_path(folder, example)) as fresh:
                     _overlay(case, sample, store, example, model).save(fresh, format="PNG")
                 drawn.add(_path(folder, example))
+    remove_leftovers(folder, drawn)
     return [path for example in examples if (path := _path(folder, example)) in drawn]
 
 
