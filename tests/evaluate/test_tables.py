@@ -200,6 +200,18 @@ def test_the_surface_dice_of_a_target_says_within_what():
     assert within == {"liver": "2 pixels", "in mm": "2 mm", "in both": "2 mm or 2 pixels"}
 
 
+def test_the_hd95_of_a_target_is_in_mm_or_in_pixels():
+    rows = []
+    for i, (measured, hd95) in enumerate([(True, 3.0), (False, 8.0), (False, 9.0), (False, None)]):
+        row = Row(f"set/{i}#segment/liver", "segment", "set", "CT", f"set/{i}", i, "liver", "own", there=True)
+        row.shared, row.predicted, row.true, row.measured, row.hd95 = 5, 10, 10, measured, hd95
+        rows.append(row)
+    sheet = by_name({"models": {"m": {"floor": False, **summarise(rows)}}})["targets_m"]
+    row = dict(zip(sheet.columns, sheet.rows[0], strict=True))
+    assert (row["HD95 (mm)"], row["HD95 (pixels)"]) == ("3.0", "8.5, 1 of 3 unmeasured")
+    assert row["within"] == "2 mm or 2 pixels"
+
+
 def test_changed_images_have_the_scores_of_masks_and_of_words():
     def level(**more: float) -> dict:
         return {key: {"value": value, "low": 0.0, "high": 1.0, "count": 4} for key, value in more.items()}

@@ -114,8 +114,6 @@ def _segment(rows: list[Row]) -> Table:
 def _target(rows: list[Row]) -> Table:
     there = [row for row in rows if row.there]
     blind = [row for row in rows if not row.boxed]
-    # a distance in pixels and one in mm have no mean
-    far = [row for row in there if row.measured and row.hd95 is not None]
     table = {
         "dice": _mean(there, lambda r: r.dice),
         "dice_with_absent": _mean(blind, lambda r: r.dice),
@@ -124,9 +122,12 @@ def _target(rows: list[Row]) -> Table:
         "detected": _mean(there, lambda r: float(r.detected)),
         "false_masks": _mean([r for r in blind if not r.there], lambda r: float(bool(r.found))),
     }
-    unmeasured = sum(row.measured and row.hd95 is None for row in there)
-    if far or unmeasured:
-        table["hd95_mm"] = _mean(far, lambda r: r.hd95 or 0.0) | {"unmeasured": unmeasured}
+    # a distance in pixels and one in mm have no mean
+    for name, in_mm in (("hd95_mm", True), ("hd95_pixels", False)):
+        part = [row for row in there if row.measured == in_mm]
+        far = [row for row in part if row.hd95 is not None]
+        if part:
+            table[name] = _mean(far, lambda r: r.hd95 or 0.0) | {"unmeasured": len(part) - len(far)}
     return table
 
 

@@ -106,7 +106,7 @@ def _targets(name: str, segment: Mapping[str, Any]) -> Sheet:
                 number(table["dice"]),
                 number(table["surface_dice"], interval=False),
                 _tolerance(table),
-                _distance(table.get("hd95_mm")),
+                *(_distance(table.get(f"hd95_{unit}")) for unit in ("mm", "pixels")),
                 f"{number(absent, percent=True, interval=False)} of {absent['count']}" if absent["count"] else NONE,
             ]
         )
@@ -118,9 +118,11 @@ def _targets(name: str, segment: Mapping[str, Any]) -> Sheet:
         "surface Dice",
         "within",
         "HD95 (mm)",
+        "HD95 (pixels)",
         "false masks without it",
     )
-    note = f"{THERE} HD95: images whose pixels have a known size. {alone(t['dice'] for t in targets.values())}".strip()
+    lone = alone(table["dice"] for table in targets.values())
+    note = f"{THERE} HD95: in mm of images whose pixels have a known size, in pixels of the others. {lone}".strip()
     return Sheet(f"targets_{file_of(name)}", f"Every target, {name}", columns, rows, note)
 
 
