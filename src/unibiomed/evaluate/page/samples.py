@@ -176,7 +176,8 @@ def _page(dataset: str, model: str, rows: Sequence[Row], seen: _Seen, count: int
     return [
         f"<h1>{as_text(dataset)}</h1>",
         f'<p class="soft">{as_text(model)}: {count:,} samples, {number} of them with images: the worst of each task, '
-        "and others drawn by chance; changed images and questions in other words come last. Click a heading to sort.</p>",
+        "and others drawn by chance; changed images and questions in other words come last. Click a heading to sort."
+        "</p>",
         *([f'<p class="soft">The worst {len(rows):,} are listed; {as_text(more)}</p>'] if more else []),
         '<nav><a href="../index.html">All results</a></nav>',
         f'<div class="wide"><table><thead><tr>{heads}</tr></thead><tbody>',
