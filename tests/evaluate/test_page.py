@@ -161,6 +161,14 @@ def test_the_index_has_tables_figures_and_links_and_needs_nothing_from_elsewhere
     assert "<h3>Every target, empty</h3>" in floors and "Every target, nano" not in floors
 
 
+def test_the_index_says_what_was_drawn_and_run(world: World, tmp_path: Path) -> None:
+    assert "<code>" not in world.write(tmp_path / "before").read_text(encoding="utf-8")
+    world.results["drawn"] = "All images of the test split."
+    world.results["run"] = {"date": "2026-01-31", "command": "unibiomed evaluate <own>.toml"}
+    text = world.write(tmp_path / "after").read_text(encoding="utf-8")
+    assert "All images of the test split. <code>unibiomed evaluate &lt;own&gt;.toml</code> 2026-01-31" in text
+
+
 def test_the_index_links_every_file_that_is_there_and_no_other(world: World, tmp_path: Path) -> None:
     (tmp_path / "figures").mkdir()
     names = [tmp_path / "figures" / f"scores_v1.2.{kind}" for kind in ("svg", "png")]

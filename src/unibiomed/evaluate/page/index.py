@@ -103,6 +103,7 @@ def write_page(
         f"<h1>{as_text(title)}</h1>",
         f'<p class="soft">Suite <b>{as_text(results["suite"])}</b>, {results.get("images", 0):,} images, '
         f"{number} model{'' if number == 1 else 's'}; unibiomed {as_text(results.get('version', ''))}</p>",
+        *_run(results),
         f'<p class="warning">{DISCLAIMER}.</p>',
         "<nav>" + "".join(f'<a href="#{name}">{name.capitalize()}</a>' for name, there in parts.items() if there),
         *_files(folder, {"results.json": "All numbers (JSON)", "tables/tables.md": "All tables (Markdown)"}),
@@ -117,6 +118,14 @@ def write_page(
     index = folder / "index.html"
     write_html(index, title, body)
     return index
+
+
+def _run(results: Mapping[str, Any]) -> list[str]:
+    """What was drawn, by which command and when, as far as the results tell."""
+    run = results.get("run") or {}
+    command = f"<code>{as_text(run['command'])}</code>" if run.get("command") else ""
+    told = [as_text(results.get("drawn") or ""), command, as_text(run.get("date") or "")]
+    return [f'<p class="soft">{" ".join(part for part in told if part)}</p>'] if any(told) else []
 
 
 def _files(folder: Path, names: Mapping[str, str]) -> list[str]:
