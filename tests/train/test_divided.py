@@ -34,7 +34,7 @@ from .conftest import (
     tiny_recipe,
     weights,
 )  # fmt: skip
-from .several import in_processes, run, run_divided, same_numbers, stopped
+from .several import coarse_recipe, in_processes, run, run_divided, same_numbers, stopped
 
 pytestmark = pytest.mark.usefixtures("no_plot")
 
@@ -58,8 +58,8 @@ def same_heads(one: Path, other: Path) -> None:
 
 def test_divided_among_two_is_one(plain_descent: None, data_root: Path, tmp_path: Path) -> None:
     """All kinds of stages and losses; one sample of each step for each process."""
-    run(tiny_recipe(), data_root, tmp_path / "one")
-    in_processes(run_divided, tiny_recipe(), data_root, tmp_path / "two")
+    run(coarse_recipe(), data_root, tmp_path / "one")
+    in_processes(run_divided, coarse_recipe(), data_root, tmp_path / "two")
     assert logged(tmp_path / "two") == STEPS
     same_numbers(tmp_path / "one", tmp_path / "two")
     same_heads(tmp_path / "one", tmp_path / "two")
