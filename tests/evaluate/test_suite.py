@@ -43,7 +43,7 @@ def test_fields_of_the_command_line_go_first(tmp_path):
         ('name = "x"\n[paraphrases]\nguess = ["?"]', "task 'guess' is unknown"),
         ('name = "x"\n[paraphrases]\nsegment = ["Show {organ}."]', "paraphrase 'Show {organ}.' cannot be filled in"),
         ('name = "x"\n[paraphrases]\nsegment = ["Show {"]', "cannot be filled in"),
-        ('name = "x"\n[paraphrases]\nsegment = [1]', "cannot be filled in"),
+        ('name = "x"\n[paraphrases]\nsegment = [1]', "'paraphrases' of the suite has the wrong type"),
         ("name = ", "mine.toml"),
     ],
 )
