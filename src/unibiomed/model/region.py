@@ -60,8 +60,8 @@ class RegionSummary(nn.Module):
             for axis, line, centre in ((1, across, x), (2, down, y))
         )
         place = torch.stack([x, y, wide, high, there], 1)
-        # an optic disc's box differs from that of its cup in size alone, by half an octave; of what lies in one place
-        # the logarithm's slope is so steep that it would teach rounding, and where the box is `mark` is taught elsewhere
+        # an optic disc's box differs from that of its cup in size alone, by half an octave; within one place the
+        # logarithm is so steep that it would teach rounding, and where the box is `mark` is taught elsewhere
         geometry = waves(torch.stack([x, y, wide.log2(), high.log2()], 1).detach())
         known = torch.cat([self.norm(mean), geometry], 1) * there[:, None]
         told: torch.Tensor = self.tell(torch.cat([known, place], 1))
