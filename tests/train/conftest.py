@@ -7,6 +7,7 @@ import json
 import os
 import resource
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -263,13 +264,15 @@ def no_plot(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trainer, "plot_log", lambda *_: None)
 
 
-@pytest.fixture
-def small_disk() -> Iterator[None]:
-    """No file may grow beyond 100 kB, as on a disk that is full."""
+@contextmanager
+def small_disk(size: int = 100_000) -> Iterator[None]:
+    """No file may grow beyond so many bytes, as on a disk that is full; nor may the file that pytest reports into."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @pytest.fixture

@@ -16,6 +16,8 @@ from unibiomed.errors import DataError, OutputError
 from unibiomed.train import checkpoint as module
 from unibiomed.train.checkpoint import find_checkpoint, load_modules, load_optimizer, read_state, save_checkpoint
 
+from .conftest import small_disk
+
 
 class Tied(nn.Module):
     """Embeddings that are also the output matrix, a frozen part, and a buffer of each kind."""
@@ -225,9 +227,9 @@ def test_a_power_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert done[4:] == ["rmtree c.old", "rename c", "rename c.new", "to_disk .", "rmtree c.old"]
 
 
-def test_a_full_disk(tmp_path: Path, small_disk: None) -> None:
+def test_a_full_disk(tmp_path: Path) -> None:
     save(tmp_path / "c", 1)
-    with pytest.raises(OutputError, match="cannot be written") as caught:
+    with pytest.raises(OutputError, match="cannot be written") as caught, small_disk():
         save_checkpoint(tmp_path / "c", {"model": nn.Linear(300, 300)}, None, {"number": 2})
     assert "\n" not in str(caught.value)
     assert number(tmp_path / "c") == 1

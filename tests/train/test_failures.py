@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import resource
 import shutil
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from unibiomed.train.stages import JointStage
 from unibiomed.train.start import make_processor
 from unibiomed.train.trainer import train
 
-from .conftest import TINY, Kit, joint_recipe, log_rows, state_of, tiny_recipe
+from .conftest import TINY, Kit, joint_recipe, log_rows, small_disk, state_of, tiny_recipe
 
 pytestmark = pytest.mark.usefixtures("no_plot")
 
@@ -39,18 +38,18 @@ def begun(whole_run: Path, tmp_path: Path) -> Path:
     return tmp_path / "run"
 
 
-def test_a_disk_that_fills_up_in_a_training(begun: Path, data_root: Path, small_disk: None) -> None:
-    with pytest.raises(OutputError, match="checkpoint' cannot be written") as caught:
+def test_a_disk_that_fills_up_in_a_training(begun: Path, data_root: Path) -> None:
+    with pytest.raises(OutputError, match="checkpoint' cannot be written") as caught, small_disk():
         train(tiny_recipe(), data_root, begun, progress=False)
     assert str(caught.value).endswith(f"another --out; the last good checkpoint is '{begun / 'checkpoint'}'")
     assert "\n" not in str(caught.value)
     assert read_state(begun / "checkpoint") == {"stage": 2, "step": 0}
 
 
-def test_no_room_for_the_tokenizer(kit: Kit, tmp_path: Path, small_disk: None) -> None:
+def test_no_room_for_the_tokenizer(kit: Kit, tmp_path: Path) -> None:
     """The library that writes it has no error of its own for that, only the bare `Exception`."""
-    resource.setrlimit(resource.RLIMIT_FSIZE, (4000, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
-    with pytest.raises(OutputError, match=r"'.*processor' cannot be written \(.*; make room") as caught:
+    said = r"'.*processor' cannot be written \(.*; make room"
+    with pytest.raises(OutputError, match=said) as caught, small_disk(4000):
         make_processor(TINY, kit.records, tmp_path / "processor")
     assert "\n" not in str(caught.value)
 
