@@ -61,7 +61,7 @@ def talkative(tiny: Any) -> Iterator[Any]:
     """A model that writes [SEG] often, and never stops by itself."""
     seg, eos = tiny.model.config.seg_token_id, tiny.model.config.mllm_config.text_config.eos_token_id
     end = tiny.encode("<|end|>")[0]
-    with head(tiny.model, Biased(tiny.model.mllm.lm_head, {seg: 4.0, eos: -100.0, end: -100.0})):
+    with head(tiny.model, Biased(tiny.model.mllm.lm_head, {seg: 5.0, eos: -100.0, end: -100.0})):
         yield tiny
 
 
