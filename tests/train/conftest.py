@@ -320,7 +320,7 @@ def kit(records: list[Record], tmp_path_factory: pytest.TempPathFactory) -> Kit:
     chosen = [record for record in records if record.split == "train"]
     processor = make_processor(TINY, chosen, folder / "processor")
     model = make_model(TINY, processor)
-    heads = AuxiliaryHeads.for_records(chosen, TINY.width)
+    heads = AuxiliaryHeads.for_records(chosen, TINY.width, TINY.hidden_size)
     return Kit(chosen, processor, model, heads, ImageStore(chosen, TINY.image_size, folder / "cache"))
 
 

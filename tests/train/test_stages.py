@@ -202,10 +202,24 @@ def test_the_box_that_is_drawn_is_taught(kit: Kit) -> None:
     assert stage.model.region.mark.weight.grad.abs().sum() > 0
     stage.model.config.region_summary = False
     try:
-        with pytest.raises(DataError, match="box_weight teaches what 'region_summary' does"):
-            kit.stage("joint", box_weight=1.0)
+        for weight in ("box_weight", "region_weight"):
+            with pytest.raises(DataError, match=f"{weight} teaches what 'region_summary' does"):
+                kit.stage("joint", **{weight: 1.0})
     finally:
         stage.model.config.region_summary = True
+
+
+def test_the_target_in_the_box_is_named_from_the_summary_alone(kit: Kit) -> None:
+    stage = kit.stage("joint", batch=6, augment=0.0, region_weight=1.0, tasks={"classify": 0.5, "describe": 0.0})
+    batch = stage.batch(random.Random(3))
+    drawn = [bool(outline.any()) for outline in green(batch["grounding_pixels"])]
+    assert (batch["box_target"] >= 0).tolist() == drawn and 0 < sum(drawn) < 6
+    loss = stage.losses(batch, stage.counts(batch))["region"]
+    loss.backward()
+    assert stage.model.region.tell[0].weight.grad.abs().sum() > 0
+    # no image has a box: nothing is named
+    batch["box_target"][:] = -1
+    assert "region" not in stage.losses(batch, stage.counts(batch))
 
 
 def test_answers_in_boxes_teach_the_summary(kit: Kit) -> None:
@@ -245,7 +259,7 @@ def test_a_data_set_with_one_target(kit: Kit) -> None:
     """No other target can be asked for in vain: the image's own is asked again."""
     colon = [record for record in kit.records if record.dataset == "colon"]
     stage = kit.stage("encoder", records=colon, batch=2)
-    stage.heads = AuxiliaryHeads.for_records(colon, TINY.width)
+    stage.heads = AuxiliaryHeads.for_records(colon, TINY.width, TINY.hidden_size)
     for seed in range(10):
         batch = stage.batch(random.Random(seed))
         assert set(batch["target"].tolist()) == {0}
@@ -258,7 +272,7 @@ def test_records_that_name_no_target(kit: Kit) -> None:
     assert any(record.image is None for record in words)
     stage = kit.stage("joint", batch=6, named=2, prompted=2)
     stage.source = Mixture(words, DataRecipe(power=1.0))
-    stage.heads = AuxiliaryHeads([], [], TINY.width)
+    stage.heads = AuxiliaryHeads([], [], TINY.width, TINY.hidden_size)
     batch = stage.batch(random.Random(0))
     assert len(batch["grounding_pixels"]) == 6 and not len(batch["dense_truth"]) and not len(batch["prompt_truth"])
     assert set(stage.losses(batch)) <= {"text", "mask", "presence", "quality"}

@@ -20,7 +20,7 @@ from unibiomed.train.squares import read_square
 from unibiomed.train.store import ImageStore
 from unibiomed.train.views import Viewer
 
-from .conftest import Kit, blob, save_image
+from .conftest import TINY, Kit, blob, save_image
 
 SIZE = 64
 BOX = (30, 20, 60, 50)
@@ -168,7 +168,7 @@ def test_squares_of_files_and_of_the_store_are_the_same(kit: Kit) -> None:
 @pytest.fixture
 def box_kit(kit: Kit, boxed: Record) -> Kit:
     """Beside the others' images, the lesion is a target that has heads of its own."""
-    heads = type(kit.heads).for_records([*kit.records, boxed], kit.heads.prompts.embedding_dim)
+    heads = type(kit.heads).for_records([*kit.records, boxed], TINY.width, TINY.hidden_size)
     return replace(kit, heads=heads)
 
 

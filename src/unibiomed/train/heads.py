@@ -11,7 +11,7 @@ from unibiomed.data.records import Record
 
 
 class AuxiliaryHeads(nn.Module):
-    """Heads that help the training and are not shipped: a prompt and a map a target, the image's label.
+    """Heads that help the training and are not shipped: a prompt and a map a target, the image's label, a box's target.
 
     Parameters
     ----------
@@ -19,9 +19,11 @@ class AuxiliaryHeads(nn.Module):
         What the data sets name.
     width : int
         Channels of the neck.
+    hidden_size : int
+        Of the language model.
     """
 
-    def __init__(self, targets: Sequence[str], labels: Sequence[str], width: int) -> None:
+    def __init__(self, targets: Sequence[str], labels: Sequence[str], width: int, hidden_size: int) -> None:
         super().__init__()
         self.targets = {target: i for i, target in enumerate(targets)}
         self.labels = {label: i for i, label in enumerate(labels)}
@@ -30,11 +32,12 @@ class AuxiliaryHeads(nn.Module):
             # a stream of shards names no target
             warnings.filterwarnings("ignore", "Initializing zero-element tensors")
             self.dense = nn.Conv2d(width // 8, len(targets), 1)
+            self.region = nn.Sequential(nn.LayerNorm(hidden_size), nn.Linear(hidden_size, len(targets)))
         self.label = nn.Linear(width, len(labels))
 
     @classmethod
-    def for_records(cls, records: Sequence[Record], width: int) -> AuxiliaryHeads:
+    def for_records(cls, records: Sequence[Record], width: int, hidden_size: int) -> AuxiliaryHeads:
         """Heads for everything that `records` name."""
         targets = sorted({region.target for record in records for region in record.regions})
         labels = sorted({record.label for record in records if record.label} | {"No findings"})
-        return cls(targets, labels, width)
+        return cls(targets, labels, width, hidden_size)

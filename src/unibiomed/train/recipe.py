@@ -129,6 +129,8 @@ class StageRecipe:
     """Weight that pulls the prompt of `[SEG]` towards the encoder stage's prompt of that target."""
     box_weight: float = 0.0
     """Joint stage: weight of finding the drawn box, for a model with `region_summary`."""
+    region_weight: float = 0.0
+    """Joint stage: weight of the auxiliary head that names the box's target from what `region_summary` tells alone."""
     prompted: int = 0
     """Joint stage: masks an image that are also asked for by the encoder stage's learned prompts."""
     absent: float = 0.2

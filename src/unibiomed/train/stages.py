@@ -55,8 +55,9 @@ class Stage:
         viewer: Viewer,
         source: Source,
     ) -> None:
-        if recipe.box_weight and not model.config.region_summary:
-            lacks = "box_weight teaches what 'region_summary' does, and the model has none: leave it out"
+        taught = "box_weight" if recipe.box_weight else "region_weight"
+        if (recipe.box_weight or recipe.region_weight) and not model.config.region_summary:
+            lacks = f"{taught} teaches what 'region_summary' does, and the model has none: leave it out"
             raise DataError(f"stage '{recipe.name}': {lacks}")
         self.recipe, self.model, self.heads = recipe, model, heads
         self.processor, self.viewer, self.source = processor, viewer, source
@@ -71,7 +72,7 @@ class Stage:
         tiles = [s["inputs"].tile_pixels for s in samples]
         batch["tile_pixels"] = None if tiles[0] is None else torch.cat(tiles)
         batch["tile_counts"] = None if tiles[0] is None else [len(t) for t in tiles]
-        for name in ("target", "seg_target", "seg_judged", "dense_target", "prompt_target", "label"):
+        for name in ("target", "seg_target", "seg_judged", "dense_target", "prompt_target", "label", "box_target"):
             batch[name] = torch.tensor([value for s in samples for value in s.get(name, ())])
         for name in ("truth", "dense_truth", "prompt_truth", "box_truth"):
             truths = [value for s in samples for value in s.get(name, ())]
@@ -92,7 +93,8 @@ class Stage:
             counts[f"{name}_present"] = float(_present(batch[name]).sum())
         for name in ("dense_truth", "box_truth"):
             counts[name] = float(len(batch[name]))
-        counts["label"] = float((batch["label"] >= 0).sum())
+        for name in ("label", "box_target"):
+            counts[name] = float((batch[name] >= 0).sum())
         return counts
 
     def losses(self, batch: dict[str, Any], counts: Counts | None = None) -> dict[str, torch.Tensor]:
@@ -273,15 +275,17 @@ class JointStage(Stage):
             raise DataError(f"stage '{self.recipe.name}': no training image answers a question of its tasks")
         # one image can show one box only
         turns = [t for t in turns if (t.box_region, t.box) == (turns[0].box_region, turns[0].box)]
-        image, box = view.image, None
+        image, box, held = view.image, None, -1
         if boxed and turns[0].box_region is not None:
-            box = turns[0].box or record.regions[turns[0].box_region].box or mask_box(solid[turns[0].box_region])
+            region = record.regions[turns[0].box_region]
+            box = turns[0].box or region.box or mask_box(solid[turns[0].box_region])
             assert box is not None
-            image = draw_box(image, box)
+            image, held = draw_box(image, box), self.heads.targets.get(region.target, -1)
         inputs = self.processor.image(image)
         sample: Sample = defaultdict(list, self._dense_targets(record, view))
         if self.recipe.box_weight:
             sample["box_truth"].append(_filled(box, (image.shape[0], image.shape[1]), view.side))
+        sample["box_target"].append(held)
         usable = [j for j, r in enumerate(record.regions) if r.target in self.heads.targets and not r.box]
         if not boxed:
             for k in rng.sample(usable, min(self.recipe.prompted, len(usable))):
@@ -347,6 +351,10 @@ class JointStage(Stage):
             truth = F.interpolate(batch["box_truth"][:, None], logits.shape[-2:], mode="area")[:, 0]
             error = F.binary_cross_entropy_with_logits(logits, truth, reduction="none").mean((1, 2))
             losses["box"] = self.recipe.box_weight * _mean(error, counts["box_truth"])
+        if self.recipe.region_weight and bool((batch["box_target"] >= 0).any()):
+            logits = self.heads.region(self.model.region(features.maps[2]))
+            loss = F.cross_entropy(logits, batch["box_target"], ignore_index=-1, reduction="none")
+            losses["region"] = self.recipe.region_weight * _mean(loss, counts["box_target"])
         return losses | self._auxiliary(features, batch, counts)
 
 

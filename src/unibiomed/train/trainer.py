@@ -113,7 +113,8 @@ def _train(recipe: Recipe, data: Path, out: Path, accelerator: Accelerator, divi
         with accelerator.main_process_first():
             processor = make_processor(recipe.model, records, out / "processor")
         model = make_model(recipe.model, processor)
-    heads = AuxiliaryHeads.for_records(seen, model.config.grounding_config.prompt_encoder_config.hidden_size)
+    width = model.config.grounding_config.prompt_encoder_config.hidden_size
+    heads = AuxiliaryHeads.for_records(seen, width, model.config.hidden_size)
     squared = model.config.shared_vision
     with accelerator.main_process_first():
         cached = squared and not sharded
