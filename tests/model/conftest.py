@@ -153,7 +153,7 @@ def tiny_config(form: str, candidates: int, size: int, ids: dict[str, int], voca
             grounding.vision_config.backbone_config.fusion = [8, 12, 20]
             grounding.vision_config.backbone_channel_list = [32, 20, 12, 8]
             grounding.vision_config.fpn_top_down_levels = [2, 3]
-            config.region_summary = config.fine_masks = True
+            config.region_summary = config.fine_masks = config.context_match = True
         return config
     side = size // 16
     return UniBiomedConfig(

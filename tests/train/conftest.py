@@ -47,6 +47,7 @@ TINY = ModelRecipe(
     encoder="random",
     region_summary=True,
     fine_masks=True,
+    context_match=True,
 )
 RATES = {"backbone": 1e-3, "grounding": 1e-3, "scores": 1e-3, "language": 1e-3, "head": 1e-3}
 WEIGHTS = {"dense_weight": 1.0, "presence_weight": 0.3, "quality_weight": 0.3, "label_weight": 0.2}

@@ -7,14 +7,17 @@ import json
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from unibiomed.data.records import Record
 from unibiomed.interpret.scores import calibrate
 from unibiomed.model.modeling import UniBiomedModel
 from unibiomed.train import calibrate as module
-from unibiomed.train.calibrate import calibrate_scores, collect_scores
+from unibiomed.train.calibrate import calibrate_scores, choose_threshold, collect_scores
 from unibiomed.train.store import ImageStore
 
 from .conftest import TINY, Kit
@@ -39,10 +42,12 @@ def test_every_known_target_and_one_foreign(
     store, chosen = held_out
     presence, quality = collect_scores(model, kit.processor, store, chosen, 0, progress=False)
     # abdomen: liver there, spleen not, a foreign target not; colon: the polyp, and a foreign target not
-    assert [there for *_, there in presence] == [True, False, False] * 2 + [True, False] + [False, False]
+    assert [asked.present for asked in presence] == [True, False, False] * 2 + [True, False] + [False, False]
+    assert [asked.target for asked in presence][:2] == ["liver", "spleen"]
     assert len(quality) == 3
     assert all(0 <= iou <= 1 for _, iou in quality)
-    assert all(math.isfinite(number) for numbers in presence + quality for number in numbers)
+    assert all(math.isfinite(number) for *numbers, _ in presence for number in numbers)
+    assert all(math.isfinite(number) for numbers in quality for number in numbers)
     assert not model.training
     again = collect_scores(model, kit.processor, store, chosen, 0, progress=False)
     assert again == (presence, quality)
@@ -58,7 +63,7 @@ def test_the_fit_is_kept(
         assert numbers is not None and len(numbers) == count
         assert all(isinstance(value, float) and math.isfinite(value) for value in numbers)
         assert numbers != [1.0, 0.0, 0.0][:count]
-    logits, peaks, there = (torch.tensor(column) for column in zip(*presence, strict=True))
+    logits, peaks, there = (torch.tensor(column) for column in list(zip(*presence, strict=True))[:3])
     share = float(there.float().mean())
     fitted = calibrate(logits, model.config.presence_calibration, peaks)  # type: ignore[arg-type]
     assert float(fitted.mean()) == pytest.approx(share, abs=0.05)  # what a calibrated score averages to
@@ -77,4 +82,42 @@ def test_nothing_to_fit(
     monkeypatch.setattr(module, "foreign_targets", lambda *_: ())
     empty = [record for record in chosen if not store.present(record.key)]
     presence, quality = collect_scores(model, kit.processor, store, empty, 0, progress=False)
-    assert [there for *_, there in presence] == [False] and not quality
+    assert [asked.present for asked in presence] == [False] and not quality
+
+
+def test_the_threshold_misses_one_in_twenty_of_each_target() -> None:
+    """Forty easy livers and four cysts: a cyst counts ten times."""
+    scores = np.array([0.9] * 40 + [0.15, 0.3, 0.6, 0.7] + [0.05] * 50)
+    present, targets = np.arange(94) < 44, ["liver"] * 40 + ["cyst"] * 4 + ["spleen"] * 50
+    assert choose_threshold(scores, present, targets) == 0.15  # one cyst is an eighth of all
+    scores[40:44] = 0.6
+    assert choose_threshold(scores, present, targets) == 0.5  # nothing is missed at a half
+    scores[:4] = 0.2
+    assert choose_threshold(scores, present, targets) == 0.5  # 4 of 40, and no cyst: a twentieth
+    scores[4] = 0.2
+    assert choose_threshold(scores, present, targets) == 0.2
+
+
+def test_the_threshold_spares_nine_in_ten_absent_targets() -> None:
+    scores = np.concatenate([np.full(10, 0.1), np.linspace(0.0, 0.4, 101)])
+    assert choose_threshold(scores, np.arange(111) < 10, ["liver"] * 111) == pytest.approx(0.36)
+    scores[10:] *= 3
+    assert choose_threshold(scores, np.arange(111) < 10, ["liver"] * 111) == 0.5
+
+
+def test_a_threshold_without_present_or_absent_targets() -> None:
+    assert choose_threshold(np.array([0.1, 0.2]), np.zeros(2, dtype=bool), ["liver", "spleen"]) == 0.5
+    assert choose_threshold(np.array([0.1, 0.2]), np.ones(2, dtype=bool), ["liver", "spleen"]) == 0.1
+
+
+@given(st.lists(st.tuples(st.floats(0, 1), st.booleans(), st.sampled_from("abc")), min_size=1, max_size=60))
+def test_what_a_threshold_promises(rows: list[tuple[float, bool, str]]) -> None:
+    scores, present, targets = (np.array(column) for column in zip(*rows, strict=True))
+    threshold = choose_threshold(scores, present, list(targets))
+    assert 0 <= threshold <= 0.5
+    if threshold < 0.5:
+        missed = [np.mean(scores[present & (targets == t)] < threshold) for t in set(targets[present])]
+        false = np.mean(scores[~present] > threshold) if not present.all() else 0.0
+        assert false <= 0.1
+        # one of the two holds it there
+        assert np.mean(missed) <= 0.05 + 1e-9 or threshold == np.quantile(scores[~present], 0.9, method="higher")

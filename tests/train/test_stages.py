@@ -222,6 +222,32 @@ def test_the_target_in_the_box_is_named_from_the_summary_alone(kit: Kit) -> None
     assert "region" not in stage.losses(batch, stage.counts(batch))
 
 
+def test_what_belongs_to_an_image_is_taught(kit: Kit) -> None:
+    """The colon's images are of the gut, a neighbour of the abdomen's organs; eyes and cells are far from both."""
+    stage = kit.stage("encoder", batch=4, context_weight=1.0)
+    batch = stage.batch(random.Random(0))
+    targets = list(stage.heads.targets)
+    assert batch["context"].shape == (4, len(targets))
+    assert set(batch["context"].flatten().tolist()) <= {1.0, 0.0, -1.0}
+    for asked, image in zip(batch["target"].tolist(), batch["truth_image"].tolist(), strict=True):
+        if batch["truth"][batch["target"].tolist().index(asked)].any():
+            assert batch["context"][image, asked] == 1.0
+    batch["context"][:] = torch.tensor([1.0] + [0.0] * (len(targets) - 1))
+    losses = stage.losses(batch, stage.counts(batch))
+    losses["context"].backward()
+    grads = {name: p.grad for name, p in stage.model.named_parameters() if p.grad is not None and p.grad.any()}
+    assert grads and all(name.startswith("context.") for name in grads)
+    # what is unknown teaches nothing
+    batch["context"][:] = -1.0
+    assert float(stage.losses(batch, stage.counts(batch))["context"]) == 0.0
+    stage.model.config.context_match = False
+    try:
+        with pytest.raises(DataError, match="context_weight teaches what 'context_match' does"):
+            kit.stage("encoder", context_weight=1.0)
+    finally:
+        stage.model.config.context_match = True
+
+
 def test_answers_in_boxes_teach_the_summary(kit: Kit) -> None:
     stage = kit.stage("joint", batch=4, augment=0.0, tasks={"classify": 1.0, "describe": 0.0, "segment": 0.0})
     stage.losses(stage.batch(random.Random(0)))["text"].backward()

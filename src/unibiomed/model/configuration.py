@@ -39,6 +39,9 @@ class UniBiomedConfig(PreTrainedConfig):
         :class:`~unibiomed.model.region.RegionSummary`.
     fine_masks : bool
         Mask logits at half of the input's side in place of a quarter, see :class:`~unibiomed.model.fine.FineMasks`.
+    context_match : bool
+        The presence score is at most the score of the target belonging to such an image, see
+        :class:`~unibiomed.model.context.ContextMatch`.
     scores_trained : bool
         SAM2's IoU and object-score heads were trained. They were not in the released weights (only the best mask of
         three is chosen by them), so presence and mask scores are then computed from the mask's probabilities.
@@ -63,6 +66,7 @@ class UniBiomedConfig(PreTrainedConfig):
     shared_vision: bool = False
     region_summary: bool = False
     fine_masks: bool = False
+    context_match: bool = False
     scores_trained: bool = False
     presence_calibration: list[float] | None = None
     mask_calibration: list[float] | None = None
@@ -101,6 +105,7 @@ def nano_config(
     fusion: bool = False,
     region_summary: bool = False,
     fine_masks: bool = False,
+    context_match: bool = False,
 ) -> UniBiomedConfig:
     """Configuration of the small default model: one EfficientNet-Lite0 for both halves, a Qwen2 of a few million.
 
@@ -121,6 +126,8 @@ def nano_config(
         Tell the language model what a drawn box holds.
     fine_masks : bool
         Mask logits at half of the input's side.
+    context_match : bool
+        Judge whether a target belongs to such an image, apart from whether it is there.
     """
     side = image_size // 16
     encoder: dict[str, Any] = {"model_type": "unibiomed_efficientnet_lite"}
@@ -173,6 +180,7 @@ def nano_config(
         shared_vision=True,
         region_summary=region_summary,
         fine_masks=fine_masks,
+        context_match=context_match,
         scores_trained=True,
         tie_word_embeddings=True,
     )

@@ -17,6 +17,7 @@ from transformers.models.internvl import InternVLForConditionalGeneration
 from transformers.utils import ModelOutput
 
 from .configuration import UniBiomedConfig
+from .context import ContextMatch, both
 from .fine import FineMasks
 from .region import RegionSummary
 
@@ -139,6 +140,8 @@ class UniBiomedModel(PreTrainedModel):
             self.region = RegionSummary(prompt_width, hidden)
         if config.fine_masks:
             self.fine = FineMasks(prompt_width)
+        if config.context_match:
+            self.context = ContextMatch(prompt_width)
         self.post_init()
         if config.fine_masks:
             self.fine.start_as_nothing()
@@ -280,6 +283,7 @@ class UniBiomedModel(PreTrainedModel):
         """
         grounding = self.grounding
         images, per_image = (1, len(prompts)) if image_index is None else (len(prompts), 1)
+        deepest = maps[2]
         if image_index is not None:
             maps = tuple(m[image_index] for m in maps)
         points = torch.zeros(images, per_image, 1, 2, device=prompts.device, dtype=maps[2].dtype)
@@ -300,7 +304,12 @@ class UniBiomedModel(PreTrainedModel):
         logits = logits.flatten(0, 1)
         if self.config.fine_masks:
             logits = self.fine(logits, mask_tokens.flatten(0, 1), maps[3].expand(len(logits), -1, -1, -1))
-        return MaskPrediction(logits=logits, quality=quality.flatten(0, 1), presence_logits=presence.flatten())
+        presence = presence.flatten()
+        if self.config.context_match:
+            seen = self.context.look(deepest)
+            seen = seen.expand(len(prompts), -1) if image_index is None else seen[image_index]
+            presence = both(presence, self.context(seen, prompts).to(presence.dtype))
+        return MaskPrediction(logits=logits, quality=quality.flatten(0, 1), presence_logits=presence)
 
     # ---------------------------------------------------------------- training
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import math
 import random
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from tqdm import tqdm
 from unibiomed.data.conversation import canonical_turns
 from unibiomed.data.phrasing import foreign_targets
 from unibiomed.data.records import Record
+from unibiomed.interpret.scores import calibrate
 from unibiomed.metrics.classification import fit_platt
 from unibiomed.model.modeling import UniBiomedModel
 from unibiomed.model.processing import UniBiomedProcessor
@@ -24,7 +26,18 @@ from .squares import read_square
 from .store import ImageStore
 
 MISSED = 0.05
-"""Share of the targets that are there which the presence threshold may miss on the validation split."""
+"""Share of the images with a target that the presence threshold may miss, the mean over targets."""
+FALSE = 0.1
+"""Share of the absent targets above which it may not go for that."""
+
+
+class Presence(NamedTuple):
+    """One question of the validation split: presence logit, peak of the mask, whether and which target is there."""
+
+    logit: float
+    peak: float
+    present: bool
+    target: str
 
 
 @torch.inference_mode()
@@ -36,7 +49,7 @@ def collect_scores(
     seed: int,
     *,
     progress: bool = True,
-) -> tuple[list[tuple[float, float, bool]], list[tuple[float, float]]]:
+) -> tuple[list[Presence], list[tuple[float, float]]]:
     """Raw scores beside the truth, for every known target of `records` and one surely absent target each.
 
     Images that no store holds are read from the records, one at a time.
@@ -44,12 +57,11 @@ def collect_scores(
     Returns
     -------
     tuple
-        (presence logit, peak of the mask, present) for each question, and (quality logit, IoU) for each target that is
-        there.
+        What the model says of presence in each question, and (quality logit, IoU) for each target that is there.
     """
     model.eval()
     rng = random.Random(seed)
-    presence: list[tuple[float, float, bool]] = []
+    presence: list[Presence] = []
     quality: list[tuple[float, float]] = []
     tokens = processor.settings.tokens_per_tile
     for record in tqdm(records, desc="calibrating", unit="image", disable=None if progress else True):
@@ -60,19 +72,20 @@ def collect_scores(
         empty = np.zeros(pixels.shape[:2], dtype=bool)
         known = {j: masks[j] > 127 if j in masks else empty for j in range(len(record.regions))}
         turns = [t for t in canonical_turns(record, known) if t.task == "segment"]
-        asked = [(t.question, t.masks[0]) for t in turns]
+        asked = [(t.question, t.masks[0], record.regions[t.masks[0]].target) for t in turns]
         if foreign := foreign_targets(record.modality, record.site):
-            asked.append((make_question("segment", target=rng.choice(foreign), modality=record.modality), None))
+            target = rng.choice(foreign)
+            asked.append((make_question("segment", target=target, modality=record.modality), None, target))
         if not asked:
             continue
-        batch = pad([encode_turn(processor, question, f"It is {SEG}.", tokens) for question, _ in asked])
+        batch = pad([encode_turn(processor, question, f"It is {SEG}.", tokens) for question, *_ in asked])
         features = model.encode_image(normalise_batch([torch.from_numpy(pixels.copy()).permute(2, 0, 1).float() / 255]))
         index = torch.zeros(len(asked), dtype=torch.long)
         out = model(batch["input_ids"], batch["attention_mask"], batch["labels"], features=features, image_index=index)
         peaks = out.masks.peak().tolist()
-        for i, (_, region) in enumerate(asked):
+        for i, (_, region, target) in enumerate(asked):
             mask = None if region is None else masks.get(region)
-            presence.append((float(out.masks.presence_logits[i]), peaks[i], mask is not None))
+            presence.append(Presence(float(out.masks.presence_logits[i]), peaks[i], mask is not None, target))
             if mask is not None:
                 truth = torch.from_numpy(mask.copy()).float()[None] / 255
                 score = out.masks.quality[i].max().clamp(1e-4, 1 - 1e-4)
@@ -92,13 +105,44 @@ def calibrate_scores(
     """Fit ``presence_calibration`` and ``mask_calibration`` (Platt, 1999) into the model's configuration."""
     presence, quality = collect_scores(model, processor, store, records, seed, progress=progress)
     if presence:
-        logits, peaks, truths = zip(*presence, strict=True)
-        model.config.presence_calibration = list(fit_platt(logits, truths, peaks))
-        scale, offset, own = model.config.presence_calibration
-        sums = (scale * logit + offset + own * peak for logit, peak, present in presence if present)
-        there = [1 / (1 + math.exp(-value)) for value in sums]
-        if there:
-            # a missed finding is worse than a false one, which its score still tells: miss one in twenty at most
-            model.config.presence_threshold = min(0.5, float(np.quantile(there, MISSED)))
+        logits, peaks, truths, targets = zip(*presence, strict=True)
+        fitted = list(fit_platt(logits, truths, peaks))
+        scores = calibrate(torch.tensor(logits), fitted, torch.tensor(peaks)).numpy()
+        model.config.presence_calibration = fitted
+        model.config.presence_threshold = choose_threshold(scores, np.array(truths), targets)
     if quality:
         model.config.mask_calibration = list(fit_platt(*zip(*quality, strict=True)))
+
+
+def choose_threshold(scores: np.ndarray, present: np.ndarray, targets: Sequence[str]) -> float:
+    """Presence score below which a target is reported absent.
+
+    A missed finding is worse than a false one, which its score still tells: below one half where that is needed to
+    miss one image in twenty at most, the mean over targets, so that rare ones count. But not so low that more than one
+    in ten of the absent targets gets a mask.
+
+    Parameters
+    ----------
+    scores : numpy.ndarray
+        (N,) in [0, 1].
+    present : numpy.ndarray
+        (N,) bool.
+    targets : sequence of str
+        What was asked for.
+
+    Returns
+    -------
+    float
+        In [0, 0.5].
+    """
+    if not present.any():
+        return 0.5
+    by_target = defaultdict(list)
+    for score, target in zip(scores[present], np.array(targets)[present], strict=True):
+        by_target[target].append(float(score))
+    weighed = sorted((score, 1 / len(own) / len(by_target)) for own in by_target.values() for score in own)
+    missed = np.cumsum([weight for _, weight in weighed])
+    # at this score the share is exceeded; the score itself is still found
+    lowest = weighed[int(np.searchsorted(missed, MISSED, side="right"))][0]
+    least = 0.0 if present.all() else float(np.quantile(scores[~present], 1 - FALSE, method="higher"))
+    return min(0.5, max(lowest, least))

@@ -25,6 +25,8 @@ def parts_of(name: str) -> tuple[str, ...]:
         return ("neck", "grounding")
     if name.startswith("grounding."):
         return ("decoder", "grounding")
+    if name.startswith("context."):
+        return ("context", "scores")
     if name.startswith("fine."):
         return ("fine", "grounding")
     if "lora_" in name:

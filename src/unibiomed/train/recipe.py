@@ -22,6 +22,7 @@ PARTS = {
     "decoder": "SAM2's prompt encoder and mask decoder alone",
     "fine": "what makes masks finer than SAM2's alone",
     "scores": "the heads of the presence and mask scores",
+    "context": "what tells which targets belong to an image alone",
     "language": "the whole multi-modal language model, or what LoRA leaves of it",
     "vision": "its vision tower alone",
     "projector": "its projector alone",
@@ -63,6 +64,8 @@ class ModelRecipe:
     """Tell the language model what a drawn box holds; `box_weight` teaches where the box is."""
     fine_masks: bool = False
     """Mask logits at half of the input's side, for thin targets, in place of a quarter."""
+    context_match: bool = False
+    """Judge whether a target belongs to such an image, apart from whether it is there; `context_weight` teaches it."""
     width: int = 256
     """Channels of SAM2's neck and mask decoder."""
     hidden_size: int = 256
@@ -121,6 +124,8 @@ class StageRecipe:
     """Whether a target that is not there teaches an empty mask; if not, the presence score alone, as in SAM 2."""
     presence_weight: float = 0.0
     """Weight of the presence score's loss."""
+    context_weight: float = 0.0
+    """Encoder stage: weight of telling an image's own targets from those of other body parts (`context_match`)."""
     quality_weight: float = 0.0
     """Weight of the mask score's loss."""
     label_weight: float = 0.0

@@ -59,6 +59,9 @@ class Stage:
         if (recipe.box_weight or recipe.region_weight) and not model.config.region_summary:
             lacks = f"{taught} teaches what 'region_summary' does, and the model has none: leave it out"
             raise DataError(f"stage '{recipe.name}': {lacks}")
+        if recipe.context_weight and not model.config.context_match:
+            lacks = "context_weight teaches what 'context_match' does, and the model has none: leave it out"
+            raise DataError(f"stage '{recipe.name}': {lacks}")
         self.recipe, self.model, self.heads = recipe, model, heads
         self.processor, self.viewer, self.source = processor, viewer, source
 
@@ -186,6 +189,7 @@ class EncoderStage(Stage):
         # not merely "not annotated": a fundus photograph of the vessels shows an optic disc all the same
         foreign = [t for t in foreign_targets(record.modality, record.site) if t in self.heads.targets]
         sample: Sample = defaultdict(list, self._dense_targets(record, view))
+        sample["context"] = self._belongs({r.target for r in record.regions}, set(foreign))
         for j in chosen:
             if j is None and not foreign:
                 j = rng.choice(absent or present)
@@ -193,6 +197,14 @@ class EncoderStage(Stage):
             sample["target"].append(self.heads.targets[target])
             sample["truth"].append(view.mask(j))
         return sample | {"inputs": self.processor.image(view.image), "seed": rng.getrandbits(48)}
+
+    def collate(self, samples: Sequence[Sample]) -> dict[str, Any]:
+        """Samples as one batch of tensors; ``context``, (images, targets), tells which targets belong to an image."""
+        return super().collate(samples) | {"context": torch.tensor([s["context"] for s in samples])}
+
+    def counts(self, batch: dict[str, Any]) -> Counts:
+        """Masks, maps, labels, and images."""
+        return super().counts(batch) | {"context": float(len(batch["context"]))}
 
     def losses(self, batch: dict[str, Any], counts: Counts | None = None) -> dict[str, torch.Tensor]:
         """Masks, their scores, and the auxiliary heads."""
@@ -210,7 +222,23 @@ class EncoderStage(Stage):
             wanted = self.heads.dense.weight[batch["target"], :, 0, 0].detach()
             error = (channels[0].flatten(0, 1) - wanted).square().mean(1) / wanted.square().mean(1).clamp(min=1e-6)
             losses["align"] = self.recipe.align_weight * _mean(error, counts["truth"])
+        if self.recipe.context_weight and batch["context"].numel():
+            losses["context"] = self.recipe.context_weight * self._context(features, batch["context"], counts)
         return losses
+
+    def _belongs(self, own: set[str], foreign: set[str]) -> list[float]:
+        """For each target 1 where the image is of its kind, 0 where it is surely not, -1 where that is unknown."""
+        return [1.0 if target in own else 0.0 if target in foreign else -1.0 for target in self.heads.targets]
+
+    def _context(self, features: ImageFeatures, belongs: torch.Tensor, counts: Counts) -> torch.Tensor:
+        """Cross-entropy of every target in every image; an image's own targets weigh as much as all the others."""
+        seen = self.model.context.look(features.maps[2])
+        logits = self.model.context(seen[:, None], self.heads.prompts.weight[None])
+        errors = F.binary_cross_entropy_with_logits(logits, belongs.clamp(min=0), reduction="none")
+        own, foreign = (
+            (errors * chosen).sum(1) / chosen.sum(1).clamp(min=1) for chosen in (belongs == 1, belongs == 0)
+        )
+        return _mean((own + foreign) / 2, counts["context"])
 
 
 class TextStage(Stage):

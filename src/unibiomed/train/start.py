@@ -75,6 +75,7 @@ def make_model(recipe: ModelRecipe, processor: UniBiomedProcessor) -> UniBiomedM
             fusion=recipe.fusion,
             region_summary=recipe.region_summary,
             fine_masks=recipe.fine_masks,
+            context_match=recipe.context_match,
         )
     )
     if recipe.encoder == "efficientnet-lite0":
