@@ -104,7 +104,8 @@ def samples_seen(recipe: Recipe, records: list[Record], folder: Path) -> dict[tu
     where several questions ask for it, and also where the target is known to be absent.
     """
     model, processor = load_start(str(NANO))
-    heads = AuxiliaryHeads.for_records(records, model.config.grounding_config.prompt_encoder_config.hidden_size)
+    width = model.config.grounding_config.prompt_encoder_config.hidden_size
+    heads = AuxiliaryHeads.for_records(records, width, model.config.hidden_size)
     processor = at_size(processor, model, COUNTED_AT)
     viewer = Viewer(COUNTED_AT, ImageStore(records, COUNTED_AT, folder))
     seen: dict[tuple[str, str], dict[int, int]] = {}
