@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -28,16 +28,18 @@ from .store import ImageStore
 MISSED = 0.05
 """Share of the images with a target that the presence threshold may miss, the mean over targets."""
 FALSE = 0.1
-"""Share of the absent targets above which it may not go for that."""
+"""Share of the absent targets that it may find for that, those of the image's own kind and the others weighed alike."""
 
 
 class Presence(NamedTuple):
-    """One question of the validation split: presence logit, peak of the mask, whether and which target is there."""
+    """One question of the validation split: presence logit, peak of the mask, and whether which target is there."""
 
     logit: float
     peak: float
     present: bool
     target: str
+    foreign: bool
+    """Of another body part than the image shows."""
 
 
 @torch.inference_mode()
@@ -85,7 +87,8 @@ def collect_scores(
         peaks = out.masks.peak().tolist()
         for i, (_, region, target) in enumerate(asked):
             mask = None if region is None else masks.get(region)
-            presence.append(Presence(float(out.masks.presence_logits[i]), peaks[i], mask is not None, target))
+            raw = float(out.masks.presence_logits[i])
+            presence.append(Presence(raw, peaks[i], mask is not None, target, foreign=region is None))
             if mask is not None:
                 truth = torch.from_numpy(mask.copy()).float()[None] / 255
                 score = out.masks.quality[i].max().clamp(1e-4, 1 - 1e-4)
@@ -105,21 +108,22 @@ def calibrate_scores(
     """Fit ``presence_calibration`` and ``mask_calibration`` (Platt, 1999) into the model's configuration."""
     presence, quality = collect_scores(model, processor, store, records, seed, progress=progress)
     if presence:
-        logits, peaks, truths, targets = zip(*presence, strict=True)
+        logits, peaks, truths, targets, foreign = zip(*presence, strict=True)
         fitted = list(fit_platt(logits, truths, peaks))
         scores = calibrate(torch.tensor(logits), fitted, torch.tensor(peaks)).numpy()
         model.config.presence_calibration = fitted
-        model.config.presence_threshold = choose_threshold(scores, np.array(truths), targets)
+        model.config.presence_threshold = choose_threshold(scores, np.array(truths), targets, np.array(foreign))
     if quality:
         model.config.mask_calibration = list(fit_platt(*zip(*quality, strict=True)))
 
 
-def choose_threshold(scores: np.ndarray, present: np.ndarray, targets: Sequence[str]) -> float:
+def choose_threshold(scores: np.ndarray, present: np.ndarray, targets: Sequence[str], foreign: np.ndarray) -> float:
     """Presence score below which a target is reported absent.
 
     A missed finding is worse than a false one, which its score still tells: below one half where that is needed to
     miss one image in twenty at most, the mean over targets, so that rare ones count. But not so low that more than one
-    in ten of the absent targets gets a mask.
+    in ten of the absent targets gets a mask; those of other body parts, of which any number can be asked for, weigh
+    together as much as the image's own.
 
     Parameters
     ----------
@@ -129,6 +133,8 @@ def choose_threshold(scores: np.ndarray, present: np.ndarray, targets: Sequence[
         (N,) bool.
     targets : sequence of str
         What was asked for.
+    foreign : numpy.ndarray
+        (N,) bool: of another body part.
 
     Returns
     -------
@@ -137,12 +143,17 @@ def choose_threshold(scores: np.ndarray, present: np.ndarray, targets: Sequence[
     """
     if not present.any():
         return 0.5
-    by_target = defaultdict(list)
-    for score, target in zip(scores[present], np.array(targets)[present], strict=True):
-        by_target[target].append(float(score))
-    weighed = sorted((score, 1 / len(own) / len(by_target)) for own in by_target.values() for score in own)
-    missed = np.cumsum([weight for _, weight in weighed])
-    # at this score the share is exceeded; the score itself is still found
-    lowest = weighed[int(np.searchsorted(missed, MISSED, side="right"))][0]
-    least = 0.0 if present.all() else float(np.quantile(scores[~present], 1 - FALSE, method="higher"))
+    lowest = _first_above(MISSED, scores[present], np.array(targets)[present])
+    # from the other end: that many may lie above it
+    least = 0.0 if present.all() else -_first_above(FALSE, -scores[~present], foreign[~present])
     return min(0.5, max(lowest, least))
+
+
+def _first_above(share: float, scores: np.ndarray, groups: np.ndarray) -> float:
+    """The lowest score at and below which more than a share lies, the mean over groups."""
+    sizes = Counter(groups.tolist())
+    order = np.argsort(scores, kind="stable")
+    below = np.cumsum([1 / sizes[group] / len(sizes) for group in groups[order].tolist()])
+    # sums of fractions are not exact, nor has the last one to be 1
+    place = int(np.searchsorted(below, share + 1e-9, side="right"))
+    return float(scores[order[min(place, len(order) - 1)]])
