@@ -248,6 +248,38 @@ def test_what_belongs_to_an_image_is_taught(kit: Kit) -> None:
         stage.model.config.context_match = True
 
 
+def test_each_answer_weighs_the_same(kit: Kit) -> None:
+    """The mean over answers of each answer's mean, as counted one by one."""
+    stage = kit.stage("joint", batch=4, turns=3, even_answers=True)
+    batch = stage.batch(random.Random(1))
+    counts = stage.counts(batch)
+    loss = stage.losses(batch, counts)["text"]
+    with torch.no_grad():
+        out = stage.model(
+            batch["input_ids"],
+            batch["attention_mask"],
+            None,
+            batch["position_ids"],
+            features=stage._encode(batch, text=True),
+        )
+    means, every = [], []
+    for row, logits in zip(batch["labels"], out.logits, strict=True):
+        own: list[torch.Tensor] = []
+        for label, before in zip(row[1:], logits[:-1], strict=True):
+            if label != IGNORE:
+                own.append(-before.log_softmax(0)[label])
+                every.append(own[-1])
+            elif own:
+                means.append(torch.stack(own).mean())
+                own = []
+        means += [torch.stack(own).mean()] if own else []
+    assert counts["answers"] == pytest.approx(len(means)) and len(means) > 4
+    torch.testing.assert_close(loss.detach(), torch.stack(means).mean(), rtol=1e-5, atol=1e-6)
+    plain = kit.stage("joint", batch=4, turns=3).losses(batch, counts)["text"].detach()
+    torch.testing.assert_close(plain, torch.stack(every).mean(), rtol=1e-5, atol=1e-6)
+    assert abs(float(plain) - float(loss)) > 1e-3
+
+
 def test_answers_in_boxes_teach_the_summary(kit: Kit) -> None:
     stage = kit.stage("joint", batch=4, augment=0.0, tasks={"classify": 1.0, "describe": 0.0, "segment": 0.0})
     stage.losses(stage.batch(random.Random(0)))["text"].backward()

@@ -33,6 +33,27 @@ def pad(sequences: list[tuple[list[int], list[int]]]) -> dict[str, torch.Tensor]
     return {"input_ids": ids, "labels": labels, "attention_mask": mask}
 
 
+def answer_lengths(labels: torch.Tensor) -> torch.Tensor:
+    """For each label the length of the answer that it belongs to, 0 where nothing is learned.
+
+    Parameters
+    ----------
+    labels : torch.Tensor
+        (batch, length); answers are apart from each other, as after :func:`encode_turn`.
+
+    Returns
+    -------
+    torch.Tensor
+        (batch, length) int64.
+    """
+    told = labels != IGNORE
+    starts = told & ~torch.cat([torch.zeros_like(told[:, :1]), told[:, :-1]], 1)
+    # answers are numbered from 1 through all rows; what lies between them counts to the one before
+    number = starts.flatten().cumsum(0)
+    lengths = torch.bincount(number, told.flatten().double()).long()
+    return lengths[number].view_as(labels) * told
+
+
 def pack(rows: list[list[tuple[list[int], list[int]]]]) -> dict[str, torch.Tensor]:
     """Several turns about one image in one row, each as if it stood alone.
 

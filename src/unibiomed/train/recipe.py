@@ -134,6 +134,8 @@ class StageRecipe:
     """Weight that pulls the prompt of `[SEG]` towards the encoder stage's prompt of that target."""
     box_weight: float = 0.0
     """Joint stage: weight of finding the drawn box, for a model with `region_summary`."""
+    even_answers: bool = False
+    """Joint stage: in the text loss each answer weighs the same; if not, each token, as published."""
     region_weight: float = 0.0
     """Joint stage: weight of the auxiliary head that names the box's target from what `region_summary` tells alone."""
     prompted: int = 0

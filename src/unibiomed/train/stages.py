@@ -24,14 +24,14 @@ from unibiomed.data.phrasing import foreign_targets, pick_name, task_question
 from unibiomed.data.records import Record
 from unibiomed.errors import DataError
 from unibiomed.images.geometry import draw_box, mask_box
-from unibiomed.model.modeling import ImageFeatures, MaskPrediction, UniBiomedModel
+from unibiomed.model.modeling import ImageFeatures, MaskPrediction, UniBiomedModel, UniBiomedOutput
 from unibiomed.model.processing import UniBiomedProcessor
 from unibiomed.tasks import SEG
 
 from .heads import AuxiliaryHeads
 from .losses import score_losses, segmentation_loss, soft_iou
 from .mixture import Source
-from .packing import IGNORE, encode_turn, pack, pad
+from .packing import IGNORE, answer_lengths, encode_turn, pack, pad
 from .recipe import StageRecipe
 from .views import View, Viewer
 
@@ -339,9 +339,11 @@ class JointStage(Stage):
         return super().collate(samples) | pack([s["row"] for s in samples])
 
     def counts(self, batch: dict[str, Any]) -> Counts:
-        """As for masks, and tokens that are learned, and prompts that are known."""
+        """As for masks, and tokens and answers that are learned, and prompts that are known."""
         known = float((batch["seg_target"] >= 0).sum())
-        return super().counts(batch) | {"text": _learned(batch), "distill": known}
+        lengths = answer_lengths(batch["labels"][:, 1:])
+        answers = float((1 / lengths[lengths > 0]).sum())
+        return super().counts(batch) | {"text": _learned(batch), "answers": answers, "distill": known}
 
     def _task_weights(self) -> dict[str, float]:
         default = {"segment": 0.4, "recognize": 0.2, "report": 0.1, "ask": 0.15, "classify": 0.15, "describe": 0.1}
@@ -359,7 +361,7 @@ class JointStage(Stage):
             features=features,
             seg_prompts=False,
         )
-        losses = {"text": out.loss * (_learned(batch) / max(counts["text"], 1.0))}
+        losses = {"text": self._text_loss(out, batch["labels"][:, 1:], counts)}
         if len(out.seg_rows):
             judged = batch["seg_judged"]
             assert len(out.seg_rows) == len(judged) and int(judged.sum()) == len(batch["truth"]), (
@@ -384,6 +386,15 @@ class JointStage(Stage):
             loss = F.cross_entropy(logits, batch["box_target"], ignore_index=-1, reduction="none")
             losses["region"] = self.recipe.region_weight * _mean(loss, counts["box_target"])
         return losses | self._auxiliary(features, batch, counts)
+
+    def _text_loss(self, out: UniBiomedOutput, labels: torch.Tensor, counts: Counts) -> torch.Tensor:
+        """Cross-entropy of the answers' tokens; the name of a finding has few, and a report many."""
+        assert out.loss is not None and out.logits is not None
+        told = labels != IGNORE
+        if not self.recipe.even_answers:
+            return out.loss * (float(told.sum()) / max(counts["text"], 1.0))
+        errors = F.cross_entropy(out.logits.float(), labels[told], reduction="none")
+        return _mean(errors / answer_lengths(labels)[told], counts["answers"])
 
 
 STAGES: dict[str, type[Stage]] = {"encoder": EncoderStage, "text": TextStage, "joint": JointStage}
