@@ -85,22 +85,22 @@ def model_rows(quality: float, floor: bool) -> Iterator[Row]:
 
 
 @pytest.fixture(scope="module")
-def evaluated(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], dict[str, Path]]:
+def evaluated(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], dict[str, Answers]]:
     folder = tmp_path_factory.mktemp("scores")
     results: dict[str, Any] = {"suite": "made-up", "models": {}}
-    scores = {}
+    answers = {}
     for i, (name, (quality, floor)) in enumerate(MODELS.items()):
         rows = list(model_rows(quality, floor))
-        scores[name] = folder / f"{i}.jsonl"
-        with RowWriter(scores[name]) as writer:
+        with RowWriter(folder / f"{i}.jsonl") as writer:
             for row in rows:
                 writer.add(row)
+        answers[name] = gather(folder / f"{i}.jsonl")
         results["models"][name] = {"floor": floor, **summarise(rows), "robustness": robustness_table(rows)}
-    return results, scores
+    return results, answers
 
 
 def test_every_figure_is_a_png_that_shows_something_and_an_svg_that_parses(
-    evaluated: tuple[dict[str, Any], dict[str, Path]], tmp_path: Path
+    evaluated: tuple[dict[str, Any], dict[str, Answers]], tmp_path: Path
 ) -> None:
     before = dict(matplotlib.rcParams)
     paths = draw_figures(*evaluated, tmp_path / "figures", external={"eye"})
@@ -122,7 +122,7 @@ def test_every_figure_is_a_png_that_shows_something_and_an_svg_that_parses(
 
 
 def test_every_figure_with_dice_says_of_which_images(
-    evaluated: tuple[dict[str, Any], dict[str, Path]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    evaluated: tuple[dict[str, Any], dict[str, Answers]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(SETTINGS, "svg.fonttype", "none")
     monkeypatch.setattr("unibiomed.evaluate.figures.style.KINDS", ("svg",))
@@ -272,8 +272,8 @@ def test_the_tests_behind_the_stars_are_told(tmp_path: Path) -> None:
         with RowWriter(paths[name]) as writer:
             for number in range(8):
                 writer.add(segment("liver", number, 0.5 + bonus * (number % 3)))
-    (found,) = modality_tests(paths)
     answers = {name: gather(path) for name, path in paths.items()}
+    (found,) = modality_tests(answers)
     ((key, p),) = p_values(answers, lambda one: one.modality).items()
     assert found == {"a": "a", "b": "b", "modality": key[1], "p_adjusted": p}
 

@@ -20,7 +20,7 @@ from .about import about_model, about_run
 from .compare import compare
 from .examples import draw_examples, keys_of, pick_examples
 from .figures import draw_figures
-from .figures.gather import modality_tests
+from .figures.gather import Answers, gather, modality_tests
 from .page import write_page
 from .predictions import PredictionStore
 from .predictors import FLOORS, Context, Predictor, is_boxed, make_predictor, predictor_name, samples_for
@@ -213,13 +213,14 @@ def judge(
         }
     results["runs"] = run_tables(results["models"])
     results["comparisons"] = compare(scores)
-    results["modality_tests"] = modality_tests(scores)
+    answers = {name: gather(path) for name, path in scores.items()}
+    results["modality_tests"] = modality_tests(answers)
     with replacing(out / "results.json") as fresh:
         fresh.write_text(json.dumps(results, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     write_tables(results, out / "tables")
     if pictures:
         readable = [record for record in records if record.key not in unreadable]
-        _show(suite, readable, results, scores, out, pictures)
+        _show(suite, readable, results, scores, answers, out, pictures)
     return results
 
 
@@ -228,12 +229,13 @@ def _show(
     records: Sequence[Record],
     results: dict[str, Any],
     scores: Mapping[str, Path],
+    answers: Mapping[str, Answers],
     out: Path,
     pictures: int,
 ) -> None:
     """Figures, and the page that ties everything together."""
     external = {record.dataset for record in records if record.external}
-    figures = draw_figures(results, scores, out / "figures", external=external)
+    figures = draw_figures(results, answers, out / "figures", external=external)
     plain = replace(suite, changes=None)
 
     def cases(keys: Collection[str]) -> Iterator[Case]:

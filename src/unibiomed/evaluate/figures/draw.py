@@ -15,7 +15,7 @@ from ..leftovers import remove_leftovers
 from .bars import bar_rows, draw_ablation, plot_bars
 from .boxes import BOX_NOTE, plot_boxes, plot_pooled
 from .confusion import confusion_size, plot_confusion
-from .gather import Answers, Scored, gather, p_values, sizes, stars
+from .gather import Answers, Scored, p_values, sizes, stars
 from .radar import FEWEST_COUNT, FEWEST_SPOKES, plot_radar, radar_height, spokes_of
 from .style import KINDS, Look, beside, file_name, make_looks, sheet, words
 from .trust import plot_changes, plot_trust
@@ -58,7 +58,7 @@ RADARS = (
 
 def draw_figures(
     results: Mapping[str, Any],
-    scores: Mapping[str, Path],
+    answers: Mapping[str, Answers],
     folder: Path,
     *,
     external: Collection[str] = (),
@@ -69,8 +69,8 @@ def draw_figures(
     ----------
     results : mapping
         As ``results.json``.
-    scores : mapping of str to Path
-        Model to the file of its rows; a model without one is missing from the figures that need rows.
+    answers : mapping of str to Answers
+        Model to what `gather` read of its rows; a model without is missing from the figures that need it.
     folder : Path
         Made if need be.
     external : collection of str
@@ -83,15 +83,13 @@ def draw_figures(
 
     Raises
     ------
-    DataError
-        Rows cannot be read.
     InputError
         matplotlib is not installed.
     OutputError
         A file cannot be written.
     """
     looks = make_looks(results["models"])
-    answers = {name: gather(scores[name]) for name in looks if name in scores}
+    answers = {name: answers[name] for name in looks if name in answers}
     names: list[str] = []
     drawing = _Drawing(results["models"], looks, answers, folder, frozenset(external))
     for make in (drawing.modalities, drawing.radars, drawing.boxes, drawing.trust, drawing.changes, drawing.confusions):

@@ -141,22 +141,20 @@ def p_values(
     return dict(zip(raw, map(float, holm(list(raw.values()))), strict=True))
 
 
-def modality_tests(scores: Mapping[str, Path]) -> list[dict[str, Any]]:
+def modality_tests(answers: Mapping[str, Answers]) -> list[dict[str, Any]]:
     """The tests behind the stars of the figure by modality: the first model (``a``) against each other one (``b``).
 
     Parameters
     ----------
-    scores : mapping of str to Path
-        Model to its rows.
+    answers : mapping of str to Answers
 
     Returns
     -------
     list of dict
         ``a``, ``b``, ``modality`` and ``p_adjusted``, from `p_values`.
     """
-    answers = {name: gather(path) for name, path in scores.items()}
     return [
-        {"a": next(iter(scores)), "b": other, "modality": modality, "p_adjusted": p}
+        {"a": next(iter(answers)), "b": other, "modality": modality, "p_adjusted": p}
         for (other, modality), p in p_values(answers, lambda one: one.modality).items()
     ]
 
