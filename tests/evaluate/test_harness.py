@@ -14,11 +14,11 @@ from PIL import Image
 
 from unibiomed.cli import main
 from unibiomed.errors import InputError
-from unibiomed.evaluate import harness
+from unibiomed.evaluate import harness, scoring
 from unibiomed.evaluate.harness import evaluate
 from unibiomed.evaluate.predictors import Context, make_predictor, predictor_name
 from unibiomed.evaluate.predictors.files import FilesPredictor
-from unibiomed.evaluate.suite import Pairs, Suite, read_suite
+from unibiomed.evaluate.suite import Changes, Pairs, Suite, read_suite
 
 ENTRY = """
 name = "toy"
@@ -228,15 +228,29 @@ def test_what_is_wrong_is_said_in_one_line(data, tmp_path, capsys, arguments, wo
     assert words in said and said.count("\n") == 1
 
 
-def test_several_processes_say_the_same(data, tmp_path):
+def test_several_processes_say_the_same(data, tmp_path, monkeypatch):
     folder = masks_of(data, tmp_path / "m", change=lambda mask: np.roll(mask, 2, 1))
-    one = evaluate(SUITE, [f"files:{folder}"], data, tmp_path / "one", floors=False, pictures=0, progress=False)
-    two = evaluate(
-        SUITE, [f"files:{folder}"], data, tmp_path / "two", floors=False, processes=2, pictures=0, progress=False
+    (folder / "toy" / "stranger_polyp.png").write_bytes(b"")
+    suite = replace(SUITE, foreign=True, tasks=["segment", "recognize"], changes=Changes(["noise"], 2))
+    # two images to score for each process
+    monkeypatch.setattr(scoring, "PARTS_A_WORKER", 1)
+    one, two = (
+        evaluate(
+            suite,
+            [f"files:{folder}"],
+            data,
+            tmp_path / name,
+            processes=processes,
+            pictures=0,
+            progress=False,
+        )
+        for name, processes in (("one", 1), ("two", 2))
     )
-    assert one.results == two.results
+    assert one.results == two.results and one.results["models"]["m"]["unknown_predictions"]
+    scores = [{p.name: p.read_bytes() for p in (out / "scores").iterdir()} for out in (one.folder, two.folder)]
+    assert scores[0] == scores[1] and len(scores[0]) == 5
     kept = [sorted(p.name for p in (out / "predictions" / "m" / "toy").iterdir()) for out in (one.folder, two.folder)]
-    assert kept[0] == kept[1] and len(kept[0]) == 4
+    assert kept[0] == kept[1] and len(kept[0]) > 4
     with pytest.raises(InputError, match="0 processes"):
         evaluate(SUITE, [f"files:{folder}"], data, tmp_path / "three", processes=0, pictures=0, progress=False)
 

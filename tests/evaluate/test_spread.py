@@ -9,8 +9,9 @@ import sys
 
 import pytest
 
+from unibiomed.errors import DataError
 from unibiomed.evaluate import spread
-from unibiomed.evaluate.spread import worker_device
+from unibiomed.evaluate.spread import each_done, worker_device
 
 
 @pytest.mark.parametrize(
@@ -26,6 +27,12 @@ def test_only_workers_are_given_an_accelerator(monkeypatch):
     assert spread._own_device() is None
     monkeypatch.setattr(spread, "worker_number", lambda: 6)
     assert spread._own_device() == "cuda:2"
+
+
+def test_a_worker_that_was_killed_is_told_in_one_line():
+    with pytest.raises(DataError, match="give fewer --processes") as error:
+        list(each_done(os._exit, [1, 1], 2))
+    assert "\n" not in str(error.value)
 
 
 # Ray starts servers, threads and signal handlers: it gets a process of its own. The GPUs are made up: Ray deals out
@@ -55,10 +62,11 @@ def run(case, model, device, numbers):
             time.sleep(0.05)
         row = [part.share.rank, os.getpid(), ray.get_gpu_ids(), os.environ.get("CUDA_VISIBLE_DEVICES"), part.device]
         (folder / f"{part.share.rank}.json").write_text(json.dumps(row))
+        return {str(part.share.rank): "unreadable"}
 
     spread.ask_part = ask
     parts = [spread.Part(None, (model,), Path("."), Path("."), device, Share(i, 10)) for i in numbers]
-    spread.ask_on_ray(parts, 3, progress=False)
+    assert spread.ask_on_ray(parts, 3, progress=False) == {str(number): "unreadable" for number in numbers}
     return [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
 
 

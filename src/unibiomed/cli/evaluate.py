@@ -50,7 +50,7 @@ def add_evaluate_command(verbs: argparse._SubParsersAction[Any]) -> None:
         metavar="N",
         help="a data set on the page, 0 for none; default: %(default)s",
     )
-    verb.add_argument("--processes", type=int, default=1, metavar="N", help="that ask; default: %(default)s")
+    verb.add_argument("--processes", type=int, default=1, metavar="N", help="that ask and score; default: %(default)s")
     verb.add_argument("--ray", type=int, metavar="N", help="ask on a Ray cluster (see RAY_ADDRESS), or N processes")
     verb.add_argument("--device", help="cpu, cuda, mps (default: the best there is)")
     verb.set_defaults(run=run_evaluate)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -23,19 +22,19 @@ from .figures import draw_figures
 from .figures.gather import Answers, gather, modality_tests
 from .page import write_page
 from .predictions import PredictionStore
-from .predictors import FLOORS, Context, Predictor, is_boxed, make_predictor, predictor_name, samples_for
+from .predictors import FLOORS, Context, Predictor, make_predictor, predictor_name
 from .predictors.files import FilesPredictor
-from .rows import RowWriter, read_rows
+from .rows import read_rows
 from .run import predict_cases, predictions_folder
 from .runs import run_tables
 from .samples import Case, draw, make_cases, missing_datasets, suite_records
 from .score import strangers
+from .scoring import file_readers, profile_of, rows_path, score_cases, score_in_processes
 from .spread import ask_in_processes, ask_on_ray, launched_share, parts_of
 from .suite import Suite
 from .summary import summarise
 from .tables import write_tables
 from .trust import pair_table, paraphrase_table, robustness_table
-from .unreadable import rows_of
 
 __all__ = ["Evaluation", "evaluate", "judge"]
 
@@ -91,7 +90,7 @@ def evaluate(
     device : str, optional
         Of models.
     processes : int
-        That ask the models. Where ``accelerate launch`` started several, each asks its share, and the first scores.
+        That ask and score. Where ``accelerate launch`` started several, each asks its share.
     ray : int, optional
         Ask on a Ray cluster instead, or on as many processes of a local one.
     pictures : int
@@ -110,51 +109,50 @@ def evaluate(
     DataError
         The suite or its data sets cannot be used.
     InputError, ModelError
-        A model cannot be used, or two have one name.
+        A model cannot be used, two have one name, or `processes` is not positive.
     OutputError
         `out` cannot be written.
     """
+    if processes < 1:
+        raise InputError(f"{processes} processes cannot ask or score anything: give 1 or more")
     data, out = Path(data).resolve(), Path(out).resolve()
     floor_specs = [f"floor:{name}" for name in FLOORS] if floors else []
     _check_names([predictor_name(spec) for spec in [*models, *floor_specs]])
     records = suite_records(suite, data)
     missing = missing_datasets(suite, data, records)
-    launched = launched_share()
-    if launched:
-        device = device or launched[1]
-        progress = progress and launched[0].rank == 0
-    elif ray is not None or processes != 1:
-        parts = parts_of(suite, models, data, out, device, ray or processes)
-        if ray is not None:
-            ask_on_ray(parts, ray, progress=progress)
-        else:
-            ask_in_processes(parts, processes, progress=progress)
 
     @lru_cache
     def training() -> tuple[Record, ...]:
         return tuple(suite_records(suite, data, "train"))
 
+    floor_specs, notes = _floors_of(floor_specs, training)
+    specs = [*models, *floor_specs]
+    launched = launched_share()
+    asked: dict[str, str] | None = None
+    if launched:
+        device = device or launched[1]
+        progress = progress and launched[0].rank == 0
+    elif ray is not None:
+        asked = ask_on_ray(parts_of(suite, specs, data, out, device, ray or 1), ray, progress=progress)
+    elif processes > 1:
+        asked = ask_in_processes(parts_of(suite, specs, data, out, device, processes), processes, progress=progress)
     context = Context(training, device)
-    predictors = [make_predictor(spec, context) for spec in models]
+    predictors = [make_predictor(spec, context) for spec in specs]
     if launched:
         predict_cases(make_cases(suite, records, share=launched[0], unreadable={}), predictors, out, progress=progress)
         launched[2]()
         if launched[0].rank:
             return Evaluation(out, {})
-    floor_specs, notes = _floors_of(floor_specs, training)
-    predictors += [make_predictor(spec, context) for spec in floor_specs]
-    results = judge(
-        suite,
-        records,
-        predictors,
-        out,
-        missing=missing,
-        notes=notes,
-        pictures=pictures,
-        progress=progress,
-        command=command,
-    )
-    return Evaluation(out, results)
+    work = _Work(suite, records, predictors, out, progress)
+    if asked is None:
+        work.ask()
+    else:
+        work.unreadable.update(asked)
+    if processes > 1:
+        work.score_in(processes, data)
+    else:
+        work.score()
+    return Evaluation(out, work.sum_up(missing, notes, pictures, command))
 
 
 def judge(
@@ -169,59 +167,120 @@ def judge(
     progress: bool = True,
     command: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """As `evaluate`, with records and predictors at hand; gives what ``results.json`` holds.
+    """As `evaluate`, with records and predictors at hand, in this process; gives what ``results.json`` holds.
 
     `missing` names data sets that are not evaluated, each with the reason; `notes` is what a reader has to know.
     """
     _check_names([p.name for p in predictors])
-    with writing(out):
-        out.mkdir(parents=True, exist_ok=True)
-    total = len(draw(records, suite.limit, suite.seed))
-    unreadable: dict[str, str] = {}
-    cases = _Cases(suite, records, unreadable)
-    total_cases = None if suite.changes else total
-    predict_cases(cases, predictors, out, total=total_cases, progress=progress, unreadable=unreadable)
-    results: dict[str, Any] = {
-        "suite": suite.name,
-        "title": suite.title,
-        **about_run(suite, command),
-        "images": total,
-        "missing_datasets": [list(item) for item in missing],
-        "notes": list(notes),
-        "models": {},
-    }
-    scores = {p.name: out / "scores" / f"{predictions_folder(out, p.name).name}.jsonl" for p in predictors}
-    known = _score(cases, predictors, out, scores, total=total_cases, progress=progress)
-    results["unreadable"] = [list(item) for item in sorted(unreadable.items())]
-    for predictor in predictors:
-        rows = list(read_rows(scores[predictor.name]))
-        trust = {
-            "pairs": pair_table(rows, suite.pairs.limit, suite.seed) if suite.pairs else {},
-            "paraphrases": paraphrase_table(rows),
-            "robustness": robustness_table(rows),
+    work = _Work(suite, records, predictors, out, progress)
+    work.ask()
+    work.score()
+    return work.sum_up(missing, notes, pictures, command)
+
+
+class _Work:
+    """The steps of an evaluation, and what one leaves for the next."""
+
+    def __init__(
+        self, suite: Suite, records: Sequence[Record], predictors: Sequence[Predictor], out: Path, progress: bool
+    ) -> None:
+        self.suite, self.records, self.predictors, self.out, self.progress = suite, records, predictors, out, progress
+        self.images = len(draw(records, suite.limit, suite.seed))
+        self.scores = {p.name: rows_path(out, p.name) for p in predictors}
+        self.unreadable: dict[str, str] = {}
+        self.known: set[str] = set()
+
+    def _cases(self) -> Iterator[Case]:
+        """Made again each time they are gone through: they are too many to hold."""
+        return make_cases(self.suite, self.records, unreadable=self.unreadable)
+
+    @property
+    def _total(self) -> int | None:
+        """Of cases, where it is known."""
+        return None if self.suite.changes else self.images
+
+    def ask(self) -> None:
+        """Ask what is not asked yet."""
+        with writing(self.out):
+            self.out.mkdir(parents=True, exist_ok=True)
+        predict_cases(
+            self._cases(),
+            self.predictors,
+            self.out,
+            total=self._total,
+            progress=self.progress,
+            unreadable=self.unreadable,
+        )
+
+    def score(self) -> None:
+        """Score in this process."""
+        self.known = score_cases(
+            tqdm(self._cases(), total=self._total, desc="scoring", unit="image", disable=not self.progress),
+            [profile_of(predictor) for predictor in self.predictors],
+            file_readers(self.predictors),
+            self.out,
+            self.scores,
+            self.unreadable,
+        )
+
+    def score_in(self, processes: int, data: Path) -> None:
+        """Score in some processes, which read the records of a folder of data sets."""
+        self.known = score_in_processes(
+            self.suite,
+            data,
+            self.images,
+            self.predictors,
+            self.out,
+            self.scores,
+            processes,
+            unreadable=self.unreadable,
+            progress=self.progress,
+        )
+
+    def sum_up(
+        self, missing: Sequence[tuple[str, str]], notes: Sequence[str], pictures: int, command: Sequence[str]
+    ) -> dict[str, Any]:
+        """Write tables, figures and page; gives what ``results.json`` holds."""
+        suite, out, scores = self.suite, self.out, self.scores
+        results: dict[str, Any] = {
+            "suite": suite.name,
+            "title": suite.title,
+            **about_run(suite, command),
+            "images": self.images,
+            "missing_datasets": [list(item) for item in missing],
+            "notes": list(notes),
+            "models": {},
+            "unreadable": [list(item) for item in sorted(self.unreadable.items())],
         }
-        store = PredictionStore(predictions_folder(out, predictor.name))
-        unknown = strangers(store, known) + _unused(predictor)
-        results["models"][predictor.name] = {
-            "note": predictor.note,
-            "floor": predictor.name in FLOORS,
-            **about_model(predictor),
-            "unknown_predictions": _first_few(unknown),
-            "unknown_count": len(unknown),
-            **summarise(rows),
-            **{name: part for name, part in trust.items() if part},
-        }
-    results["runs"] = run_tables(results["models"])
-    results["comparisons"] = compare(scores)
-    answers = {name: gather(path) for name, path in scores.items()}
-    results["modality_tests"] = modality_tests(answers)
-    with replacing(out / "results.json") as fresh:
-        fresh.write_text(json.dumps(results, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    write_tables(results, out / "tables")
-    if pictures:
-        readable = [record for record in records if record.key not in unreadable]
-        _show(suite, readable, results, scores, answers, out, pictures)
-    return results
+        for predictor in self.predictors:
+            rows = list(read_rows(scores[predictor.name]))
+            trust = {
+                "pairs": pair_table(rows, suite.pairs.limit, suite.seed) if suite.pairs else {},
+                "paraphrases": paraphrase_table(rows),
+                "robustness": robustness_table(rows),
+            }
+            store = PredictionStore(predictions_folder(out, predictor.name))
+            unknown = strangers(store, self.known) + _unused(predictor)
+            results["models"][predictor.name] = {
+                "note": predictor.note,
+                "floor": predictor.name in FLOORS,
+                **about_model(predictor),
+                "unknown_predictions": _first_few(unknown),
+                "unknown_count": len(unknown),
+                **summarise(rows),
+                **{name: part for name, part in trust.items() if part},
+            }
+        answers = {name: gather(path) for name, path in scores.items()}
+        results["runs"] = run_tables(results["models"])
+        results["comparisons"] = compare(scores)
+        results["modality_tests"] = modality_tests(answers)
+        with replacing(out / "results.json") as fresh:
+            fresh.write_text(json.dumps(results, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        write_tables(results, out / "tables")
+        if pictures:
+            readable = [record for record in self.records if record.key not in self.unreadable]
+            _show(suite, readable, results, scores, answers, out, pictures)
+        return results
 
 
 def _show(
@@ -259,32 +318,6 @@ def _show(
     )
 
 
-def _score(
-    cases: _Cases,
-    predictors: Sequence[Predictor],
-    out: Path,
-    paths: Mapping[str, Path],
-    *,
-    total: int | None,
-    progress: bool,
-) -> set[str]:
-    """Write the rows of all predictors, each image's truth read once; gives the ids of all samples."""
-    known: set[str] = set()
-    stores = {p.name: PredictionStore(predictions_folder(out, p.name)) for p in predictors}
-    with ExitStack() as files:
-        writers = {p.name: files.enter_context(RowWriter(paths[p.name])) for p in predictors}
-        for case in tqdm(cases, total=total, desc="scoring", unit="image", disable=not progress):
-            known.update(sample.id for sample in case.samples)
-            for predictor in predictors:
-                if isinstance(predictor, FilesPredictor):
-                    predictor.claim(case)
-                mine = samples_for(predictor, case.samples)
-                for row in rows_of(case, mine, stores[predictor.name], cases.unreadable):
-                    row.boxed = is_boxed(predictor)
-                    writers[predictor.name].add(row)
-    return known
-
-
 def _first_few(names: list[str]) -> list[str]:
     """A folder of another suite holds thousands of names: the first say what it is."""
     if len(names) <= MOST_STRANGERS:
@@ -309,16 +342,6 @@ def _floors_of(specs: list[str], training: Callable[[], Sequence[Record]]) -> tu
 def _unused(predictor: Predictor) -> list[str]:
     """Files that a predictor was given and that belong to no sample."""
     return predictor.unused() if isinstance(predictor, FilesPredictor) else []
-
-
-class _Cases:
-    """The cases of a suite, made again each time they are gone through: they are too many to hold."""
-
-    def __init__(self, suite: Suite, records: Sequence[Record], unreadable: dict[str, str]) -> None:
-        self.suite, self.records, self.unreadable = suite, records, unreadable
-
-    def __iter__(self) -> Iterator[Case]:
-        return iter(make_cases(self.suite, self.records, unreadable=self.unreadable))
 
 
 def _check_names(names: Sequence[str]) -> None:

@@ -271,14 +271,15 @@ def _write_image(case: Case, folder: Path) -> Path:
 
 @dataclass(frozen=True)
 class Share:
-    """Which part of the images a process takes: every `world`-th from `rank` on."""
+    """Which part of the images a process takes: every `world`-th block of so many from `rank` on."""
 
     rank: int = 0
     world: int = 1
+    block: int = 1
 
     def has(self, place: int) -> bool:
         """Whether the image at this place is in it."""
-        return place % self.world == self.rank
+        return place // self.block % self.world == self.rank
 
 
 def make_cases(

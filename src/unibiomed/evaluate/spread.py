@@ -1,23 +1,24 @@
 """Asking in many processes: of this machine, of a Ray cluster, or of those that ``accelerate launch`` started.
 
 Each asks its share of the images and keeps the answers in the folder of the evaluation, which all must see under the
-same path. Scores are made by one process afterwards, from what is kept.
+same path. Scores are made afterwards, from what is kept, in processes of this machine (`scoring`).
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from tqdm import tqdm
 
 from unibiomed.data.processes import in_processes, worker_number
 from unibiomed.data.records import Record
-from unibiomed.errors import DataError, InputError
+from unibiomed.errors import DataError
 
 from .predictors import Context, Predictor, make_predictor
 from .predictors.make import needs_device
@@ -25,7 +26,20 @@ from .run import predict_cases
 from .samples import Share, draw, make_cases, suite_records
 from .suite import Suite
 
-__all__ = ["Part", "ask_in_processes", "ask_on_ray", "launched_share", "parts_of", "worker_device"]
+__all__ = [
+    "PARTS_A_WORKER",
+    "Part",
+    "ask_in_processes",
+    "ask_on_ray",
+    "each_done",
+    "kept_records",
+    "launched_share",
+    "parts_of",
+    "worker_device",
+]
+
+A = TypeVar("A")
+B = TypeVar("B")
 
 PARTS_A_WORKER = 8
 """Parts that a worker takes one after the other: the bar moves, and a slow worker holds up less."""
@@ -52,17 +66,17 @@ def parts_of(
     return [Part(suite, tuple(models), data, out, device, Share(i, count)) for i in range(count)]
 
 
-def ask_part(part: Part) -> dict[str, dict[str, int]]:
-    """Ask one part; gives the counts of `predict_cases`."""
+def ask_part(part: Part) -> dict[str, str]:
+    """Ask one part; gives the key of each image that could not be read, and the reason."""
     suite, data = part.suite, part.data
     device = part.device or (_own_device() if any(map(needs_device, part.models)) else None)
     predictors = _predictors(
         part.models, str(data), repr(suite), device, lambda: tuple(suite_records(suite, data, "train"))
     )
-    # what cannot be read is told by the process that scores
-    cases = make_cases(suite, _records(suite, data), share=part.share, unreadable={})
-    found = predict_cases(cases, predictors, part.out, progress=False)
-    return {name: dict(counts) for name, counts in found.items()}
+    unreadable: dict[str, str] = {}
+    cases = make_cases(suite, kept_records(suite, data), share=part.share, unreadable=unreadable)
+    predict_cases(cases, predictors, part.out, progress=False, unreadable=unreadable)
+    return unreadable
 
 
 def worker_device(worker: int, devices: int) -> str | None:
@@ -83,7 +97,7 @@ def _own_device() -> str | None:
 _READ: dict[tuple[str, str], list[Record]] = {}
 
 
-def _records(suite: Suite, data: Path) -> list[Record]:
+def kept_records(suite: Suite, data: Path) -> list[Record]:
     """Records stay read from one part to the next."""
     key = repr(suite), str(data)
     if key not in _READ:
@@ -102,29 +116,41 @@ def _predictors(
     key = (models, data, suite, device)
     if key not in _LOADED:
         _LOADED.clear()
-        _LOADED[key] = [make_predictor(spec, Context(lru_cache(training), device)) for spec in models]
+        context = Context(lru_cache(training), device)
+        _LOADED[key] = [make_predictor(spec, context) for spec in models]
     return _LOADED[key]
 
 
-def ask_in_processes(parts: list[Part], workers: int, *, progress: bool = True) -> None:
-    """Ask in processes of this machine.
+def each_done(work: Callable[[A], B], parts: Iterable[A], workers: int) -> Generator[B, None, None]:
+    """As `in_processes`, where a worker that was killed is told of in one line."""
+    try:
+        yield from in_processes(work, parts, workers)
+    except BrokenProcessPool as error:
+        raise DataError(
+            "a process was killed, perhaps for want of memory: give fewer --processes; what was asked is kept"
+        ) from error
+
+
+def _gathered(asked: Iterable[dict[str, str]], parts: int, progress: bool) -> dict[str, str]:
+    unreadable: dict[str, str] = {}
+    for found in tqdm(asked, total=parts, desc="asking", unit="part", disable=not progress):
+        unreadable |= found
+    return unreadable
+
+
+def ask_in_processes(parts: list[Part], workers: int, *, progress: bool = True) -> dict[str, str]:
+    """Ask in processes of this machine; gives the key of each image that could not be read, and the reason.
 
     Raises
     ------
-    InputError
-        `workers` is not positive.
+    DataError
+        A process was killed.
     """
-    if workers < 1:
-        raise InputError(f"{workers} processes cannot ask anything: give 1 or more")
-    bar = tqdm(
-        in_processes(ask_part, parts, workers), total=len(parts), desc="asking", unit="part", disable=not progress
-    )
-    for _ in bar:
-        pass
+    return _gathered(each_done(ask_part, parts, workers), len(parts), progress)
 
 
-def ask_on_ray(parts: list[Part], workers: int, *, progress: bool = True) -> None:
-    """Ask on the Ray cluster that ``RAY_ADDRESS`` names, or on this machine with `workers` processes.
+def ask_on_ray(parts: list[Part], workers: int, *, progress: bool = True) -> dict[str, str]:
+    """As `ask_in_processes`, on the Ray cluster that ``RAY_ADDRESS`` names, or here with `workers` processes.
 
     Models that run on GPUs get one for each process, and there are no more processes than GPUs.
 
@@ -147,8 +173,7 @@ def ask_on_ray(parts: list[Part], workers: int, *, progress: bool = True) -> Non
         # the cluster's GPUs, not this machine's: which it may have none of, or have kept from Ray
         gpus = int(ray.cluster_resources().get("GPU", 0)) if any(map(_runs_on_gpu, parts)) else 0
         asked = _ask_on_gpus(ray, parts, min(max(workers, 1), gpus)) if gpus else _ask_on_cores(ray, parts)
-        for _ in tqdm(asked, total=len(parts), desc="asking", unit="part", disable=not progress):
-            pass
+        return _gathered(asked, len(parts), progress)
     finally:
         if started:
             ray.shutdown()

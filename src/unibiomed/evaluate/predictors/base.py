@@ -18,6 +18,20 @@ FLOORS = ("empty", "mean-shape", "commonest", "nearest")
 BOXED = " (box)"
 
 
+class Asked(Protocol):
+    """What decides which samples are asked; see `Predictor`."""
+
+    @property
+    def tasks(self) -> frozenset[str]:
+        """What it can answer."""
+        ...
+
+    @property
+    def worded(self) -> frozenset[str]:
+        """Those of its tasks in which it reads the words of the question."""
+        ...
+
+
 class Predictor(Protocol):
     """Something that answers the questions about an image.
 
@@ -87,7 +101,7 @@ def mark_boxed(name: str) -> str:
     return name if name.endswith(BOXED) else name + BOXED
 
 
-def samples_for(predictor: Predictor, samples: Iterable[Sample]) -> list[Sample]:
+def samples_for(predictor: Asked, samples: Iterable[Sample]) -> list[Sample]:
     """Those of some samples that a predictor is asked and judged on."""
     mine = (s for s in samples if s.task in predictor.tasks)
     return [s for s in mine if not s.paraphrase or s.task in predictor.worded]

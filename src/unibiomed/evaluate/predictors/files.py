@@ -38,6 +38,7 @@ from __future__ import annotations
 import json
 import re
 from collections import defaultdict
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -53,7 +54,7 @@ from .layouts.names import MaskSource
 from .layouts.tables import Row, Tables
 from .layouts.volumes import LABELS, VolumeMasks
 
-__all__ = ["FilesPredictor"]
+__all__ = ["Claims", "FilesPredictor"]
 
 ANSWERS = "answers.jsonl"
 SAMPLES = "samples.jsonl"
@@ -62,6 +63,19 @@ STORED = re.compile(r"%23|-[0-9a-f]{16}\.json$")
 """In the names of files that this package wrote: the ID of a sample, or what is left of a long one."""
 CHANGED = re.compile(r"@[a-z]+\d+$")
 """At the end of the ID of a sample: what was done to the pixels."""
+
+
+@dataclass
+class Claims:
+    """The files and answers that belong to some cases."""
+
+    files: set[Path] = field(default_factory=set)
+    answers: set[str] = field(default_factory=set)
+
+    def add(self, other: Claims) -> None:
+        """Add those of other cases."""
+        self.files |= other.files
+        self.answers |= other.answers
 
 
 class FilesPredictor:
@@ -78,6 +92,11 @@ class FilesPredictor:
         It is not a folder, or holds no prediction.
     DataError
         ``answers.jsonl`` is broken.
+
+    Attributes
+    ----------
+    claims : Claims
+        Of the cases that were claimed.
     """
 
     tasks = frozenset(TASKS)
@@ -106,8 +125,7 @@ class FilesPredictor:
         for sample in self._answers:
             self._by_image[sample.partition("#")[0]].append(sample)
         self._set_tasks()
-        self._used: set[Path] = set()
-        self._heard: set[str] = set()
+        self.claims = Claims()
 
     def _taken(self, path: Path) -> bool:
         inside = path.parent != self.folder
@@ -232,32 +250,32 @@ class FilesPredictor:
         owner = self._owner(case)
         for sample in case.samples:
             if self._store is not None:
-                self._used.add(self._store.path(sample.id))
+                self.claims.files.add(self._store.path(sample.id))
             rows = self._answers.get(sample.id, [])
             if rows:
-                self._heard.add(sample.id)
+                self.claims.answers.add(sample.id)
             try:
                 found = self._tables.find(case, sample)
             except DataError:
                 found = []
-            self._heard.update(row.source for row in found)
+            self.claims.answers.update(row.source for row in found)
             labels = [(sample.target, 0)] if sample.target else []
             for row in (*rows, *found):
                 labels += [] if sample.target else [(label, n) for n, label in enumerate(_labels(row))]
             for label, number in labels:
-                self._used.update(self._images.find(case, sample, label, number))
+                self.claims.files.update(self._images.find(case, sample, label, number))
                 for paths in self._volumes.files(case, label):
-                    self._used.update(paths)
+                    self.claims.files.update(paths)
                 if sample.id == owner:
-                    self._used.update(self._images.numbered(case, number))
+                    self.claims.files.update(self._images.numbered(case, number))
 
     def unused(self) -> list[str]:
         """Files and answers that belong to no case that was claimed, and files that cannot be read."""
         files = self._images.paths() | self._volumes.paths() | self._kept | self._strangers
-        left = [str(path.relative_to(self.folder)) for path in sorted(files - self._used)]
-        left += [row.source for row in self._tables.rows if row.source not in self._heard]
+        left = [str(path.relative_to(self.folder)) for path in sorted(files - self.claims.files)]
+        left += [row.source for row in self._tables.rows if row.source not in self.claims.answers]
         left += [f"{source}: {reason}" for source, reason in self._tables.broken.items()]
-        return left + [f"{ANSWERS}: {sample}" for sample in sorted(self._answers.keys() - self._heard)]
+        return left + [f"{ANSWERS}: {sample}" for sample in sorted(self._answers.keys() - self.claims.answers)]
 
 
 def _has_masks(row: Row) -> bool:
