@@ -134,6 +134,15 @@ def test_lost_masks_are_all_named(toy: Toy) -> None:
     assert (report.looked_at, report.records) == (6, 6)
 
 
+def test_a_lost_mask_tears_no_group_where_the_authors_gave_no_split(toy: Toy) -> None:
+    for number in range(6):
+        toy.image(f"p{number}_b", 50 + number)
+    toy.entry(HEAD + "group = { pattern = '^(p\\d)' }\n" + LIVER)
+    assert not toy.check().problems
+    lose_mask(toy)
+    assert only(toy.check(), "missing mask").files == ("images/p1_a.png",)
+
+
 def test_missing_masks_that_mean_something(toy: Toy) -> None:
     lose_mask(toy)
     for word in ("absent", "unknown"):

@@ -38,7 +38,7 @@ def read_or_tell(entry: DatasetEntry) -> tuple[list[Record], list[Problem]]:
                     detail = f"label '{record.label}' is not one of {', '.join(label.map)}; add it to the map"
                     problems.append(Problem("label outside the map", ERROR, (record_name(record, entry),), detail))
         problems += _missing_masks(entry, records)
-        if not entry.mend_split:
+        if _has_own_split(entry) and not entry.mend_split:
             # The groups without the lists that join them, on the sides that the authors gave.
             groups = {r.key: r.group for r in read_records(replace(free, near_duplicates=None))}
             sides = read_records(replace(free, near_duplicates=None, group=None))
@@ -47,6 +47,12 @@ def read_or_tell(entry: DatasetEntry) -> tuple[list[Record], list[Problem]]:
     except DataError:
         return [], [first]
     return records, problems or [first]
+
+
+def _has_own_split(entry: DatasetEntry) -> bool:
+    """Whether the authors of a data set gave a split; else groups are what makes ours, and none can be torn."""
+    told_by_folders = entry.adapter == "published" and not entry.tables
+    return told_by_folders or entry.split is not None or any(table.split is not None for table in entry.tables)
 
 
 def record_name(record: Record, entry: DatasetEntry | None) -> str:
