@@ -437,6 +437,44 @@ def test_questions(folder: Folder) -> None:
     ]
 
 
+def test_patients_and_split_of_questions_in_columns(folder: Folder) -> None:
+    rows = ["image,patient_id,split,question,answer"]
+    for number in range(6):
+        folder.image(f"images/x{number}.png")
+        side = "test" if number > 3 else "train"
+        rows += [f"x{number}.png,p{number // 2},{side},{asked}?,yes" for asked in ("Is it a lung", "Is it large")]
+    folder.text("qa.csv", "\n".join(rows))
+    _, records = folder.add()
+    assert {(record.group, record.split) for record in records.values()} == {
+        ("p0", "train"),
+        ("p1", "train"),
+        ("p2", "test"),
+    }
+    folder.text("qa.csv", "\n".join([*rows, "x0.png,p0,test,Is it small?,no"]))
+    added, records = folder.add(force=True)
+    assert "split" not in added.proposal.entry and len(records) == 6
+    assert any("some images in two splits" in question for question in added.proposal.questions)
+
+
+@pytest.mark.parametrize("columns", ["question,answer", "caption"])
+def test_patients_in_the_names_of_pictures_with_tables(folder: Folder, columns: str) -> None:
+    rows = [f"image,{columns}"]
+    for number in range(12):
+        folder.image(f"images/P{number // 2:02}_{number}.png")
+        words = "A mass in the liver" + ",yes" * ("," in columns)
+        rows.append(f"P{number // 2:02}_{number},{words}")
+    folder.text("words.csv", "\n".join(rows))
+    added, records = folder.add()
+    assert {record.group for record in records.values()} == {f"P{number:02}" for number in range(6)}
+    assert any("grouped by letters and a number" in reason for reason in added.proposal.reasons)
+    assert not any("group rule" in question for question in added.proposal.questions)
+    for path in folder.root.glob("images/*"):
+        path.rename(path.with_name(path.name.partition("_")[2]))
+    folder.text("words.csv", "\n".join(row.rpartition("_")[2] for row in rows))
+    added, _ = folder.add(force=True)
+    assert any("group rule" in question for question in added.proposal.questions)
+
+
 def test_captions_and_reports(folder: Folder) -> None:
     folder.text(
         "reports.csv", "uid,patient_id,findings\n1,a,The lungs are clear today.\n2,a,There is no effusion here.\n"

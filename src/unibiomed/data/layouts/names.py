@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from unibiomed.data.layouts.words import NORMAL_WORDS, SPLIT_WORDS, tokens
@@ -27,20 +27,22 @@ CLASSES = range(2, 31)
 MIN_GROUPS = 3
 
 
-def rules_from_names(names: Sequence[str]) -> Said:
+def rules_from_names(names: Sequence[str], told: Collection[str] = ()) -> Said:
     """What the names of all records suggest.
 
     Parameters
     ----------
     names : sequence of str
         As records are named: file names without ending, with the folders that a pattern leaves open before them.
+    told : collection of str
+        Keys that are known otherwise, or not wanted; they are not looked for.
 
     Returns
     -------
     tuple
         Keys of the entry among ``split``, ``group``, ``label`` and ``abnormal_known``; the reasons; the questions.
     """
-    rules: dict[str, Any] = {}
+    rules: dict[str, Any] = dict.fromkeys(told)
     reasons: list[str] = []
     questions: list[str] = []
     depth = min(name.count("/") for name in names)
@@ -55,7 +57,7 @@ def rules_from_names(names: Sequence[str]) -> Said:
             "each image is its own patient, as far as its name tells; if patients have several, give a group rule, "
             "or images of one patient are on both sides of the split"
         )
-    return rules, reasons, questions
+    return {key: rule for key, rule in rules.items() if key not in told}, reasons, questions
 
 
 def _folder_rule(names: Sequence[str], level: int, rules: dict[str, Any], reasons: list[str]) -> None:

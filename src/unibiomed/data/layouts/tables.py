@@ -10,11 +10,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from unibiomed.data.adapters.common import Names
+from unibiomed.data.adapters.common import Names, without_ending
 from unibiomed.data.adapters.tables import read_rows
 from unibiomed.data.entries import DatasetEntry, Rule, Table
 from unibiomed.data.layouts.forms import MAX_JSON_BYTES, split_of_name
-from unibiomed.data.layouts.names import label_map, split_map
+from unibiomed.data.layouts.names import label_map, rules_from_names, split_map
 from unibiomed.data.layouts.proposal import Found
 from unibiomed.data.layouts.survey import Survey, spread
 from unibiomed.data.layouts.words import SPLIT_WORDS
@@ -167,26 +167,26 @@ def text_form(tables: Sequence[TableFile], images: str, names: Sequence[str]) ->
     asked = [(t, q, a) for t in tables if (q := t.column(QUESTION)) and (a := t.column(ANSWER))]
     if asked and names:
         return _questions(asked, images, names)
+    known = Names(names)
     for table in tables:
         texts = [column for name in TEXTS if (column := table.column((name,))) is not None]
         texts = [column for column in texts if _is_prose(table.values(column))]
         if not texts:
             continue
-        key = _image_column(table, Names(names)) if names else None
-        if names and key is None:
+        key = _image_column(table, known) if names else _unique_column(table)
+        if key is None:
             continue
         told = ", ".join(texts)
-        if key is not None:
+        if names:
             found = Found({"adapter": "captions", "images": images, "text": texts, "tables": [_table(table, key)]})
             found.reasons.append(f"{table.file} tells of each image in {told}; '{key}' names the image")
         else:
-            own = _unique_column(table)
-            if own is None:
-                continue
-            found = Found({"adapter": "reports", "text": texts, "tables": [_table(table, own)]})
-            found.reasons.append(f"{table.file} holds reports without images, in {told}; '{own}' names each")
+            found = Found({"adapter": "reports", "text": texts, "tables": [_table(table, key)]})
+            found.reasons.append(f"{table.file} holds reports without images, in {told}; '{key}' names each")
         found.clues = [*table.values(texts[0])[:5]]
-        _sides_and_patients(table, found.keys, found.reasons)
+        _sides_and_patients([(table, key)], found.keys, found)
+        if names:
+            _rules_in_names(_images_told([(table, key)], known), found)
         return found
     return None
 
@@ -219,7 +219,25 @@ def _questions(asked: Sequence[tuple[TableFile, str, str]], images: str, names: 
         found.keys.setdefault("columns", {})["answer_type"] = "-"
     listed = ", ".join(table.file for table, _ in alike)
     found.reasons.append(f"questions with answers in {listed}; '{alike[0][1]}' names the image")
+    _sides_and_patients(alike, found.keys, found)
+    _rules_in_names(_images_told(alike, known), found)
     return found
+
+
+def _images_told(tables: Iterable[tuple[TableFile, str]], known: Names) -> list[str]:
+    """The images that tables speak of, by the columns that name them."""
+    return sorted({name for table, key in tables for value in table.values(key) for name in known.find(value)})
+
+
+def _rules_in_names(names: Sequence[str], found: Found) -> None:
+    """Add patients and split that the names of images tell, where no table tells them."""
+    told = {"label", *found.keys}
+    if any("split" in table for table in found.keys["tables"]):
+        told.add("split")
+    rules, reasons, questions = rules_from_names(names, told)
+    found.keys |= rules
+    found.reasons += reasons
+    found.questions += questions
 
 
 def _is_prose(values: Sequence[str]) -> bool:
@@ -244,7 +262,7 @@ def label_rules(tables: Sequence[TableFile], names: Sequence[str], found: Found)
         key = _image_column(table, known)
         if key is None or table.column(QUESTION) is not None:
             continue
-        told = {name for value in table.values(key) for name in known.find(value)}
+        told = _images_told([(table, key)], known)
         if len(told) < len(set(names)):
             found.questions.append(
                 f"{table.file} tells of {len(told):,} of {len(set(names)):,} images and was left out"
@@ -261,7 +279,7 @@ def label_rules(tables: Sequence[TableFile], names: Sequence[str], found: Found)
                 )
                 if NO_FINDINGS in keys["label"].get("map", {}).values():
                     keys["abnormal_known"] = True
-        _sides_and_patients(table, keys, found.reasons, leave=key)
+        _sides_and_patients([(table, key)], keys, found)
         if keys:
             found.keys |= keys
             found.keys["tables"] = [*found.keys.get("tables", []), _table(table, key)]
@@ -269,12 +287,27 @@ def label_rules(tables: Sequence[TableFile], names: Sequence[str], found: Found)
             return
 
 
-def _sides_and_patients(table: TableFile, keys: dict[str, Any], reasons: list[str], leave: str = "") -> None:
-    patient = table.column(PATIENT)
-    if patient is not None and patient != leave and all(table.values(patient)):
+def _sides_and_patients(tables: Sequence[tuple[TableFile, str]], keys: dict[str, Any], found: Found) -> None:
+    """Add patients and split that one column of all tables tells to `keys`; a table stands with its images' column."""
+    first = tables[0][0]
+    listed = ", ".join(table.file for table, _ in tables)
+    patient = first.column(PATIENT)
+    if patient is not None and all(all(table.values(patient)) for table, _ in tables):
         keys["group"] = {"column": patient}
-        reasons.append(f"patients are told by '{patient}' of {table.file}")
-    side = table.column(SPLIT)
-    if side is not None and (words := set(table.values(side))) and all(word.lower() in SPLIT_WORDS for word in words):
-        keys["split"] = {"column": side, "map": split_map(words)}
-        reasons.append(f"the split is told by '{side}' of {table.file}")
+        found.reasons.append(f"patients are told by '{patient}' of {listed}")
+    side = first.column(SPLIT)
+    if side is None or any("split" in table for table in found.keys.get("tables", [])):
+        return
+    sides = {
+        (without_ending(image), word)
+        for table, key in tables
+        for image, word in zip(table.values(key), table.values(side), strict=True)
+    }
+    words = {word for _, word in sides}
+    if not all(word.lower() in SPLIT_WORDS for word in words):
+        return
+    if len({image for image, _ in sides}) < len(sides):
+        found.questions.append(f"'{side}' of {listed} has some images in two splits, so all are split anew")
+        return
+    keys["split"] = {"column": side, "map": split_map(words)}
+    found.reasons.append(f"the split is told by '{side}' of {listed}")
