@@ -191,6 +191,60 @@ def test_an_entry_that_does_not_fit(toy: Toy) -> None:
     assert (report.images, report.errors) == (0, 1)
 
 
+def test_two_images_of_one_name_are_named_beside_other_problems(toy: Toy) -> None:
+    break_mask(toy)
+    Image.new("L", (48, 40)).save(toy.folder / "images" / "p2_a.jpg")
+    report = toy.check()
+    assert [(p.kind, p.files) for p in report.problems] == [
+        ("does not fit", ("images/p2_a.png",)),
+        ("unreadable mask", ("masks/p1_a.png",)),
+    ]
+    assert (report.looked_at, report.problems[0].detail) == (6, "two images are named 'p2_a'; rename one")
+
+
+def test_volumes_that_do_not_fit_are_all_named(tmp_path: Path) -> None:
+    toy = Toy(tmp_path)
+    values = np.random.default_rng(0).normal(0, 300, (20, 24, 5)).astype(np.int16)
+    for number in range(6):
+        nib.save(nib.Nifti1Image(values + number, np.eye(4)), toy.folder / "images" / f"{number}.nii.gz")
+        labels = np.zeros((20, 24, 4 if number == 1 else 5), dtype=np.uint8)
+        labels[4:9, 4:9] = 1
+        nib.save(nib.Nifti1Image(labels, np.eye(4)), toy.folder / "masks" / f"{number}.nii.gz")
+    for spoilt in ("masks/2", "images/3"):
+        (toy.folder / f"{spoilt}.nii.gz").write_bytes(b"no volume")
+    (toy.folder / "masks" / "4.nii.gz").unlink()
+    targets = '[[targets]]\nname = "liver"\nmasks = ["masks/{stem}.nii.gz"]\n'
+    toy.entry(HEAD.replace('"images"', '"volumes"') + targets)
+    report = toy.check()
+    found = {(p.kind, p.files) for p in report.problems if p.severity == "error"}
+    assert {item for item in found if item[0] != "leak between splits"} == {
+        ("does not fit", ("masks/1.nii.gz",)),
+        ("does not fit", ("masks/2.nii.gz",)),
+        ("does not fit", ("images/3.nii.gz",)),
+        ("missing mask", ("images/4.nii.gz",)),
+    }
+    assert report.looked_at == 3
+    assert not any(problem.kind == "unused mask" for problem in report.problems)
+
+
+def test_rows_that_do_not_fit_are_all_named(toy: Toy) -> None:
+    rows = ["image,question,answer", *(f"p{n}_a,Is it a liver?,yes" for n in range(6))]
+    spoilt = ["q1,What is it?,a lung", "p1_a,What is it?,", "q2,What is it?,a lung"]
+    (toy.folder / "qa.csv").write_text("\n".join([*rows, *spoilt]))
+    tables = '[[tables]]\nfile = "qa.csv"\nkey = "image"\n'
+    toy.entry(HEAD.replace('"images"', '"questions"') + 'images = "images"\n' + tables)
+    report = toy.check()
+    assert [(p.kind, p.files, p.detail) for p in report.problems] == [
+        ("does not fit", ("qa.csv",), "image 'q1' is missing from images/; restore it"),
+        ("does not fit", ("qa.csv",), "image 'q2' is missing from images/; restore it"),
+        ("does not fit", ("qa.csv, row 8",), "column 'answer' is missing or empty; mend the table"),
+    ]
+    assert (report.looked_at, report.records) == (6, 6)
+    (toy.folder / "qa.csv").write_text("\n".join([rows[0], *spoilt]))
+    report = toy.check()
+    assert (report.looked_at, report.errors) == (0, 4) and "no records" in report.problems[-1].detail
+
+
 def test_duplicates_and_near_duplicates(toy: Toy) -> None:
     side = 'split = { pattern = \'^(p|t)\', map = { p = "train", t = "test" } }\n'
     toy.entry(HEAD + side + LIVER)

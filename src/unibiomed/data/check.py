@@ -16,6 +16,7 @@ from tqdm import tqdm
 from unibiomed.data.catalog import OWN_ENTRY, known_entries, load_catalog
 from unibiomed.data.check_files import ERROR, WARNING, Picture, Problem, Seen, look_at_all, name_of
 from unibiomed.data.check_records import (
+    NOT_FITTING,
     never_found,
     read_or_tell,
     split_words,
@@ -212,7 +213,8 @@ def check_dataset(
     chosen = pictures if limit is None else pictures[:: -(-len(pictures) // limit) or 1]
     seen = _look(chosen, workers, progress)
     problems += (problem for item in seen.values() for problem in item.problems)
-    if entry is not None and records:
+    # The masks of what makes no record only seem to be unused.
+    if entry is not None and records and not any(problem.kind == NOT_FITTING for problem in problems):
         problems += unused_masks(entry, records)
     problems += torn_groups(entry, records)
     problems += never_found(entry, records, list(seen.values()))

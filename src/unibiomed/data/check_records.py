@@ -13,14 +13,16 @@ from unibiomed.data.entries import DatasetEntry
 from unibiomed.data.records import SPLITS, Record
 from unibiomed.errors import DataError
 
-__all__ = ["never_found", "read_or_tell", "record_name", "split_words", "torn_groups", "unused_masks"]
+__all__ = ["NOT_FITTING", "never_found", "read_or_tell", "record_name", "split_words", "torn_groups", "unused_masks"]
 
+NOT_FITTING = "does not fit"
+"""The kind of problem of a file or row that makes no record."""
 WITH_MASK_FILES = ("images", "volumes")
 MASK_ENDINGS = (".png", ".bmp", ".tif", ".tiff", ".gif", ".jpg", ".jpeg", ".nii", ".nii.gz", ".nrrd", ".mha", ".mhd")
 
 
 def read_or_tell(entry: DatasetEntry) -> tuple[list[Record], list[Problem]]:
-    """Records of an entry; where a rule fails, those without the rule, with all that it fails on."""
+    """Records of an entry; where a file, a row or a rule does not fit, those without it, with all that do not."""
     try:
         return read_records(entry), []
     except DataError as error:
@@ -29,9 +31,10 @@ def read_or_tell(entry: DatasetEntry) -> tuple[list[Record], list[Problem]]:
     free = replace(entry, mend_split=True, label=replace(label, map={}) if label is not None else None)
     if entry.adapter in WITH_MASK_FILES:
         free = replace(free, targets=tuple(replace(t, missing=t.missing or "absent") for t in entry.targets))
+    left_out: list[DataError] = []
     try:
-        records = read_records(free)
-        problems: list[Problem] = []
+        records = read_records(free, left_out.append)
+        problems = _not_fitting(entry, left_out)
         if label is not None and label.map:
             for record in records:
                 if record.label is not None and record.label not in label.map:
@@ -40,13 +43,23 @@ def read_or_tell(entry: DatasetEntry) -> tuple[list[Record], list[Problem]]:
         problems += _missing_masks(entry, records)
         if _has_own_split(entry) and not entry.mend_split:
             # The groups without the lists that join them, on the sides that the authors gave.
-            groups = {r.key: r.group for r in read_records(replace(free, near_duplicates=None))}
-            sides = read_records(replace(free, near_duplicates=None, group=None))
+            alone = replace(free, near_duplicates=None)
+            groups = {r.key: r.group for r in read_records(alone, left_out.append)}
+            sides = read_records(replace(alone, group=None), left_out.append)
             detail = "of the authors' split; mend the group rule, or set mend_split = true"
             problems += _torn([(groups[r.key], r.split, record_name(r, entry)) for r in sides], detail)
-    except DataError:
-        return [], [first]
+    except DataError as error:
+        return [], [*_not_fitting(entry, left_out), Problem("entry does not fit", ERROR, (), str(error))]
     return records, problems or [first]
+
+
+def _not_fitting(entry: DatasetEntry, errors: Iterable[DataError]) -> list[Problem]:
+    """Problems of files and rows that were left out, by the words in which the reader refused them."""
+    problems = []
+    for words in dict.fromkeys(str(error) for error in errors):
+        file, _, reason = words.removeprefix(f"{entry.name}/").partition(": ")
+        problems.append(Problem(NOT_FITTING, ERROR, (file,), reason))
+    return problems
 
 
 def _has_own_split(entry: DatasetEntry) -> bool:

@@ -85,4 +85,4 @@ def test_rows_are_read_one_by_one(toy):
 def test_broken_rows_are_named(toy, refused, file, text, words):
     with_table(toy, file)
     toy.text(file, text)
-    refused(f"toy/{file}: .*{words}")
+    refused(f"toy/{file}.*: .*{words}")

@@ -91,7 +91,7 @@ def test_labels_on_another_grid_are_refused(toy, refused):
     toy.volume("labels/a.nii", np.zeros((5, 6, 7), dtype=np.uint8), shifted)
     refused("lies elsewhere")
     toy.text("labels/a.nii", "no volume at all" * 50)
-    refused("toy/a.nii: not a volume")
+    refused("toy/labels/a.nii: not a volume")
 
 
 def test_the_modality_comes_from_the_entry_or_the_header(toy, refused, monkeypatch):
@@ -122,9 +122,9 @@ def test_one_volume_of_several_in_a_file(toy, refused):
         assert pack_record(record).channel is None
     assert not (shown[0] == shown[1]).all()
     toy.entry("volumes", "channel = 3")
-    refused(r"toy/a\.nii\.gz: channel 3 does not exist: choose 0 to 2")
+    refused(r"toy/images/a\.nii\.gz: channel 3 does not exist: choose 0 to 2")
     toy.entry("volumes")
-    refused(r"toy/a\.nii\.gz: this NIfTI file has the shape 5x6x7x3: choose a channel, or save")
+    refused(r"toy/images/a\.nii\.gz: this NIfTI file has the shape 5x6x7x3: choose a channel, or save")
     toy.entry("volumes", "channel = -1")
     refused("channel is negative")
     toy.entry("images", "channel = 0")
@@ -182,4 +182,4 @@ def test_flat_masks_are_not_volumes(toy, refused):
     toy.volume("images/a.nii", np.zeros((5, 6, 7), dtype=np.int16))
     toy.image("labels/a.png")
     toy.entry("volumes", '[[targets]]\nname = "liver"\nmasks = ["labels/{stem}.png"]\n')
-    refused("toy/a.png: not a volume")
+    refused("toy/labels/a.png: not a volume")

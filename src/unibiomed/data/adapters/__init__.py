@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 
 from unibiomed.data.adapters.boxes import read_boxes
 from unibiomed.data.adapters.coco import read_coco
-from unibiomed.data.adapters.common import check_window
+from unibiomed.data.adapters.common import Tell, check_window, refuse
 from unibiomed.data.adapters.images import read_images
 from unibiomed.data.adapters.published import read_published
 from unibiomed.data.adapters.texts import read_captions, read_questions, read_reports
@@ -21,7 +21,7 @@ from unibiomed.errors import DataError
 
 __all__ = ["iter_records", "read_records"]
 
-_READERS: dict[str, Callable[[DatasetEntry], Iterator[Record]]] = {
+_READERS: dict[str, Callable[[DatasetEntry, Tell], Iterator[Record]]] = {
     "images": read_images,
     "volumes": read_volumes,
     "coco": read_coco,
@@ -33,13 +33,16 @@ _READERS: dict[str, Callable[[DatasetEntry], Iterator[Record]]] = {
 }
 
 
-def iter_records(entry: DatasetEntry) -> Iterator[Record]:
+def iter_records(entry: DatasetEntry, tell: Tell = refuse) -> Iterator[Record]:
     """Read one data set, record by record.
 
     Parameters
     ----------
     entry : DatasetEntry
         From `unibiomed.data.load_catalog`.
+    tell : callable
+        Is given the error of each file or row that does not fit; if it returns, the others are read. Left out, the
+        first error is raised.
 
     Yields
     ------
@@ -53,19 +56,19 @@ def iter_records(entry: DatasetEntry) -> Iterator[Record]:
     """
     check_window(entry)
     record = None
-    for record in _READERS[entry.adapter](entry):
+    for record in _READERS[entry.adapter](entry, tell):
         yield record
     if record is None:
         raise DataError(f"{entry.name}: no records found; check the folder against the data set's SOURCE.md")
 
 
-def read_records(entry: DatasetEntry) -> list[Record]:
+def read_records(entry: DatasetEntry, tell: Tell = refuse) -> list[Record]:
     """Read one data set at once.
 
     Parameters
     ----------
-    entry : DatasetEntry
-        From `unibiomed.data.load_catalog`.
+    entry, tell
+        As for `iter_records`.
 
     Returns
     -------
@@ -77,4 +80,4 @@ def read_records(entry: DatasetEntry) -> list[Record]:
     DataError
         A file is missing or does not fit the entry; the message names it.
     """
-    return list(iter_records(entry))
+    return list(iter_records(entry, tell))

@@ -3,38 +3,56 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from unibiomed.data.adapters.common import Row, base_record, find_places, find_value, list_images, tidy
+from unibiomed.data.adapters.common import (
+    Item,
+    Place,
+    Row,
+    Tell,
+    base_record,
+    find_places,
+    find_value,
+    list_images,
+    refuse,
+    tidy,
+)
 from unibiomed.data.adapters.regions import further_records, in_rounds, target_of, whole_box
 from unibiomed.data.adapters.tables import rows_by_image
 from unibiomed.data.adapters.texts import image_text
-from unibiomed.data.entries import Boxes, DatasetEntry
+from unibiomed.data.entries import Boxes, DatasetEntry, Table
 from unibiomed.data.records import REGION_TEXT, Record, Region
 from unibiomed.errors import DataError
 
 
-def read_boxes(entry: DatasetEntry) -> Iterator[Record]:
+def read_boxes(entry: DatasetEntry, tell: Tell = refuse) -> Iterator[Record]:
     """Records of the adapter ``boxes``, see `unibiomed.data.entries`."""
-    assert entry.boxes is not None, "checked when the entry was read"
-    items = list_images(entry)
-    found, official = rows_by_image(entry, items)
+    items = list_images(entry, tell=tell)
+    found, official = rows_by_image(entry, items, tell=tell)
     rows = {name: told[0][1] for name, told in found.items()}
     for name, place in sorted(find_places(entry, rows, official).items()):
-        regions = [
-            region
-            for table, row in found[name]
-            if (region := _region(entry, entry.boxes, name, row, f"{entry.name}/{table.file}: image '{name}'"))
-        ]
-        rounds = in_rounds(regions)
-        first = Record(
-            image=items[name].path,
-            regions=rounds[0] if rounds else (),
-            text=image_text(entry, [row for _, row in found[name]]) or None,
-            **base_record(entry, name, place, rows[name]),
-        )
-        yield first
-        yield from further_records(first, rounds[1:])
+        try:
+            yield from _records(entry, items[name], place, found[name])
+        except DataError as error:
+            tell(error)
+
+
+def _records(entry: DatasetEntry, item: Item, place: Place, rows: Sequence[tuple[Table, Row]]) -> Iterator[Record]:
+    assert entry.boxes is not None, "checked when the entry was read"
+    regions = [
+        region
+        for table, row in rows
+        if (region := _region(entry, entry.boxes, item.name, row, f"{entry.name}/{table.file}: image '{item.name}'"))
+    ]
+    rounds = in_rounds(regions)
+    first = Record(
+        image=item.path,
+        regions=rounds[0] if rounds else (),
+        text=image_text(entry, [row for _, row in rows]) or None,
+        **base_record(entry, item.name, place, rows[0][1]),
+    )
+    yield first
+    yield from further_records(first, rounds[1:])
 
 
 def _region(entry: DatasetEntry, boxes: Boxes, name: str, row: Row, where: str) -> Region | None:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from pycocotools import mask as mask_utils
 
-from unibiomed.data.adapters.common import Place, Row, base_record, find_places, without_ending
+from unibiomed.data.adapters.common import Place, Row, Tell, base_record, find_places, refuse, without_ending
 from unibiomed.data.adapters.regions import Box, Folders, further_records, in_rounds, target_of, whole_box
 from unibiomed.data.adapters.tables import asked_columns, only_asked, walk_file
 from unibiomed.data.entries import DatasetEntry, Target
@@ -57,7 +57,7 @@ class _Source:
     targets: Mapping[str, Target]
 
 
-def read_coco(entry: DatasetEntry) -> Iterator[Record]:
+def read_coco(entry: DatasetEntry, tell: Tell = refuse) -> Iterator[Record]:
     """Records of the adapter ``coco``, see `unibiomed.data.entries`."""
     images: dict[str, _Image] = {}
     for table in entry.tables:
@@ -70,7 +70,10 @@ def read_coco(entry: DatasetEntry) -> Iterator[Record]:
     )
     for name in sorted(places):
         # What became a record is let go of.
-        yield from _records(entry, name, images.pop(name), places.pop(name), folders)
+        try:
+            yield from _records(entry, name, images.pop(name), places.pop(name), folders)
+        except DataError as error:
+            tell(error)
 
 
 def _read_file(entry: DatasetEntry, file: str, split: str | None, images: dict[str, _Image]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -19,6 +19,8 @@ IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff")
 VOLUME_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd")
 _WILD = re.compile(r"[*?\[]")
 Row = Mapping[str, Any]
+Tell = Callable[[DataError], None]
+"""Hears of a file or row that does not fit; if it returns, the rest is read without that one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,11 @@ class Place:
     label: str | None
 
 
+def refuse(error: DataError) -> None:
+    """Read nothing more: what has to be whole ends at the first file or row that does not fit."""
+    raise error
+
+
 def check_window(entry: DatasetEntry) -> None:
     """Refuse a window that is none, before the first slice is read."""
     if entry.window is not None:
@@ -50,7 +57,7 @@ def check_window(entry: DatasetEntry) -> None:
 
 
 def list_images(
-    entry: DatasetEntry, endings: Sequence[str] = IMAGE_ENDINGS, *, folders: bool = False
+    entry: DatasetEntry, endings: Sequence[str] = IMAGE_ENDINGS, *, folders: bool = False, tell: Tell = refuse
 ) -> dict[str, Item]:
     """The images of a data set by name, sorted by file; with `folders`, those that hold files count as images."""
     parts = PurePosixPath(entry.images).parts
@@ -71,7 +78,8 @@ def list_images(
         if entry.exclude is not None and re.search(entry.exclude, name):
             continue
         if name in images:
-            raise DataError(f"{entry.name}/{entry.images}/{relative}: two images are named '{name}'; rename one")
+            tell(DataError(f"{entry.name}/{entry.images}/{relative}: two images are named '{name}'; rename one"))
+            continue
         images[name] = Item(name, path, _stem(entry, cut), parent)
     return images
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from unibiomed.data.adapters.common import Row, base_record, find_places, list_images
+from unibiomed.data.adapters.common import Row, Tell, base_record, find_places, list_images, refuse
 from unibiomed.data.adapters.regions import Folders, find_masks, mask_region
 from unibiomed.data.adapters.tables import join_rows
 from unibiomed.data.entries import DatasetEntry
@@ -13,18 +13,21 @@ from unibiomed.data.records import Record
 from unibiomed.errors import DataError
 
 
-def read_images(entry: DatasetEntry) -> Iterator[Record]:
+def read_images(entry: DatasetEntry, tell: Tell = refuse) -> Iterator[Record]:
     """Records of the adapter ``images``, see `unibiomed.data.entries`."""
-    items = list_images(entry)
-    rows, official = join_rows(entry, items)
+    items = list_images(entry, tell=tell)
+    rows, official = join_rows(entry, items, tell)
     folders = Folders(entry.folder)
     for name, place in sorted(find_places(entry, rows, official).items()):
-        yield Record(
-            image=items[name].path,
-            regions=tuple(mask_region(*found) for found in find_masks(entry, items[name], folders)),
-            spacing=_spacing(entry, name, rows[name]),
-            **base_record(entry, name, place, rows[name]),
-        )
+        try:
+            yield Record(
+                image=items[name].path,
+                regions=tuple(mask_region(*found) for found in find_masks(entry, items[name], folders)),
+                spacing=_spacing(entry, name, rows[name]),
+                **base_record(entry, name, place, rows[name]),
+            )
+        except DataError as error:
+            tell(error)
 
 
 def _spacing(entry: DatasetEntry, name: str, row: Row) -> tuple[float, float] | None:

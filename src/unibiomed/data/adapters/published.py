@@ -11,7 +11,17 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
-from unibiomed.data.adapters.common import Row, base_record, file_stem, find_places, tidy, without_ending
+from unibiomed.data.adapters.common import (
+    Place,
+    Row,
+    Tell,
+    base_record,
+    file_stem,
+    find_places,
+    refuse,
+    tidy,
+    without_ending,
+)
 from unibiomed.data.adapters.regions import Folders, NamedFile, mask_region, target_of
 from unibiomed.data.adapters.tables import walk_file
 from unibiomed.data.adapters.texts import readable
@@ -180,7 +190,7 @@ class _Layout:
                 sample.reports += ((target.name if target else None, text),)
 
 
-def read_published(entry: DatasetEntry) -> Iterator[Record]:
+def read_published(entry: DatasetEntry, tell: Tell = refuse) -> Iterator[Record]:
     """Records of the adapter ``published``, see `unibiomed.data.entries`."""
     layout = _Layout(entry)
     home = PurePosixPath(entry.images)
@@ -199,21 +209,27 @@ def read_published(entry: DatasetEntry) -> Iterator[Record]:
     )
     for name in sorted(places):
         # What became a record is let go of.
-        sample = samples.pop(name)
-        known = base_record(entry, name, places.pop(name), NO_ROW)
-        modality, site = _words(sample.file.name)
-        known["modality"] = known["modality"] or _modality(modality, f"{entry.name}/{name}")
-        known["site"] = known["site"] or sample.anatomy or site
-        regions = tuple(_regions(entry, sample))
-        found = [region.target for region in regions if region.abnormal and region.target in sample.abnormal]
-        if known["label"] is None and (found or sample.normal):
-            label = found[0] if len(found) == 1 else None
-            known["label"] = label[:1].upper() + label[1:] if label else None if found else NO_FINDINGS
-        # What is said of one target stands together.
-        said = dict.fromkeys(target for target, _ in sample.reports)
-        texts = dict.fromkeys(text for target in said for text in _said(sample, target))
-        known["abnormal_known"] = entry.abnormal_known or bool(found) or sample.normal
-        yield Record(image=sample.file.path, regions=regions, text=" ".join(texts) or None, **known)
+        try:
+            yield _record(entry, name, samples.pop(name), places.pop(name))
+        except DataError as error:
+            tell(error)
+
+
+def _record(entry: DatasetEntry, name: str, sample: _Sample, place: Place) -> Record:
+    known = base_record(entry, name, place, NO_ROW)
+    modality, site = _words(sample.file.name)
+    known["modality"] = known["modality"] or _modality(modality, f"{entry.name}/{name}")
+    known["site"] = known["site"] or sample.anatomy or site
+    regions = tuple(_regions(entry, sample))
+    found = [region.target for region in regions if region.abnormal and region.target in sample.abnormal]
+    if known["label"] is None and (found or sample.normal):
+        label = found[0] if len(found) == 1 else None
+        known["label"] = label[:1].upper() + label[1:] if label else None if found else NO_FINDINGS
+    # What is said of one target stands together.
+    said = dict.fromkeys(target for target, _ in sample.reports)
+    texts = dict.fromkeys(text for target in said for text in _said(sample, target))
+    known["abnormal_known"] = entry.abnormal_known or bool(found) or sample.normal
+    return Record(image=sample.file.path, regions=regions, text=" ".join(texts) or None, **known)
 
 
 def _regions(entry: DatasetEntry, sample: _Sample) -> Iterator[Region]:

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from unibiomed.data.adapters.common import Names, Row
+from unibiomed.data.adapters.common import Names, Row, Tell, refuse
 from unibiomed.data.adapters.streaming import Piece, walk_json
 from unibiomed.data.entries import DatasetEntry, Table
 from unibiomed.errors import DataError
@@ -39,7 +39,7 @@ def read_rows(entry: DatasetEntry, table: Table, needed: Iterable[str] = ()) -> 
     return list(iter_rows(entry, table, needed))
 
 
-def iter_rows(entry: DatasetEntry, table: Table, needed: Iterable[str] = ()) -> Iterator[Row]:
+def iter_rows(entry: DatasetEntry, table: Table, needed: Iterable[str] = (), tell: Tell = refuse) -> Iterator[Row]:
     """Rows that a table's `keep` picks, one by one; the columns `needed` and that of the image's name have a value.
 
     Raises
@@ -56,15 +56,16 @@ def iter_rows(entry: DatasetEntry, table: Table, needed: Iterable[str] = ()) -> 
     else:
         rows = _json(table, path, where)
     filled = (table.key, *needed)
-    for row in rows:
+    for number, row in enumerate(rows, 1):
         if not isinstance(row, dict):
             raise _no_rows(where)
         if any(str(row.get(column)) not in values for column, values in table.keep.items()):
             continue
-        for column in filled:
-            if row.get(column) in (None, ""):
-                raise DataError(f"{where}: column '{column}' is missing or empty in a row; mend the table")
-        yield row
+        empty = next((column for column in filled if row.get(column) in (None, "")), None)
+        if empty is None:
+            yield row
+        else:
+            tell(DataError(f"{where}, row {number}: column '{empty}' is missing or empty; mend the table"))
 
 
 def _no_rows(where: str) -> DataError:
@@ -123,22 +124,19 @@ def only_asked(row: Row, columns: Iterable[str]) -> dict[str, Any]:
     return {column: row[column] for column in columns if column in row}
 
 
-def note_split(official: dict[str, str], entry: DatasetEntry, table: Table, name: str) -> None:
+def note_split(official: dict[str, str], entry: DatasetEntry, table: Table, name: str, tell: Tell = refuse) -> None:
     """Add the split that a table gives to an image; not where its questions have splits of their own.
 
-    Raises
-    ------
-    DataError
-        Another table has put the image into another split.
+    `tell` hears of an image that another table has put into another split; it stays there.
     """
     if table.split is None or entry.shared_images:
         return
     if official.setdefault(name, table.split) != table.split:
         otherwise = ", or set shared_images = true" if entry.adapter == "questions" else ""
-        raise DataError(f"{entry.name}/{name}: is in tables of two splits; leave it out of one{otherwise}")
+        tell(DataError(f"{entry.name}/{name}: is in tables of two splits; leave it out of one{otherwise}"))
 
 
-def join_rows(entry: DatasetEntry, names: Iterable[str]) -> tuple[dict[str, Row], dict[str, str]]:
+def join_rows(entry: DatasetEntry, names: Iterable[str], tell: Tell = refuse) -> tuple[dict[str, Row], dict[str, str]]:
     """What all tables say of each image, an empty row where they say nothing, and their splits; both by name.
 
     Raises
@@ -151,18 +149,19 @@ def join_rows(entry: DatasetEntry, names: Iterable[str]) -> tuple[dict[str, Row]
     columns = asked_columns(entry)
     for table in entry.tables:
         known = Names(joined, table.match)
-        for row in iter_rows(entry, table):
+        for row in iter_rows(entry, table, tell=tell):
             found = known.find(row[table.key])
             if table.match is None and len(found) > 1:
-                raise _ambiguous(entry, table, row, found)
+                tell(_ambiguous(entry, table, row, found))
+                continue
             for name in found:
-                note_split(official, entry, table, name)
+                note_split(official, entry, table, name, tell)
                 joined[name].update(only_asked(row, columns))
     return dict(joined), official
 
 
 def rows_by_image(
-    entry: DatasetEntry, names: Iterable[str], needed: Iterable[str] = ()
+    entry: DatasetEntry, names: Iterable[str], needed: Iterable[str] = (), tell: Tell = refuse
 ) -> tuple[Mapping[str, list[tuple[Table, Row]]], dict[str, str]]:
     """Rows of all tables by the image that they speak of, and the splits that tables give to images.
 
@@ -177,14 +176,14 @@ def rows_by_image(
     columns = asked_columns(entry)
     for table in entry.tables:
         known = Names(names, table.match)
-        for row in iter_rows(entry, table, needed):
+        for row in iter_rows(entry, table, needed, tell):
             images = known.find(row[table.key])
-            if not images:
+            if len(images) != 1:
                 where = f"{entry.name}/{table.file}: image '{row[table.key]}'"
-                raise DataError(f"{where} is missing from {entry.images}/; restore it")
-            if len(images) > 1:
-                raise _ambiguous(entry, table, row, images)
-            note_split(official, entry, table, images[0])
+                missing = DataError(f"{where} is missing from {entry.images}/; restore it")
+                tell(_ambiguous(entry, table, row, images) if images else missing)
+                continue
+            note_split(official, entry, table, images[0], tell)
             found[images[0]].append((table, only_asked(row, columns)))
     return found, official
 

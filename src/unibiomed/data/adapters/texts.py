@@ -6,7 +6,16 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
-from unibiomed.data.adapters.common import Row, base_record, find_places, list_images, tidy, without_ending
+from unibiomed.data.adapters.common import (
+    Row,
+    Tell,
+    base_record,
+    find_places,
+    list_images,
+    refuse,
+    tidy,
+    without_ending,
+)
 from unibiomed.data.adapters.tables import (
     QUESTION_COLUMNS,
     asked_columns,
@@ -24,11 +33,11 @@ HIDDEN_WORD = "XXXX"
 ASKS_WHAT_IMAGE = re.compile(r"(is|was|are|were) (this|these|the (image|study|scan|film))\b", re.IGNORECASE)
 
 
-def read_questions(entry: DatasetEntry) -> Iterator[Record]:
+def read_questions(entry: DatasetEntry, tell: Tell = refuse) -> Iterator[Record]:
     """Records of the adapter ``questions``, see `unibiomed.data.entries`."""
-    items = list_images(entry)
+    items = list_images(entry, tell=tell)
     column = {name: entry.columns.get(name, name) for name in QUESTION_COLUMNS}
-    found, official = rows_by_image(entry, items, (column["question"], column["answer"]))
+    found, official = rows_by_image(entry, items, (column["question"], column["answer"]), tell)
     asked: dict[tuple[str, str], list[QuestionAnswer]] = defaultdict(list)
     words: dict[str, list[str]] = defaultdict(list)
     places = find_places(entry, {name: rows[0][1] for name, rows in found.items()}, official)
@@ -85,12 +94,12 @@ def _modality_in_words(entry: DatasetEntry, questions: Sequence[str]) -> str | N
     return named.pop() if len(named) == 1 else None
 
 
-def read_captions(entry: DatasetEntry) -> Iterator[Record]:
+def read_captions(entry: DatasetEntry, tell: Tell = refuse) -> Iterator[Record]:
     """Records of the adapter ``captions``, see `unibiomed.data.entries`."""
     if not entry.text:
         raise DataError(f"{entry.name}: adapter 'captions' needs the columns with the words; name them in text = []")
-    items = list_images(entry)
-    found, official = rows_by_image(entry, items)
+    items = list_images(entry, tell=tell)
+    found, official = rows_by_image(entry, items, tell=tell)
     told = {name: text for name, rows in found.items() if (text := image_text(entry, [row for _, row in rows]))}
     for name, place in sorted(find_places(entry, {name: found[name][0][1] for name in told}, official).items()):
         yield Record(image=items[name].path, text=told[name], **base_record(entry, name, place, found[name][0][1]))
@@ -106,16 +115,16 @@ def image_text(entry: DatasetEntry, rows: Sequence[Row]) -> str:
     return " ".join(dict.fromkeys(text for text in texts if text))
 
 
-def read_reports(entry: DatasetEntry) -> Iterator[Record]:
+def read_reports(entry: DatasetEntry, tell: Tell = refuse) -> Iterator[Record]:
     """Records of the adapter ``reports``, see `unibiomed.data.entries`."""
     found: dict[str, list[Row]] = defaultdict(list)
     official: dict[str, str] = {}
     columns = asked_columns(entry)
     for table in entry.tables:
-        for row in iter_rows(entry, table):
+        for row in iter_rows(entry, table, tell=tell):
             if image_text(entry, [row]):
                 name = without_ending(row[table.key])
-                note_split(official, entry, table, name)
+                note_split(official, entry, table, name, tell)
                 found[name].append(only_asked(row, columns))
     for name, place in sorted(find_places(entry, {name: rows[0] for name, rows in found.items()}, official).items()):
         rows = found[name]

@@ -8,7 +8,17 @@ from pathlib import Path
 
 import numpy as np
 
-from unibiomed.data.adapters.common import VOLUME_ENDINGS, Item, base_record, find_places, list_images
+from unibiomed.data.adapters.common import (
+    VOLUME_ENDINGS,
+    Item,
+    Place,
+    Row,
+    Tell,
+    base_record,
+    find_places,
+    list_images,
+    refuse,
+)
 from unibiomed.data.adapters.regions import Folders, find_masks, mask_region
 from unibiomed.data.adapters.tables import join_rows
 from unibiomed.data.entries import DatasetEntry, Target
@@ -19,35 +29,48 @@ from unibiomed.images import Grid, read_volume, read_volume_header
 Masks = Sequence[tuple[Target, Sequence[Path]]]
 
 
-def read_volumes(entry: DatasetEntry) -> Iterator[Record]:
+def read_volumes(entry: DatasetEntry, tell: Tell = refuse) -> Iterator[Record]:
     """Records of the adapter ``volumes``, see `unibiomed.data.entries`."""
-    items = list_images(entry, VOLUME_ENDINGS, folders=True)
-    rows, official = join_rows(entry, items)
+    items = list_images(entry, VOLUME_ENDINGS, folders=True, tell=tell)
+    rows, official = join_rows(entry, items, tell)
     folders = Folders(entry.folder)
     for name, place in sorted(find_places(entry, rows, official).items()):
-        grid, modality = _header(entry, items[name].path, entry.channel)
-        masks = list(find_masks(entry, items[name], folders))
-        _check_grids(entry, grid, items[name], masks)
-        known = base_record(entry, name, place, rows[name])
-        known["modality"] = _modality(entry, name, known["modality"], modality)
-        shown = _slices_with_targets(entry, grid, masks) if entry.skip_empty else None
-        for index in range(0, grid.shape[0], entry.every):
-            if shown is None or shown[index]:
-                yield Record(
-                    image=items[name].path,
-                    slice_index=index,
-                    channel=entry.channel,
-                    spacing=(grid.spacing[1], grid.spacing[2]),
-                    regions=tuple(mask_region(target, found, index) for target, found in masks),
-                    **known | {"key": f"{known['key']}@{index}"},
-                )
+        try:
+            yield from _slices(entry, items[name], place, rows[name], folders)
+        except DataError as error:
+            tell(error)
+
+
+def _slices(entry: DatasetEntry, item: Item, place: Place, row: Row, folders: Folders) -> Iterator[Record]:
+    grid, modality = _header(entry, item.path, entry.channel)
+    masks = list(find_masks(entry, item, folders))
+    _check_grids(entry, grid, item, masks)
+    known = base_record(entry, item.name, place, row)
+    known["modality"] = _modality(entry, item.name, known["modality"], modality)
+    shown = _slices_with_targets(entry, grid, masks) if entry.skip_empty else None
+    for index in range(0, grid.shape[0], entry.every):
+        if shown is None or shown[index]:
+            yield Record(
+                image=item.path,
+                slice_index=index,
+                channel=entry.channel,
+                spacing=(grid.spacing[1], grid.spacing[2]),
+                regions=tuple(mask_region(target, found, index) for target, found in masks),
+                **known | {"key": f"{known['key']}@{index}"},
+            )
 
 
 def _header(entry: DatasetEntry, path: Path, channel: int | None = None) -> tuple[Grid, str | None]:
     try:
         return read_volume_header(path, channel)
     except InputError as error:
-        raise DataError(f"{entry.name}/{error}") from error
+        raise _unreadable(entry, path, error) from error
+
+
+def _unreadable(entry: DatasetEntry, path: Path, error: InputError) -> DataError:
+    """The error with the folder before the name of the file: image and label volume often have the same name."""
+    folder = path.relative_to(entry.folder).as_posix().removesuffix(path.name)
+    return DataError(f"{entry.name}/{folder}{error}")
 
 
 def _check_grids(entry: DatasetEntry, grid: Grid, item: Item, masks: Masks) -> None:
@@ -86,5 +109,5 @@ def _slices_with_targets(entry: DatasetEntry, grid: Grid, masks: Masks) -> np.nd
                     for target in targets
                 )
         except InputError as error:
-            raise DataError(f"{entry.name}/{error}") from error
+            raise _unreadable(entry, path, error) from error
     return shown
