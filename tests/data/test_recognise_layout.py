@@ -17,6 +17,8 @@ from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
 
 from unibiomed.data import Record, load_records
 from unibiomed.data.add import Added, add_dataset
+from unibiomed.data.check_records import read_or_tell
+from unibiomed.data.entries import read_entry
 from unibiomed.data.layouts import recognise_layout, survey
 from unibiomed.errors import DataError, InputError, OutputError
 
@@ -65,6 +67,13 @@ class Folder:
         records = load_records(self.root.parent, ["toy"])
         assert added.text == added.path.read_text()
         return added, {record.key.removeprefix("toy/"): record for record in records}
+
+
+def add_and_read(folder: Folder) -> tuple[Added, dict[str, Record]]:
+    """Add a data set that has to be mended, and read what of it fits."""
+    added = add_dataset(folder.root, modality="MRI", site="brain")
+    records, _ = read_or_tell(read_entry(added.path, folder.root.parent))
+    return added, {record.key.removeprefix("toy/"): record for record in records}
 
 
 @pytest.fixture
@@ -564,10 +573,10 @@ def test_nothing_is_written_that_does_not_read(folder: Folder, monkeypatch: pyte
         folder.add()
     dry = add_dataset(folder.root, modality="CT", site="brain", dry_run=True)
     assert 'modality = "CT"' in dry.text and (folder.root / "dataset.toml").read_bytes() == before
-    folder.image("images/1.jpg")
-    with pytest.raises(DataError, match=r"two images are named '1'.*nothing was written"):
+    folder.path("near_duplicates.txt").write_bytes(b"\xff")
+    with pytest.raises(DataError, match=r"near-identical images cannot be read.*nothing was written"):
         folder.add(force=True)
-    (folder.root / "images" / "1.jpg").unlink()
+    (folder.root / "near_duplicates.txt").unlink()
 
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
@@ -585,6 +594,42 @@ def test_masks_that_cannot_be_read(folder: Folder) -> None:
         folder.image(f"masks/{number}.png")
     with pytest.raises(DataError, match="mask has mode RGB"):
         folder.add()
+
+
+def test_one_broken_mask_and_one_doubled_name_stop_nothing(folder: Folder) -> None:
+    for number in range(4):
+        folder.image(f"images/{number}.png")
+        folder.mask(f"masks/{number}.png", 7)
+    folder.text("masks/1.png", "no picture")
+    folder.image("images/2.jpg")
+    added, _ = add_and_read(folder)
+    assert any("1 of 4 masks" in words and "masks/1.png: cannot" in words for words in added.proposal.questions)
+    assert any("images/2.png: two images are named '2'" in words for words in added.proposal.questions)
+    assert "3 of the masks hold the value 7" in added.words()
+
+
+def test_volumes_that_do_not_fit_stop_nothing(folder: Folder) -> None:
+    for number in range(5):
+        folder.volume(f"images/{number}.nii.gz")
+        folder.volume(f"labels/{number}.nii.gz", 1, 2)
+    nib.save(nib.Nifti1Image(np.ones((6, 7, 3), np.uint8), np.diag([1.0, 1, 2, 1])), folder.path("labels/2.nii.gz"))
+    folder.text("images/0.nii.gz", "no volume")
+    folder.text("labels/3.nii.gz", "no volume")
+    added, records = add_and_read(folder)
+    assert {name.partition("@")[0] for name in records} == {"1", "4"}
+    assert [target["name"] for target in added.proposal.entry["targets"]] == ["class 1", "class 2"]
+    mended = [words for words in added.proposal.questions if "to be mended" in words]
+    assert len(mended) == 1 and "images/0.nii.gz: not a volume" in mended[0] and "and 2 more" in mended[0]
+
+
+def test_questions_about_missing_pictures_stop_nothing(folder: Folder) -> None:
+    rows = ["image,question,answer", *(f"{n}.png,Is it a lung?,yes" for n in range(13))]
+    folder.text("qa.csv", "\n".join(rows))
+    for number in range(12):
+        folder.image(f"images/{number}.png")
+    added, records = add_and_read(folder)
+    assert len(records) == 12
+    assert any("qa.csv: image '12.png' is missing" in words for words in added.proposal.questions)
 
 
 def test_work_is_bounded(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""Describing a new data set: what its folder is taken for becomes its ``dataset.toml``, if that reads the data."""
+"""Describing a new data set: what its folder is taken for becomes its ``dataset.toml``, if that reads any of it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 
 from unibiomed.data.adapters import iter_records
 from unibiomed.data.catalog import OWN_ENTRY
+from unibiomed.data.check_records import read_or_tell
 from unibiomed.data.index import replacing
 from unibiomed.data.layouts import Proposal, recognise_layout
 from unibiomed.data.layouts.proposal import read_draft
@@ -77,8 +78,8 @@ def add_dataset(
     Raises
     ------
     DataError
-        The folder is not recognised, is described already, or the data do not fit the entry that was found; nothing is
-        written then.
+        The folder is not recognised, is described already, or nothing fits the entry that was found; nothing is written
+        then. Files and rows that do not fit are told among the questions.
     InputError
         `modality` is unknown.
     OutputError
@@ -96,7 +97,14 @@ def add_dataset(
     try:
         summary = summarise(iter_records(entry))
     except DataError as error:
-        raise DataError(f"{error} (nothing was written)") from error
+        records, problems = read_or_tell(entry)
+        if not records:
+            raise DataError(f"{error} (nothing was written)") from error
+        proposal.questions.append(
+            f"to be mended before the data set is used: {problems[0].words()}"
+            + (f", and {len(problems) - 1:,} more (unibiomed data check names all)" if len(problems) > 1 else "")
+        )
+        summary = summarise(records)
     if not dry_run:
         with replacing(path) as fresh:
             fresh.write_text(text, encoding="utf-8")

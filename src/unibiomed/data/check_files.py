@@ -45,6 +45,10 @@ class Problem:
     files: tuple[str, ...]
     detail: str
 
+    def words(self) -> str:
+        """What is wrong, after the names of the files."""
+        return ": ".join(filter(None, (" = ".join(self.files), self.detail)))
+
 
 @dataclass(frozen=True, slots=True)
 class Picture:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from unibiomed.data.adapters.common import IMAGE_ENDINGS, VOLUME_ENDINGS
-from unibiomed.data.layouts.masks import MAX_VOLUME_BYTES, look_at_masks
+from unibiomed.data.layouts.masks import MAX_VOLUME_BYTES, VOLUMES_LOOKED_AT, look_at_masks
 from unibiomed.data.layouts.names import rules_from_names
 from unibiomed.data.layouts.pairs import Files, Pairing, cut_ending, find_pairs, folder_pattern, is_mask_folder
 from unibiomed.data.layouts.proposal import Found, targets_of_values
@@ -31,7 +31,7 @@ def masks_form(survey: Survey, tables: Sequence[TableFile]) -> Found | None:
     Raises
     ------
     DataError
-        They cannot be described by an entry, or a mask that was opened cannot be read.
+        They cannot be described by an entry, or most masks that were opened cannot be read.
     """
     for volumes in (True, False):
         folders = _files(survey, VOLUME_ENDINGS if volumes else IMAGE_ENDINGS, series=volumes)
@@ -70,6 +70,12 @@ def _described(survey: Survey, pairing: Pairing, tables: Sequence[TableFile], *,
     without = {place: len(set(pairing.names) - source.images) for place, source in enumerate(pairing.sources)}
     for place, source in enumerate(pairing.sources):
         seen = look_at_masks(source.files, volumes=volumes)
+        if seen.unreadable:
+            opened = seen.files + len(seen.unreadable)
+            found.questions.append(
+                f"{len(seen.unreadable)} of {opened} masks that were opened cannot be read, such as "
+                f"{seen.unreadable[0]} (unibiomed data check names all)"
+            )
         missing = "unknown" if without[place] else ""
         targets += targets_of_values(seen, source.word, source.patterns, missing, found)
     if any(without.values()):
@@ -109,18 +115,19 @@ def _modality_in_names(names: Sequence[str], found: Found) -> Any:
 
 
 def _modality_in_files(files: Sequence[Path], found: Found) -> str | None:
-    """Modality of the first volume: from its header, or by its Hounsfield units."""
-    path = files[0]
-    try:
-        stored = read_volume_header(path)[1]
+    """Modality of the first volume that can be read: from its header, or by its Hounsfield units."""
+    for path in files[:VOLUMES_LOOKED_AT]:
+        try:
+            stored = read_volume_header(path)[1]
+            small = path.is_file() and path.stat().st_size <= MAX_VOLUME_BYTES
+            guessed = read_volume(path).modality if stored is None and small else None
+        except InputError:
+            continue  # named when the entry is tried
         if stored is not None:
             found.reasons.append(f"the header of '{path.name}' says {stored}")
-            return stored
-        if path.is_file() and path.stat().st_size <= MAX_VOLUME_BYTES and read_volume(path).modality == "CT":
+        elif guessed == "CT":
             found.reasons.append(f"the values of '{path.name}' are Hounsfield units: CT")
-            return "CT"
-    except InputError as error:
-        raise DataError(str(error)) from error
+        return stored or ("CT" if guessed == "CT" else None)
     return None
 
 

@@ -36,11 +36,14 @@ class MaskValues:
         The values beside 0, where they are classes or the one of a binary mask.
     files : int
         How many files were looked at.
+    unreadable : tuple of str
+        What is wrong with those that could not be read; each begins with the name of the file.
     """
 
     kind: str
     values: tuple[int, ...]
     files: int
+    unreadable: tuple[str, ...] = ()
 
 
 def look_at_masks(paths: Sequence[Path], *, volumes: bool = False) -> MaskValues:
@@ -61,19 +64,22 @@ def look_at_masks(paths: Sequence[Path], *, volumes: bool = False) -> MaskValues
     Raises
     ------
     DataError
-        A file cannot be read as a mask.
+        More than half of them cannot be read as masks.
     """
     small = [p for p in paths if not volumes or p.stat().st_size <= MAX_VOLUME_BYTES]
     by_name = {str(path): path for path in small or paths}
     chosen = [by_name[name] for name in spread(list(by_name), VOLUMES_LOOKED_AT if volumes else FLAT_LOOKED_AT)]
     found: list[set[int]] = []
+    unreadable: list[str] = []
     numbered = True
     between = marked = 0
     for path in chosen:
         try:
             numbers = [_volume_values(path)] if volumes else [mask_numbers(path)]
-        except InputError as error:
-            raise DataError(str(error)) from error
+        except (DataError, InputError) as error:
+            # Its image often has the same name: the folder tells them apart.
+            unreadable.append(f"{path.parent.name}/{error}")
+            continue
         values: set[int] = set()
         for part in numbers:
             seen, often = np.unique(part, return_counts=True)
@@ -82,7 +88,9 @@ def look_at_masks(paths: Sequence[Path], *, volumes: bool = False) -> MaskValues
             between += int(often[(seen > 0) & (seen < 255)].sum())
             numbered = numbered and not volumes and _are_objects(part, seen)
         found.append(values)
-    return MaskValues(*_meaning(found, numbered, between / max(1, marked)), len(chosen))
+    if len(unreadable) > 0.5 * len(chosen):
+        raise DataError(unreadable[0])
+    return MaskValues(*_meaning(found, numbered, between / max(1, marked)), len(found), tuple(unreadable))
 
 
 def _volume_values(path: Path) -> np.ndarray:
