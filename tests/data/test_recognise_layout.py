@@ -278,6 +278,30 @@ def test_labels_patients_and_split_of_a_table(folder: Folder) -> None:
     assert "meta.csv tells of 5 of 6 images" in added.words() and records["0"].label is None
 
 
+@pytest.mark.parametrize(("sign", "column"), [(";", "image"), ("\t", "image"), (",", "isic_id")])
+def test_tables_with_other_signs_and_columns(folder: Folder, sign: str, column: str) -> None:
+    rows = [[column, "patient_id", "diagnosis"]]
+    for number in range(6):
+        folder.image(f"images/x{number}.png")
+        folder.mask(f"masks/x{number}.png", 1)
+        rows.append([f"x{number}", f"p{number // 2}", "nevus" if number % 2 else "melanoma, in situ"])
+    words = [[f'"{cell}"' if "," in cell else cell for cell in row] for row in rows]
+    folder.text("meta.csv", "\n".join(sign.join(row) for row in words))
+    added, records = folder.add()
+    assert (records["x0"].label, records["x3"].group) == ("melanoma, in situ", "p1")
+    assert not any("meta.csv" in question for question in added.proposal.questions)
+
+
+def test_tables_that_are_not_understood_are_named(folder: Folder) -> None:
+    for number in range(3):
+        folder.image(f"images/{number}.png")
+        folder.mask(f"masks/{number}.png", 1)
+    folder.text("meta.csv", "bild,befund\n0,gut\n")
+    folder.text("more/sheet.xlsx", "")
+    added, _ = folder.add()
+    assert any("nothing was taken from meta.csv, more/sheet.xlsx;" in words for words in added.proposal.questions)
+
+
 def test_pictures_in_folders_of_classes(folder: Folder) -> None:
     for split in ("train", "test"):
         for kind in ("glioma", "no_finding"):

@@ -26,7 +26,8 @@ Keys of the file (only ``name``, ``modality``, ``site``, ``adapter`` and ``licen
     attributes = { "TI-RADS" = "tirads" }   # name of the attribute = column of a table
 
     [[tables]]                         # joined to the images by file name
-    file = "labels.csv"                # .csv, .json, .jsonl or .parquet; at most 500 MB, larger ones in several
+    file = "labels.csv"                # .csv (by its first line with commas, semicolons or tabs), .json, .jsonl or
+                                       # .parquet; at most 500 MB, larger ones in several
     key = "id"                         # its column with the image's name, with or without folder and ending
     match = '^(P\d+)_'                 # the part of an image's name that the column holds; else all of it
     rows = "annotations"               # where the list of rows stands in a .json file that is not a list

@@ -19,6 +19,8 @@ MAX_TABLE_BYTES = 500_000_000
 """Rows are read one by one, but those of all images are held together; unpacked, Parquet may be four times as large."""
 FORMS = "CSV, JSON or JSON lines in UTF-8, or Parquet"
 ROWS_AT_ONCE = 4096
+MAX_HEAD = 100_000
+"""So many signs of a table's first line are looked at to tell what stands between its columns."""
 QUESTION_COLUMNS = ("question", "answer", "answer_type", "qid")
 """Columns of a table of questions, where the entry gives them no other names."""
 
@@ -95,13 +97,20 @@ def _lines(entry: DatasetEntry, file: str, path: Path) -> Iterator[Any]:
     try:
         if file.endswith(".csv"):
             with path.open(encoding="utf-8-sig", newline="") as text:
-                yield from csv.DictReader(text)
+                sign = csv_delimiter(text.readline(MAX_HEAD))
+                text.seek(0)
+                yield from csv.DictReader(text, delimiter=sign)
         else:
             # Only the line feed ends a line: a text may hold other signs that Python takes for an end.
             with path.open(encoding="utf-8-sig", newline="\n") as text:
                 yield from (json.loads(line) for line in text if line.strip())
     except (OSError, ValueError, csv.Error, RecursionError) as error:
         raise _unreadable(entry, file) from error
+
+
+def csv_delimiter(head: str) -> str:
+    """What stands between the columns of a CSV file by its first line: a comma, a semicolon or a tab."""
+    return max(",;\t", key=head.count)
 
 
 def asked_columns(entry: DatasetEntry) -> tuple[str, ...]:

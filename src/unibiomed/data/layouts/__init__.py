@@ -27,6 +27,7 @@ from unibiomed.images import MODALITIES, check_modality
 __all__ = ["Proposal", "recognise_layout"]
 
 TOLD_BY_FILES = ("published",)
+TABLE_ENDINGS = (".csv", ".tsv", ".jsonl", ".parquet", ".xlsx", ".xls")
 LICENCE_FILE = re.compile(r"(licen[cs]e|copying|terms)", re.IGNORECASE)
 KNOWN = "images with masks, volumes with labels, nnU-Net, COCO, folders of classes, tables of questions or reports"
 
@@ -72,7 +73,10 @@ def recognise_layout(
         raise DataError(f"'{place.name}' cannot name a data set; rename the folder to letters, digits, '_', '-', '.'")
     given = None if modality is None else check_modality(modality)
     survey = survey_folder(place)
-    found = known_form(survey) or _recognise(survey)
+    found = known_form(survey)
+    if found is None:
+        found = _recognise(survey)
+        _name_unused_tables(survey, found)
     if targets:
         _rename(found, targets)
     entry: dict[str, Any] = {"name": place.name, "adapter": found.keys.pop("adapter")}
@@ -111,6 +115,22 @@ def _recognise(survey: Survey) -> Found:
     if told is not None:
         return told
     raise DataError(f"'{survey.folder}' is of no layout that is known ({KNOWN}); describe it in dataset.toml by hand")
+
+
+def _name_unused_tables(survey: Survey, found: Found) -> None:
+    """Ask about tables that nothing was taken from: they may tell patients, labels or the split."""
+    used = {table["file"] for table in found.keys.get("tables", [])}
+    unused = [
+        path
+        for path in survey.paths(TABLE_ENDINGS)
+        if path not in used and not any(path in text for text in found.questions)
+    ]
+    if unused:
+        more = f" and {len(unused) - 3:,} more" if len(unused) > 3 else ""
+        found.questions.append(
+            f"nothing was taken from {', '.join(unused[:3])}{more}; if patients, labels or the split are in there, add "
+            "[[tables]] and rules to the entry"
+        )
 
 
 def _rename(found: Found, names: Sequence[str]) -> None:

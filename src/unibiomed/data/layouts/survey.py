@@ -41,6 +41,11 @@ class Survey:
         found = {where: [name for name in names if name.lower().endswith(tuple(endings))] for where, names in self}
         return {where: names for where, names in found.items() if names}
 
+    def paths(self, endings: Sequence[str]) -> list[str]:
+        """The same as paths in the folder."""
+        listed = self.ending_in(endings).items()
+        return [f"{where}/{name}" if where else name for where, names in listed for name in names]
+
     def __iter__(self):  # type: ignore[no-untyped-def]
         return iter(self.names.items())
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from unibiomed.data.adapters.common import Names, without_ending
-from unibiomed.data.adapters.tables import read_rows
+from unibiomed.data.adapters.tables import MAX_HEAD, csv_delimiter, read_rows
 from unibiomed.data.entries import DatasetEntry, Rule, Table
 from unibiomed.data.layouts.forms import MAX_JSON_BYTES, split_of_name
 from unibiomed.data.layouts.names import label_map, rules_from_names, split_map
@@ -40,13 +40,12 @@ IMAGE = (
         "img",
         "path",
     ),
-    *("image_path", "name", "id", "uid", "stem", "study_id", "case", "key"),
+    *("isic_id", "image_path", "name", "id", "uid", "stem", "study_id", "case", "key"),
 )
 PATIENT = ("patient", "patient_id", "patientid", "subject", "subject_id", "subjectid", "case_id", "pid", "participant")
 LABEL = ("label", "labels", "class", "diagnosis", "dx", "category", "finding", "type", "pathology", "target")
 SPLIT = ("split", "set", "subset", "partition", "fold")
 MAX_TABLES = 12
-MAX_LINE = 100_000
 MAX_LABELS = 50
 ENOUGH = 0.9
 
@@ -77,8 +76,7 @@ def read_tables(survey: Survey, contents: Mapping[str, Any]) -> list[TableFile]:
         if found is not None:
             tables.append(TableFile(path, found[1], found[0]))
     reader = DatasetEntry("tables", survey.folder, "images", "", Rule(value="CT"), Rule(value="-"))
-    ending_in = survey.ending_in((".csv", ".jsonl", ".parquet"))
-    paths = [f"{where}/{name}" if where else name for where, names in ending_in.items() for name in names]
+    paths = survey.paths((".csv", ".jsonl", ".parquet"))
     for path in sorted(paths, key=lambda path: (path.count("/"), path))[:MAX_TABLES]:
         rows = _read(reader, path)
         if rows:
@@ -98,8 +96,11 @@ def _read(reader: DatasetEntry, path: str) -> Sequence[Mapping[str, Any]]:
             columns = list(pq.read_schema(file).names)
         else:
             with file.open(encoding="utf-8-sig", newline="") as text:
-                line = text.readline(MAX_LINE)
-            columns = list(json.loads(line)) if path.lower().endswith(".jsonl") else next(csv.reader([line]), [])
+                line = text.readline(MAX_HEAD)
+            if path.lower().endswith(".jsonl"):
+                columns = list(json.loads(line))
+            else:
+                columns = next(csv.reader([line], delimiter=csv_delimiter(line)), [])
     except (ImportError, OSError, ValueError, TypeError, csv.Error):
         return []
     own = {_folded(column): column for column in columns if isinstance(column, str)}
