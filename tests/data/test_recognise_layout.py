@@ -656,6 +656,21 @@ def test_questions_about_missing_pictures_stop_nothing(folder: Folder) -> None:
     assert any("qa.csv: image '12.png' is missing" in words for words in added.proposal.questions)
 
 
+def test_patients_of_questions_on_both_sides_are_to_be_mended(folder: Folder) -> None:
+    rows = ["image,patient,split,question,answer"]
+    for number in range(6):
+        folder.image(f"images/{number}.png")
+        rows.append(f"{number}.png,p{number // 2},{'test' if number > 2 else 'train'},Is it a lung?,yes")
+    folder.text("qa.csv", "\n".join(rows))
+    added, records = add_and_read(folder)
+    assert {name: record.split for name, record in records.items() if record.group == "p1"} == {
+        "2.test": "test",
+        "3.test": "test",
+    }
+    told = "images/2.png = images/3.png: one group in train and test of the authors' split"
+    assert any(told in words for words in added.proposal.questions)
+
+
 def test_work_is_bounded(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(survey, "NAMES_EACH", 10)
     opened: list[str] = []

@@ -43,11 +43,12 @@ def read_or_tell(entry: DatasetEntry) -> tuple[list[Record], list[Problem]]:
         problems += _missing_masks(entry, records)
         if _has_own_split(entry) and not entry.mend_split:
             # The groups without the lists that join them, on the sides that the authors gave.
-            alone = replace(free, near_duplicates=None)
-            groups = {r.key: r.group for r in read_records(alone, left_out.append)}
+            alone = replace(free, near_duplicates=None, twins=[])
+            groups = {record_name(r, entry): r.group for r in read_records(alone, left_out.append)}
             sides = read_records(replace(alone, group=None), left_out.append)
             detail = "of the authors' split; mend the group rule, or set mend_split = true"
-            problems += _torn([(groups[r.key], r.split, record_name(r, entry)) for r in sides], detail)
+            named = [(record_name(r, entry), r.split) for r in sides]
+            problems += _torn([(groups[name], split, name) for name, split in named], detail)
     except DataError as error:
         return [], [*_not_fitting(entry, left_out), Problem("entry does not fit", ERROR, (), str(error))]
     return records, problems or [first]
