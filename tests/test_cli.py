@@ -552,6 +552,17 @@ def test_a_reader_that_leaves_early_is_no_error():
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_a_warning_is_one_line_without_source():
+    code = (
+        "import warnings; from unibiomed import cli\n"
+        "cli.run_info = lambda options: warnings.warn('no image in \\'a\\nb\\'') or 0\n"
+        "cli.main(['info']); warnings.warn('of others')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    told, other = done.stderr.splitlines()[:2]
+    assert told == "unibiomed: warning: no image in 'a b'" and "UserWarning: of others" in other
+
+
 def test_the_whole_way_in_a_plain_terminal(model, here):
     """Real answers of the tiny model: nothing on stderr, though a terminal without UTF-8 lacks the table's lines."""
     words = [sys.executable, "-m", "unibiomed", "interpret", "eye.png", "--target", "optic disc", "--model", str(model)]

@@ -79,15 +79,16 @@ def test_an_answer_is_right_where_it_would_be_written(
     assert "ask" not in heldout.held_out_answers(model, processor, [replace(record, questions=())], 8)
 
 
-def test_data_without_masks(whole_run: Path, data_root: Path, tmp_path: Path) -> None:
+def test_data_without_masks(whole_run: Path, data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Questions and answers alone have a score too."""
     folder = tmp_path / "data" / "asked"
     shutil.copytree(data_root / "abdomen" / "images", folder / "images")
     (folder / "dataset.toml").write_text(ASKED)
     rows = [f"{path.name},Is it large?,No" for path in sorted((folder / "images").iterdir())]
     (folder / "asked.csv").write_text("\n".join(["image,question,answer", *rows]) + "\n")
-    with pytest.warns(UserWarning, match="no image with targets"):
-        result = finetune(folder, tmp_path / "run", str(whole_run / "model"), steps=1, batch=2, progress=False)
+    monkeypatch.chdir(folder.parent)
+    with pytest.warns(UserWarning, match="split of 'asked' has no image with targets"):
+        result = finetune(Path("asked"), tmp_path / "run", str(whole_run / "model"), steps=1, batch=2, progress=False)
     assert result.after == {} and result.answers_before.keys() == result.answers_after.keys() == {"ask"}
     assert "Dice" not in result.table() and "  ask  " in result.table()
 
@@ -107,6 +108,12 @@ def test_one_data_set_alone(whole_run: Path, data_root: Path, tmp_path: Path) ->
     result = finetune(data_root / "colon", tmp_path, str(whole_run / "model"), steps=1, batch=2, progress=False)
     assert set(result.after) == {"polyp"}
     assert "polyp" in result.table() and "->" in result.table()
+
+
+def test_the_folder_one_stands_in(data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(data_root / "colon" / "images")
+    with pytest.raises(ModelError):  # and not that there is no data set of this name
+        finetune(Path(".."), tmp_path / "run", str(tmp_path / "nothing"), steps=1)
 
 
 def test_what_is_wrong_is_told_first(whole_run: Path, data_root: Path, tmp_path: Path) -> None:

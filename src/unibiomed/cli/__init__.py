@@ -8,6 +8,7 @@ import json
 import os
 import re
 import sys
+import warnings
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -52,6 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = make_parser().parse_args(given)
     # an evaluation keeps what was typed beside its numbers
     options.command_line = ["unibiomed", *given]
+    usual, warnings.formatwarning = warnings.formatwarning, _warning_line
     try:
         code: int = options.run(options)
         if sys.stdout is not None:
@@ -67,6 +69,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # whoever read our output has left (`| head`): not an error, but Python would complain once more at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    finally:
+        warnings.formatwarning = usual
 
 
 def _glue_numbers(arguments: Sequence[str]) -> list[str]:
@@ -82,8 +86,16 @@ def _glue_numbers(arguments: Sequence[str]) -> list[str]:
 
 def complain(message: str) -> None:
     """Put `message` on stderr, on one line whatever file names are in it."""
-    line = "".join(c if c.isprintable() else " " for c in message)
-    print(f"unibiomed: {line}", file=sys.stderr)
+    print(_line(message), file=sys.stderr)
+
+
+def _line(message: str) -> str:
+    return "unibiomed: " + "".join(c if c.isprintable() else " " for c in message)
+
+
+def _warning_line(message: Warning | str, *_: object, **__: object) -> str:
+    """A warning as one line: where in the code it was given is of no use to who runs the command."""
+    return f"{_line(f'warning: {message}')}\n"
 
 
 def make_parser() -> argparse.ArgumentParser:

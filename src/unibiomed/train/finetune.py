@@ -131,7 +131,9 @@ def finetune(
     """
     if steps < 1 or batch < 1:
         raise DataError(f"{steps} steps of {batch} images are not a training; give at least 1 of each")
-    root, datasets = (data.parent, [data.name]) if (data / OWN_ENTRY).is_file() else (data, None)
+    # "." and ".." do not tell the name of the data set
+    home = data if data.name.strip(".") else data.resolve()
+    root, datasets = (home.parent, [home.name]) if (home / OWN_ENTRY).is_file() else (data, None)
     if not (data / OWN_ENTRY).is_file() and (data / "images").is_dir():
         raise DataError(f"'{data}' is not described yet; run: unibiomed data add {data}")
     records = [record for record in load_records(root, datasets) if record.image is not None]

@@ -99,8 +99,11 @@ def _train(recipe: Recipe, data: Path, out: Path, accelerator: Accelerator, divi
     everything = [] if sharded else load_records(data, recipe.data.datasets)
     records = [r for r in everything if r.split == "train"]
     seen = [r for r in records if r.image is not None]
+    only = recipe.data.datasets or []
+    # what the user gave to `finetune` is the folder of one data set, not the one above
+    named = data / only[0] if len(only) == 1 else data
     if not seen and not sharded:
-        raise DataError(f"no training image under '{data}'")
+        raise DataError(f"no training image under '{named}'")
     torch.manual_seed(recipe.seed)
     if recipe.model.start:
         model, processor = load_start(recipe.model.start)
@@ -142,7 +145,7 @@ def _train(recipe: Recipe, data: Path, out: Path, accelerator: Accelerator, divi
     if main and not held_out:
         # a warning, not an error: small data sets have no validation split, and shards may be built without one
         warnings.warn(
-            f"the validation split of '{data}' has no image with targets: no Dice is measured, no score calibrated",
+            f"the validation split of '{named}' has no image with targets: no Dice is measured, no score calibrated",
             stacklevel=2,
         )
     log = Log(out / "log.csv", done, accelerator)
@@ -172,8 +175,8 @@ def _train(recipe: Recipe, data: Path, out: Path, accelerator: Accelerator, divi
         write_card(folder, model, licences)
         plot_log(out / "log.csv", out / "heldout.csv", out / "training.png")
         if run.problems:
-            named = f"broken records of '{data}' were left out: {len(run.problems)}, named in '{out / PROBLEMS}'"
-            warnings.warn(named, stacklevel=2)
+            broken = f"broken records of '{named}' were left out: {len(run.problems)}, named in '{out / PROBLEMS}'"
+            warnings.warn(broken, stacklevel=2)
     accelerator.wait_for_everyone()
     return folder
 
