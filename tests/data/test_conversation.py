@@ -209,6 +209,9 @@ def test_absent_targets_are_answered_like_present_ones() -> None:
     ("modality", "site", "never"),
     [
         ("CT", "abdomen", {"liver", "kidney", "polyp", "left lung", "breast lesion", "soft-tissue sarcoma"}),
+        ("CT", "colon", {"polyp", "liver", "left lung", "left ventricle", "consolidation"}),
+        ("CT", "head and neck", {"brain tumor", "thyroid nodule", "left lung"}),
+        ("endoscopy", "colon", {"polyp", "liver"}),
         ("MRI", "brain", {"brain tumor", "lower-grade glioma", "optic disc"}),
         ("ultrasound", "fetus", {"fetal head", "left ventricle", "brain tumor", "thyroid nodule", "retinal vessel"}),
         ("pathology", "brain", {"cell nucleus", "white blood cell", "gland"}),

@@ -116,12 +116,13 @@ def concept_of(target: str) -> Concept:
 
 
 @cache
-def body_part(modality: str, site: str) -> str:
-    """Body part that an image shows, ``""`` where unknown; pathology images show ``"cells"``."""
+def body_parts(modality: str, site: str) -> tuple[str, ...]:
+    """Body parts that the site of an image names, none where unknown; pathology images show ``"cells"``."""
     if modality == "pathology":
-        return "cells"
-    words = site.lower()
-    return next((part for part, known in _words()["parts"].items() if any(word in words for word in known)), "")
+        return ("cells",)
+    words, around = site.lower(), _words()["around"]
+    named = [part for part, known in _words()["parts"].items() if any(word in words for word in known)]
+    return tuple(part if modality == "endoscopy" else around.get(part, part) for part in named)
 
 
 @cache
@@ -138,10 +139,10 @@ def foreign_targets(modality: str, site: str) -> tuple[str, ...]:
     tuple of str
         Names; empty where the body part is unknown.
     """
-    part = body_part(modality, site)
-    if not part:
+    parts = body_parts(modality, site)
+    if not parts:
         return ()
-    near = {part, *_words()["neighbours"][part]}
+    near = {near for part in parts for near in (part, *_words()["neighbours"][part])}
     return tuple(concept.names[0] for concept in vocabulary() if concept.foreign and concept.part not in near)
 
 
