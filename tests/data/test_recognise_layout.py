@@ -435,13 +435,39 @@ def test_coco(folder: Folder) -> None:
     assert records["1"].regions[0].target == "nodule" and records["1"].regions[0].load().any()
 
 
-def test_coco_pictures_in_several_folders(folder: Folder) -> None:
-    for split in ("train", "test"):
-        folder.image(f"{split}/{split}.png")
-        images = [{"id": 1, "file_name": f"{split}.png", "height": SIZE[0], "width": SIZE[1]}]
-        folder.text(f"{split}/a.coco.json", {"images": images, "annotations": [], "categories": []})
-    with pytest.raises(DataError, match=r"several folders \(test, train\)"):
-        folder.add()
+@pytest.mark.parametrize("place", ["{}/_annotations.coco.json", "annotations/instances_{}2017.json"])
+def test_coco_pictures_in_several_folders(folder: Folder, place: str) -> None:
+    """As Roboflow, CVAT and COCO itself have them; numbers may begin anew in each folder."""
+    for split, count in (("train", 3), ("valid", 2)):
+        images = [{"id": n, "file_name": f"{n}.png", "height": SIZE[0], "width": SIZE[1]} for n in range(count)]
+        for item in images:
+            folder.image(f"{split}/{item['file_name']}")
+        square = {"id": 1, "image_id": 1, "category_id": 3, "bbox": [1, 1, 9, 9], "segmentation": [[1, 1, 9, 1, 9, 9]]}
+        coco = {"images": images, "annotations": [square], "categories": [{"id": 3, "name": "polyp"}]}
+        folder.text(place.format(split), coco)
+    added, records = folder.add()
+    assert added.proposal.entry["images"] == "." and not {"split", "group"} & set(added.proposal.entry)
+    assert [(table["folder"], table["split"]) for table in added.proposal.entry["tables"]] == [
+        ("train", "train"),
+        ("valid", "val"),
+    ]
+    assert {name: record.split for name, record in records.items()} == dict.fromkeys(
+        ("train/0", "train/1", "train/2"), "train"
+    ) | dict.fromkeys(("valid/0", "valid/1"), "val")
+    one = records["valid/1"]
+    assert isinstance(one.image, Path) and one.image.parent.name == "valid" and one.regions[0].mask is not None
+
+
+def test_patients_of_coco_pictures_in_several_folders(folder: Folder) -> None:
+    for split, patients in (("train2017", (0, 1, 2)), ("val2017", (3, 4))):
+        names = [f"P{patient}_{n}.png" for patient in patients for n in range(2)]
+        for name in names:
+            folder.image(f"{split}/{name}")
+        images = [{"id": n, "file_name": name, "height": SIZE[0], "width": SIZE[1]} for n, name in enumerate(names)]
+        folder.text(f"{split}/a.json", {"images": images, "annotations": [], "categories": []})
+    _, records = folder.add()
+    # and not the two folders, whose names hold numbers
+    assert {record.group for record in records.values()} == {"P0", "P1", "P2", "P3", "P4"}
 
 
 def test_the_published_form(folder: Folder) -> None:

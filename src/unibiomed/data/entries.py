@@ -32,6 +32,7 @@ Keys of the file (only ``name``, ``modality``, ``site``, ``adapter`` and ``licen
     match = '^(P\d+)_'                 # the part of an image's name that the column holds; else all of it
     rows = "annotations"               # where the list of rows stands in a .json file that is not a list
     split = "train"                    # the authors' own split of the images in this table, in place of a rule
+    folder = "train2017"               # with `coco`: the folder below `images` that this table's pictures lie in
     keep = { view = ["AP", "PA"] }     # rows are taken where each of these columns has one of these values
 
     [[targets]]
@@ -56,7 +57,8 @@ without any target, for which the label volumes are read. A NIfTI file may hold 
 DICOM series if ``modality`` is left out.
 
 ``coco`` are pictures with ``tables`` in the COCO form (``key`` is not needed): masks from polygons and run lengths,
-boxes where there are none. Columns of rules are keys of its ``images``. A label that is not a category of a target is
+boxes where there are none. Columns of rules are keys of its ``images``. A table's ``folder`` stands before the names of
+its records. A label that is not a category of a target is
 an error unless it is in ``ignore = ["artefact"]``; without ``[[targets]]`` each is a target under its own name.
 
 ``published`` is the form of BiomedParse and UniBiomed: ``train/``, ``train_mask/``, ``test/``, ``test_mask/`` in the
@@ -155,9 +157,11 @@ class Table:
     rows: str | None = None
     keep: dict[str, list[str]] = field(default_factory=dict)
     """Rows are kept where each of these columns has one of these values."""
+    folder: str = ""
 
     def __post_init__(self) -> None:
         _inside(self.file)
+        _inside(self.folder)
         _expression(self.match, 0)
 
 
@@ -263,6 +267,8 @@ class DatasetEntry:
                 raise DataError(f"tables of adapter '{self.adapter}' are taken whole, without 'keep'")
         elif not all(table.key for table in self.tables):
             raise DataError("tables lacks a key ('key')")
+        if self.adapter != "coco" and any(table.folder for table in self.tables):
+            raise DataError("folder of tables is for adapter 'coco' alone")
         if self.split is not None and any(table.split for table in self.tables):
             raise DataError("a rule and tables tell the split; leave one of them out")
         if self.shared_images and self.adapter != "questions":

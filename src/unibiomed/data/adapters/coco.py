@@ -13,7 +13,7 @@ from pycocotools import mask as mask_utils
 from unibiomed.data.adapters.common import Place, Row, Tell, base_record, find_places, refuse, without_ending
 from unibiomed.data.adapters.regions import Box, Folders, further_records, in_rounds, target_of, whole_box
 from unibiomed.data.adapters.tables import asked_columns, only_asked, walk_file
-from unibiomed.data.entries import DatasetEntry, Target
+from unibiomed.data.entries import DatasetEntry, Table, Target
 from unibiomed.data.pixels import MAX_MASK_PIXELS
 from unibiomed.data.records import Record, Region
 from unibiomed.errors import DataError, InputError
@@ -54,6 +54,7 @@ class _Source:
 
     where: str
     split: str | None
+    folder: str
     targets: Mapping[str, Target]
 
 
@@ -61,7 +62,7 @@ def read_coco(entry: DatasetEntry, tell: Tell = refuse) -> Iterator[Record]:
     """Records of the adapter ``coco``, see `unibiomed.data.entries`."""
     images: dict[str, _Image] = {}
     for table in entry.tables:
-        _read_file(entry, table.file, table.split, images)
+        _read_file(entry, table, images)
     folders = Folders(entry.folder / entry.images)
     places = find_places(
         entry,
@@ -76,15 +77,15 @@ def read_coco(entry: DatasetEntry, tell: Tell = refuse) -> Iterator[Record]:
             tell(error)
 
 
-def _read_file(entry: DatasetEntry, file: str, split: str | None, images: dict[str, _Image]) -> None:
+def _read_file(entry: DatasetEntry, table: Table, images: dict[str, _Image]) -> None:
     """Go through a file twice: annotations may stand before what they name, and are too many to wait."""
-    where = f"{entry.name}/{file}"
+    file, where = table.file, f"{entry.name}/{table.file}"
     columns = asked_columns(entry)
     words: dict[str, str] = {}
     used: set[str] = set()
     by_id: dict[str, _Image] = {}
     targets: dict[str, Target] = {}
-    source = _Source(where, split, targets)
+    source = _Source(where, table.split, table.folder, targets)
     for part, item in _items(entry, file):
         if part == "categories":
             words[str(item.get("id"))] = str(item.get("name"))
@@ -145,7 +146,8 @@ def _image(item: Row, source: _Source, columns: Sequence[str]) -> _Image:
         raise DataError(
             f"{source.where}: image '{name}' has no name, or no size up to {MAX_MASK_PIXELS} pixels; mend it"
         )
-    return _Image(only_asked(item, columns), str(item["file_name"]), (height, width), source)
+    file = f"{source.folder}/{item['file_name']}" if source.folder else str(item["file_name"])
+    return _Image(only_asked(item, columns), file, (height, width), source)
 
 
 def _mark(item: Row, target: str, image: _Image) -> _Mark:

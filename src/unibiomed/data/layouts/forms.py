@@ -139,13 +139,11 @@ def coco_form(survey: Survey, files: Mapping[str, Any]) -> Found | None:
     if not tables:
         return None
     homes = {path: _home(survey, path, names) for path, names in listed}
-    if len(set(homes.values())) > 1:
-        listed_homes = ", ".join(sorted(set(homes.values())))
-        raise DataError(
-            f"'{survey.folder}': the pictures of its COCO files lie in several folders ({listed_homes}), and an entry "
-            "has one; move them into one folder, or let file_name tell the folder"
-        )
-    found = Found({"adapter": "coco", "images": homes[tables[0]["file"]] or "."})
+    apart = len(set(homes.values())) > 1
+    if apart:
+        for table in tables:
+            table |= {"folder": home} if (home := homes[table["file"]]) else {}
+    found = Found({"adapter": "coco", "images": "." if apart else homes[tables[0]["file"]] or "."})
     found.reasons.append(f"COCO annotations in {', '.join(table['file'] for table in tables)}")
     if any("split" in table for table in tables) and not all("split" in table for table in tables):
         for table in tables:
@@ -157,9 +155,11 @@ def coco_form(survey: Survey, files: Mapping[str, Any]) -> Found | None:
     ]
     found.reasons.append(f"each of its categories is a target: {', '.join(words)}")
     found.clues = list(words)
-    names = [cut_ending(name, (Path(name).suffix.lower(),))[0] for _, some in listed for name in some]
+    above = {path: f"{home}/" if apart and home else "" for path, home in homes.items()}
+    names = [above[path] + cut_ending(name, (Path(name).suffix.lower(),))[0] for path, some in listed for name in some]
     if names:
-        rules, reasons, questions = rules_from_names(names)
+        # a folder of one table is neither a patient nor a class
+        rules, reasons, questions = rules_from_names(names, known=max(part.count("/") for part in above.values()))
         if any("split" in table for table in tables):
             rules.pop("split", None)
         found.keys |= {key: rule for key, rule in rules.items() if key in ("group", "split")}
@@ -169,10 +169,14 @@ def coco_form(survey: Survey, files: Mapping[str, Any]) -> Found | None:
 
 
 def _home(survey: Survey, path: str, names: Sequence[str]) -> str:
-    """The folder that the pictures of a COCO file are in."""
+    """The folder that the pictures of a COCO file are in; of several with pictures of these names, one of its split."""
     some = spread(names, 20)
-    near = path.rpartition("/")[0]
-    for where in sorted(survey.names, key=lambda where: (where != near, where.count("/"), where)):
+    near, split = path.rpartition("/")[0], split_of_name(path)
+
+    def order(where: str) -> tuple[object, ...]:
+        return where != near, split_of_name(where) != split, where.count("/"), where
+
+    for where in sorted(survey.names, key=order):
         if some and all((survey.folder / where / name).is_file() for name in some):
             return where
     raise DataError(f"'{survey.folder}': the pictures that {path} names are in none of its folders; restore them")

@@ -27,7 +27,7 @@ CLASSES = range(2, 31)
 MIN_GROUPS = 3
 
 
-def rules_from_names(names: Sequence[str], told: Collection[str] = ()) -> Said:
+def rules_from_names(names: Sequence[str], told: Collection[str] = (), known: int = 0) -> Said:
     """What the names of all records suggest.
 
     Parameters
@@ -36,6 +36,8 @@ def rules_from_names(names: Sequence[str], told: Collection[str] = ()) -> Said:
         As records are named: file names without ending, with the folders that a pattern leaves open before them.
     told : collection of str
         Keys that are known otherwise, or not wanted; they are not looked for.
+    known : int
+        So many of the upper folders tell nothing that is not known otherwise.
 
     Returns
     -------
@@ -46,7 +48,7 @@ def rules_from_names(names: Sequence[str], told: Collection[str] = ()) -> Said:
     reasons: list[str] = []
     questions: list[str] = []
     depth = min(name.count("/") for name in names)
-    for level in range(depth):
+    for level in range(known, depth):
         _folder_rule(names, level, rules, reasons)
     if "split" not in rules:
         _split_in_names(names, rules, reasons)
