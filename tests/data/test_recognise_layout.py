@@ -194,8 +194,20 @@ def test_splits_above_the_folders(folder: Folder) -> None:
     assert [region.mask is not None for record in records.values() for region in record.regions] == [True] * 5
     folder.image("Test/images/1.jpg")
     folder.mask("Test/masks/1.png", 1)
-    with pytest.raises(DataError, match=r"both hold an image '1'.*move them to images/NAME and masks/NAME"):
-        folder.add(force=True)
+    added, records = folder.add(force=True)
+    assert added.proposal.entry["targets"][0]["masks"] == ["{above}/masks/{stem}.png"]
+    for name in ("Test/images/1", "Training/images/1"):
+        mask = records[name].regions[0].mask
+        assert isinstance(mask, Path) and mask.parent.parent.name == name.partition("/")[0]
+
+
+def test_a_folder_a_patient_with_images_and_masks(folder: Folder) -> None:
+    for patient in range(22):
+        folder.image(f"all/P{patient}/images/{patient}.png")
+        folder.mask(f"all/P{patient}/masks/{patient}.png", 1)
+    added, records = folder.add()
+    assert added.proposal.entry["targets"][0]["masks"] == ["all/{above}/masks/{stem}.png"]
+    assert len({record.group for record in records.values()}) == 22 and all(r.regions for r in records.values())
 
 
 def test_one_folder_a_target(folder: Folder) -> None:

@@ -46,7 +46,7 @@ Keys of the file (only ``name``, ``modality``, ``site``, ``adapter`` and ``licen
 
 Names: a record is named by its file name without ending; with a pattern, the folders that the pattern leaves open stand
 before it (``"P1/scan"``). Regular expressions are searched in that name. In ``masks``, ``{parent}`` stands for these
-folders and ``*`` for anything in a file name.
+folders, ``{above}`` for them without the last, and ``*`` for anything in a file name.
 
 ``images`` are pictures with mask files.
 
@@ -200,8 +200,8 @@ class Target:
             raise DataError(f"missing = '{self.missing}' of target '{self.name}' is neither 'absent' nor 'unknown'")
         if self.objects and self.values:
             raise DataError(f"target '{self.name}' has values and objects; numbers are classes or objects, not both")
-        if not self.masks or not all("{stem}" in mask or "{parent}" in mask for mask in self.masks):
-            raise DataError(f"masks of target '{self.name}' do not all hold {{stem}} or {{parent}}")
+        if not self.masks or not all(re.search(r"\{(stem|parent|above)\}", mask) for mask in self.masks):
+            raise DataError(f"masks of target '{self.name}' do not all hold {{stem}}, {{parent}} or {{above}}")
         for mask in self.masks:
             _inside(mask)
 

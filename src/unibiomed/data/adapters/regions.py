@@ -87,8 +87,9 @@ def find_masks(entry: DatasetEntry, item: Item, folders: Folders) -> Iterator[tu
         found: list[Path] = []
         for mask in target.masks:
             folder, _, _ = mask.rpartition("/")
-            filled = mask.replace("{stem}", item.stem).replace("{parent}", item.parent).lstrip("/")
-            found += folders.find(filled, needed="{" not in folder)
+            above = posixpath.dirname(item.parent)
+            filled = mask.replace("{stem}", item.stem).replace("{parent}", item.parent).replace("{above}", above)
+            found += folders.find(filled.lstrip("/"), needed="{" not in folder)
         if not found and target.missing is None:
             raise DataError(
                 f"{entry.name}/{item.name}: no mask file of '{target.name}'; restore it, or let the entry say "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from unibiomed.data.layouts.affixes import Affix, Source, Sources, match_names, stem_of, without_number
@@ -238,8 +238,9 @@ def _assemble(
     reason: str,
 ) -> Pairing:
     pattern, base, _ = _common(survey, images)
-    if len({link.at for link in links if link.masks.folder}) > 1 and not any("{parent}" in link.at for link in links):
-        _check_names(survey, images)
+    places = {link.at for link in links if link.masks.folder}
+    if len(places) > 1 and not any("{parent}" in place for place in places) and _too_many(survey, images):
+        links = [replace(link, at=_above(link, base)) for link in links]
     names: list[str] = []
     files: list[Path] = []
     by_stem: dict[tuple[str, str], list[str]] = defaultdict(list)
@@ -259,20 +260,17 @@ def _assemble(
     return Pairing(keys, names, files, sources.list(), [reason])
 
 
-def _check_names(survey: Survey, images: Sequence[Files]) -> None:
-    """Without ``{parent}``, masks of several folders can only be told apart by the names of their images."""
-    advice = "move them to images/NAME and masks/NAME"
-    first: dict[str, str] = {}
-    for item in images:
-        for name in item.endings:
-            other = first.setdefault(name, item.folder)
-            if other != item.folder:
-                raise DataError(
-                    f"'{survey.folder}': {other} and {item.folder} both hold an image '{name}', and an entry cannot "
-                    f"tell their masks apart; {advice}, or rename the images"
-                )
-    if len(images) > MANY_FOLDERS or (len(images) > 1 and not survey.whole):
-        raise DataError(f"'{survey.folder}': images and masks lie in {len(images)} pairs of folders; {advice}")
+def _too_many(survey: Survey, images: Sequence[Files]) -> bool:
+    """Whether folders of masks cannot be named one by one: images of one name, many folders, or more than are known."""
+    names = [name for item in images for name in item.endings]
+    repeated = len(set(names)) < len(names)
+    return len(images) > 1 and (repeated or len(images) > MANY_FOLDERS or not survey.whole)
+
+
+def _above(link: _Link, base: str) -> str:
+    """The folder of masks in a pattern, with ``{above}`` for the folders that it shares with its images."""
+    shared, fixed = link.images.folder.rpartition("/")[0], f"{base}/" if base else ""
+    return f"{fixed}{{above}}{link.masks.folder.removeprefix(shared)}/"
 
 
 def _some(words: Iterable[str]) -> str:
