@@ -352,6 +352,22 @@ def test_nnunet(folder: Folder) -> None:
     assert liver.load().any()
 
 
+def test_nnunet_with_test_cases(folder: Folder) -> None:
+    folder.text("dataset.json", {"channel_names": {"0": "CT"}, "labels": {"background": 0, "liver": 1}})
+    for part, case in (("Tr", "a"), ("Tr", "b"), ("Ts", "c_0001")):
+        folder.volume(f"images{part}/{case}_0000.nii.gz")
+        folder.volume(f"labels{part}/{case}.nii.gz", 1)
+    added, records = folder.add(modality=None)
+    assert "the test split" in added.words()
+    assert {record.group: record.split for record in records.values()} == {"a": "train", "b": "train", "c_0001": "test"}
+    mask = records["imagesTs/c_0001_0000@1"].regions[0].mask
+    assert isinstance(mask, Path) and mask.parent.name == "labelsTs"
+    folder.volume("imagesTs/d_0000.nii.gz")
+    added, records = folder.add(modality=None, force=True)
+    assert "imagesTs was left out: labelsTs lacks 1 of its 2 cases" in added.proposal.questions
+    assert set(records) == {f"{case}_0000@{n}" for case in "ab" for n in range(4)}
+
+
 def test_older_nnunet_and_one_modality(folder: Folder) -> None:
     folder.text("dataset.json", {"modality": {"0": "T1", "1": "FLAIR"}, "labels": {"0": "background", "1": "edema"}})
     folder.volume("imagesTr/BRATS_001.nii.gz")

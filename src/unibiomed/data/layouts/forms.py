@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from unibiomed.data.layouts.affixes import stem_of
 from unibiomed.data.layouts.names import rules_from_names
 from unibiomed.data.layouts.pairs import cut_ending
 from unibiomed.data.layouts.proposal import Found, make_target
@@ -56,23 +57,30 @@ def nnunet_form(
     labels, channels = described.get("labels"), described.get("channel_names") or described.get("modality")
     if not isinstance(labels, dict):
         return None
-    masks = survey.names["labelsTr"]
-    ending = cut_ending(masks[0], [*volumes, *endings])[1]
+    first = survey.names["labelsTr"][0]
+    ending = cut_ending(first, [*volumes, *endings])[1]
     if not ending:
-        raise DataError(f"'{survey.folder}': labelsTr/{masks[0]} is no mask file that this reads; convert the labels")
+        raise DataError(f"'{survey.folder}': labelsTr/{first} is no mask file that this reads; convert the labels")
     adapter = "volumes" if ending.lower() in volumes else "images"
-    names = [cut_ending(name, [*volumes, *endings])[0] for name in survey.names["imagesTr"]]
-    numbered = all(re.search(r"_\d{4}$", name) for name in names)
+    names = {
+        part: [cut[0] for name in survey.names.get(part, ()) if all(cut := cut_ending(name, [*volumes, *endings]))]
+        for part in ("imagesTr", "imagesTs", "labelsTs")
+    }
+    numbered = all(re.search(r"_\d{4}$", name) for part in ("imagesTr", "imagesTs") for name in names[part])
+    strip = r"([^/]+)_\d{4}$" if numbered else None
+    found = Found({"adapter": adapter, "images": "imagesTr"})
+    found.reasons.append("nnU-Net's layout: imagesTr, labelsTr, and names of the labels in dataset.json")
+    learned, test = ({stem_of(name, strip) for name in names[part]} for part in ("imagesTr", "imagesTs"))
+    tested = _is_tested(learned, test, set(names["labelsTs"]), found)
+    masks = [f"{part}/{{stem}}{ending}" for part in ("labelsTr", "labelsTs")[: 1 + tested]]
     targets = []
     for name, values in _label_values(labels).items():
         word = " ".join(re.split(r"[_\s]+", name.strip()))
         if word.lower() not in BACKGROUND and values:
-            targets.append(make_target(word, [f"labelsTr/{{stem}}{ending}"], values))
-    keys: dict[str, Any] = {"adapter": adapter, "images": "imagesTr"}
-    found = Found(keys, ["nnU-Net's layout: imagesTr, labelsTr, and names of the labels in dataset.json"])
-    if numbered:
-        keys["stem"] = r"^(.+)_\d{4}$"
-        keys["group"] = {"pattern": r"^(.+)_\d{4}$"}
+            targets.append(make_target(word, masks, values))
+    keys = found.keys
+    if strip is not None:
+        keys |= {"stem": strip, "group": {"pattern": strip}}
     listed = [str(value) for value in channels.values()] if isinstance(channels, dict) else []
     told = [said[0] for word in listed if len(said := modality_of(word)) == 1]
     if len(told) == len(listed) > 0:
@@ -92,6 +100,20 @@ def nnunet_form(
         keys["licence"] = licence.strip()
         found.reasons.append(f"dataset.json states the licence: {licence.strip()}")
     return found
+
+
+def _is_tested(learned: set[str], test: set[str], labels: set[str], found: Found) -> bool:
+    """Whether ``imagesTs`` is the test split: all of it is labelled, and named otherwise than what is learned from."""
+    if not test:
+        return False
+    if (without := test - labels) or (shared := test & learned):
+        why = f"labelsTs lacks {len(without):,}" if without else f"imagesTr also has {len(shared):,}"
+        found.questions.append(f"imagesTs was left out: {why} of its {len(test):,} cases")
+        return False
+    found.keys["images"] = "imagesT[rs]/*"
+    found.keys["split"] = {"pattern": "^images(Tr|Ts)/", "map": {"Tr": "train", "Ts": "test"}}
+    found.reasons.append(f"imagesTs has labels ({len(test):,} cases): it is the test split")
+    return True
 
 
 def _label_values(labels: Mapping[str, Any]) -> dict[str, list[int]]:
