@@ -114,7 +114,8 @@ def test_classes_by_value(folder: Folder) -> None:
     added, records = folder.add()
     targets = added.proposal.entry["targets"]
     assert [(t["name"], t["values"]) for t in targets] == [("class 1", [1]), ("class 4", [4])]
-    assert any("name the classes" in question for question in added.proposal.questions)
+    asked = next(question for question in added.proposal.questions if "name the classes" in question)
+    assert "objects" not in asked
     assert [region.load(SIZE).any() for region in records["0"].regions] == [True, False]
     with pytest.raises(DataError, match=r"there are 2 \(class 1, class 4\)"):
         folder.add(force=True, targets=["liver"])
@@ -130,6 +131,18 @@ def test_numbered_objects(folder: Folder) -> None:
     added, records = folder.add(targets=["nucleus"])
     assert "number their objects" in added.words()
     assert records["2"].regions[0].values is None and records["2"].regions[0].objects
+
+
+@pytest.mark.parametrize("numbers", [(1, 2, 3, 4, 5, 6), (301, 302, 303, 304, 305)])
+def test_few_objects_may_be_classes(folder: Folder, numbers: tuple[int, ...]) -> None:
+    for number in range(3):
+        folder.image(f"images/{number}.png")
+        folder.mask(f"masks/{number}.png", *numbers)
+    added, _ = folder.add()
+    assert len(added.proposal.entry["targets"]) == len(numbers)
+    assert any("keep one target with objects = true" in question for question in added.proposal.questions)
+    added, _ = folder.add(force=True, targets=[f"lobe {number}" for number in numbers])
+    assert not any("objects" in question for question in added.proposal.questions)
 
 
 def test_soft_masks(folder: Folder) -> None:

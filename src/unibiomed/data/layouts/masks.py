@@ -38,12 +38,15 @@ class MaskValues:
         How many files were looked at.
     unreadable : tuple of str
         What is wrong with those that could not be read; each begins with the name of the file.
+    whole : bool
+        Nearly every value is of one piece on each of them, as an object is, and there are `OBJECTS` or more.
     """
 
     kind: str
     values: tuple[int, ...]
     files: int
     unreadable: tuple[str, ...] = ()
+    whole: bool = False
 
 
 def look_at_masks(paths: Sequence[Path], *, volumes: bool = False) -> MaskValues:
@@ -71,7 +74,7 @@ def look_at_masks(paths: Sequence[Path], *, volumes: bool = False) -> MaskValues
     chosen = [by_name[name] for name in spread(list(by_name), VOLUMES_LOOKED_AT if volumes else FLAT_LOOKED_AT)]
     found: list[set[int]] = []
     unreadable: list[str] = []
-    numbered = True
+    numbered = whole = not volumes
     between = marked = 0
     for path in chosen:
         try:
@@ -86,11 +89,13 @@ def look_at_masks(paths: Sequence[Path], *, volumes: bool = False) -> MaskValues
             values |= {int(value) for value in seen if value > 0}
             marked += int(often[seen > 0].sum())
             between += int(often[(seen > 0) & (seen < 255)].sum())
-            numbered = numbered and not volumes and _are_objects(part, seen)
+            whole = whole and _are_whole(part, seen[seen > 0])
+            numbered = whole and numbered and np.array_equal(seen[seen > 0], np.arange(1, (seen > 0).sum() + 1))
         found.append(values)
     if len(unreadable) > 0.5 * len(chosen):
         raise DataError(unreadable[0])
-    return MaskValues(*_meaning(found, numbered, between / max(1, marked)), len(found), tuple(unreadable))
+    kind, all_values = _meaning(found, numbered, between / max(1, marked))
+    return MaskValues(kind, all_values, len(found), tuple(unreadable), whole and len(all_values) >= OBJECTS)
 
 
 def _volume_values(path: Path) -> np.ndarray:
@@ -98,11 +103,8 @@ def _volume_values(path: Path) -> np.ndarray:
     return np.concatenate([np.unique(volume.labels(index)) for index in range(len(volume))])
 
 
-def _are_objects(numbers: np.ndarray, seen: np.ndarray) -> bool:
-    """Whether the values are 1, 2, 3, ... and nearly each is of one piece."""
-    values = [int(value) for value in seen if value > 0]
-    if values != list(range(1, len(values) + 1)):
-        return False
+def _are_whole(numbers: np.ndarray, values: np.ndarray) -> bool:
+    """Whether nearly each of the values is of one piece."""
     looked_at = values[:30]
     whole = sum(label(numbers == value)[1] == 1 for value in looked_at)
     return whole >= 0.8 * len(looked_at)

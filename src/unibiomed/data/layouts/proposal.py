@@ -99,7 +99,10 @@ def targets_of_values(
         listed = ", ".join(str(value) for value in seen.values)
         prefix = f"{word} class" if word else "class"
         found.reasons.append(f"{some} hold the values {listed}: a class each")
-        found.questions.append(f"name the classes of the masks: '{prefix} {seen.values[0]}' and so on (--target)")
+        question = f"name the classes of the masks: '{prefix} {seen.values[0]}' and so on (--target)"
+        if seen.whole:
+            question += "; if the numbers are objects, such as cells, keep one target with objects = true, no values"
+        found.questions.append(question)
         return [make_target(f"{prefix} {value}", masks, (value,), missing=missing) for value in seen.values]
     if seen.kind == "objects":
         found.reasons.append(f"{some} number their objects: all that is not 0 is '{name}', one number each")
