@@ -10,6 +10,8 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 from pydicom.dataset import Dataset, FileMetaDataset
@@ -573,6 +575,13 @@ def test_patients_in_the_names_of_pictures_with_tables(folder: Folder, columns: 
     folder.text("words.csv", "\n".join(row.rpartition("_")[2] for row in rows))
     added, _ = folder.add(force=True)
     assert any("group rule" in question for question in added.proposal.questions)
+
+
+def test_pictures_inside_parquet_are_told(folder: Folder) -> None:
+    rows = {"image": [{"bytes": b"PNG", "path": "0.png"}], "question": ["What?"], "answer": ["Nothing."]}
+    pq.write_table(pa.table(rows), folder.path("data/train-00000-of-00001.parquet"))
+    with pytest.raises(DataError, match=r"lie inside 'data/train-00000-of-00001\.parquet'.*save them as files"):
+        folder.add()
 
 
 def test_captions_and_reports(folder: Folder) -> None:

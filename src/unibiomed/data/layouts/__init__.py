@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from unibiomed.data.adapters.common import IMAGE_ENDINGS, VOLUME_ENDINGS
-from unibiomed.data.layouts.folders import classes_form, masks_form, picture_names
+from unibiomed.data.layouts.folders import classes_form, masks_form, picture_names, pictures_inside
 from unibiomed.data.layouts.forms import coco_form, nnunet_form, published_form, read_json_files
 from unibiomed.data.layouts.known import known_form
 from unibiomed.data.layouts.proposal import Found, Proposal, make_target
@@ -114,6 +114,12 @@ def _recognise(survey: Survey) -> Found:
     told = text_form(tables, images, names) or classes_form(images, names, tables)
     if told is not None:
         return told
+    inside = pictures_inside(survey)
+    if inside is not None:
+        raise DataError(
+            f"'{survey.folder}': the pictures lie inside '{inside}', which is not read; save them as files, with a "
+            "table that names them"
+        )
     raise DataError(f"'{survey.folder}' is of no layout that is known ({KNOWN}); describe it in dataset.toml by hand")
 
 

@@ -19,7 +19,7 @@ from unibiomed.data.layouts.words import modality_of
 from unibiomed.errors import DataError, InputError
 from unibiomed.images import read_volume, read_volume_header
 
-__all__ = ["classes_form", "masks_form", "picture_names"]
+__all__ = ["classes_form", "masks_form", "picture_names", "pictures_inside"]
 
 SERIES = 2
 """Files that a folder of one DICOM series has at least."""
@@ -161,3 +161,19 @@ def classes_form(images: str, names: Sequence[str], tables: Sequence[TableFile])
         return None
     found.reasons.insert(0, f"pictures in {images} without masks, {len(names):,} of them or more")
     return found
+
+
+def pictures_inside(survey: Survey) -> str | None:
+    """The Parquet file of a folder that holds pictures, as the Hugging Face hub writes them; None without one."""
+    for where, names in survey.ending_in((".parquet",)).items():
+        path = f"{where}/{names[0]}" if where else names[0]
+        try:
+            import pyarrow as pa  # type: ignore[import-untyped,unused-ignore]
+            import pyarrow.parquet as pq  # type: ignore[import-untyped,unused-ignore]
+
+            schema = pq.read_schema(survey.folder / path)
+        except (ImportError, OSError, ValueError):
+            continue
+        if any(pa.types.is_struct(field.type) and field.type.get_field_index("bytes") >= 0 for field in schema):
+            return path
+    return None
