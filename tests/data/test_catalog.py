@@ -57,6 +57,8 @@ def test_shipped_entries_are_valid(path: Path, tmp_path: Path) -> None:
         (HEAD + '[[targets]]\nname = "liver"\nmasks = ["/etc/{stem}.png"]\n', "leaves"),
         (HEAD + '[[targets]]\nname = "liver"\nmissing = "maybe"\n', "maybe"),
         (HEAD + '[[tables]]\nfile = "a.csv"\n', "lacks a key"),
+        (HEAD + '[[tables]]\nfile = "a.csv"\nkey = "id"\nfolder = "train"\n', "for adapter 'coco' alone"),
+        (HEAD.replace('"images"', '"coco"') + '[[tables]]\nfile = "a.json"\nfolder = "../b"\n', "leaves"),
     ],
 )
 def test_broken_entries_are_refused(tmp_path: Path, text: str, words: str) -> None:
