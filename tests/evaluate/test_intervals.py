@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 
 from unibiomed.evaluate import intervals
-from unibiomed.evaluate.intervals import estimate_of, macro_mean, mean_of
+from unibiomed.evaluate.intervals import estimate_of, macro_mean, mean_of, share_of, unseen
 
 
 def test_mean_of_classes_not_of_values():
@@ -109,6 +110,53 @@ def test_a_class_with_one_subject_pulls_the_interval_to_no_side():
     above, below = found.high - found.value, found.value - found.low
     assert above == pytest.approx(below, rel=0.3)
     assert found.high - found.low < 0.2
+
+
+@pytest.mark.parametrize("each", [1, 3])
+@pytest.mark.parametrize("subjects", [4, 23, 100])
+def test_a_share_of_none_or_of_all_has_the_exact_bound_of_its_subjects(subjects, each):
+    names = [str(i) for i in range(subjects)] * each
+    exact = stats.beta.ppf(0.975, 1, subjects)
+    none, whole = share_of([False] * len(names), names), share_of([True] * len(names), names)
+    assert (none.low, none.value, none.high) == (0, 0, pytest.approx(exact))
+    assert (whole.low, whole.value, whole.high) == (pytest.approx(1 - exact), 1, 1)
+    # Dice values that are all equal are no share
+    assert mean_of([0.0] * len(names), names).high == 0
+
+
+def test_other_shares_keep_the_interval_of_the_draws():
+    values, names = [i % 4 > 0 for i in range(40)], [str(i // 2) for i in range(40)]
+    assert share_of(values, names) == mean_of([float(value) for value in values], names)
+
+
+@pytest.mark.parametrize(("subjects", "each", "share"), [(8, 1, 0.02), (8, 1, 0.95), (23, 1, 0.1), (8, 3, 0.95)])
+def test_the_interval_of_a_share_near_its_ends_holds_the_truth(subjects, each, share):
+    rng = np.random.default_rng(8)
+    names = [str(i) for i in range(subjects)] * each
+    held = 0
+    for _ in range(200):
+        # those of one subject are alike
+        levels = np.tile(rng.beta(share, 1 - share, subjects) if each > 1 else np.full(subjects, share), each)
+        found = share_of((rng.random(len(names)) < levels).tolist(), names)
+        held += found.low <= share <= found.high
+    assert held / 200 >= 0.92
+
+
+def test_classes_at_the_ends_make_the_interval_of_the_mean_of_shares_wider():
+    def classes(*shares: float) -> list[tuple[str, str, float]]:
+        return [(str(c), f"{c}/{i}", float(i < 6 * share)) for c, share in enumerate(shares) for i in range(6)]
+
+    # classes of as many subjects are as one with all of them
+    both = macro_mean(classes(1, 1), shares=True)
+    assert (both.low, both.high) == (pytest.approx(1 - unseen(12)), 1)
+    mixed = macro_mean(classes(1, 0), shares=True)
+    assert (mixed.low, mixed.high) == (pytest.approx(0.5 - unseen(6) / 2), pytest.approx(0.5 + unseen(6) / 2))
+    drawn, shares = macro_mean(classes(0.5, 1)), macro_mean(classes(0.5, 1), shares=True)
+    assert (shares.value, shares.high) == (drawn.value, drawn.high)
+    assert shares.value - shares.low == pytest.approx(math.hypot(drawn.value - drawn.low, unseen(6) / 2))
+    # subjects who are in every class are no more for it
+    same = [(c, str(i), 1.0) for c in "xyz" for i in range(6)]
+    assert macro_mean(same, shares=True).low == pytest.approx(1 - unseen(6))
 
 
 def test_any_number_has_an_interval():

@@ -120,6 +120,24 @@ def test_recognition():
     assert table["strict"]["per_label"]["(other)"]["said"] == 1
 
 
+def test_f1_of_all_right_or_all_wrong_has_an_interval():
+    """That of the share that is right, of what the truth or the answer names: Clopper and Pearson's at its ends."""
+    rows = [label(f"g{i}", ["Glioma"], ["Glioma"]) for i in range(4)]
+    rows += [label(f"p{i}", ["Polyp"], ["No findings"]) for i in range(4)]
+    labels = summarise(rows)["recognize"]["strict"]["per_label"]
+    glioma, polyp = labels["Glioma"]["f1"], labels["Polyp"]["f1"]
+    least = 0.025**0.25
+    assert (glioma["value"], glioma["high"]) == (1, 1)
+    assert glioma["low"] == pytest.approx(2 * least / (1 + least), abs=1e-6)
+    assert (polyp["low"], polyp["value"]) == (0, 0)
+    assert polyp["high"] == pytest.approx(2 * (1 - least) / (2 - least), abs=1e-6)
+
+
+def test_no_false_finding_of_some_images_is_no_proof_that_there_are_none():
+    rows = [label(f"n{i}", ["No findings"], ["No findings"]) for i in range(23)]
+    assert summarise(rows)["recognize"]["strict"]["false_findings"]["high"] == pytest.approx(0.148, abs=1e-3)
+
+
 def test_what_each_label_was_called():
     rows = [
         label("a", ["Polyp"], ["Polyp"]),

@@ -267,7 +267,7 @@ def test_recognition_has_the_presence_and_the_dice_with_the_right_label_and_f1_o
     assert sheets["recognize_labels_mine"].columns[-2:] == ("F1", "F1, commonest")
     assert sheets["recognize_labels_mine"].rows == [
         ["Glioma", "1", "0.0%", "0.0%", "0.0%", "50.0%"],
-        ["Polyp", "2", "66.7%", "100.0%", "80.0% (0.0–100.0)", "0%"],
+        ["Polyp", "2", "66.7%", "100.0%", "80.0% (0.0–100.0)", "0.0%"],
     ]
     assert "recognize_labels_commonest" not in sheets
 

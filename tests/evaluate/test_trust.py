@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from unibiomed.evaluate.intervals import unseen
 from unibiomed.evaluate.rows import Row
 from unibiomed.evaluate.trust import pair_estimate, pair_table, paraphrase_table, robustness_table
 
@@ -131,6 +132,13 @@ def test_pairs_that_share_a_subject_on_either_side_are_alike():
     for found in (first, second, within):
         assert found.high - 0.5 == pytest.approx(min(0.5, 1.96 * 0.5 / 2))
     assert math.isnan(pair_estimate([1.0, 0.0], [("a", "b"), ("b", "a")]).low)
+
+
+def test_pairs_that_are_all_alike_have_the_exact_bound_of_those_that_share_no_subject():
+    found = pair_estimate([0.0] * 8, [(f"a{i}", f"b{i}") for i in range(8)])
+    assert (found.low, found.high) == (0, pytest.approx(unseen(8)))
+    found = pair_estimate([1.0] * 8, [(f"a{i}", f"b{i % 4}") for i in range(8)])
+    assert (found.low, found.high) == (pytest.approx(1 - unseen(4)), 1)
 
 
 def test_the_interval_of_pairs_holds_the_truth_as_often_as_it_says():

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-__all__ = ["Estimate", "estimate_of", "macro_mean", "mean_of"]
+__all__ = ["Estimate", "estimate_of", "macro_mean", "mean_of", "share_of", "unseen"]
 
 DRAWS = 1000
 BLOCK = 1_000_000
@@ -58,7 +58,17 @@ def mean_of(values: Sequence[float], subjects: Sequence[str]) -> Estimate:
     return macro_mean([("", subject, value) for value, subject in zip(values, subjects, strict=True)])
 
 
-def macro_mean(values: Iterable[tuple[str, str, float]], *, draws: int = DRAWS) -> Estimate:
+def share_of(values: Sequence[bool], subjects: Sequence[str]) -> Estimate:
+    """Share of what is true, each value belonging to a subject; that of none, or of all, has an exact bound."""
+    return macro_mean([("", subject, value) for value, subject in zip(values, subjects, strict=True)], shares=True)
+
+
+def unseen(subjects: float) -> float:
+    """The largest share that so many subjects may show nothing of: the exact upper end of 0 (Clopper and Pearson)."""
+    return 1 - (0.05 / 2) ** (1 / subjects)
+
+
+def macro_mean(values: Iterable[tuple[str, str, float]], *, shares: bool = False, draws: int = DRAWS) -> Estimate:
     """The mean over classes of the mean in each class.
 
     A class that a draw misses counts with its mean: the mean over the others would be that of something else. Draws
@@ -67,10 +77,15 @@ def macro_mean(values: Iterable[tuple[str, str, float]], *, draws: int = DRAWS) 
     by Student's t over the normal distribution. A class with one subject is taken to vary as a subject of the other
     classes does on the mean, as surveys treat strata with one unit. The interval stays within the range of the values.
 
+    Draws of a share of 0 or 1 do not vary, though the truth may be another. So the way to the exact bound of all such
+    classes, whose subjects count by their harmonic mean, is added to the interval, as the root of the sum of squares.
+
     Parameters
     ----------
     values : iterable of (str, str, float)
         Class, subject and value.
+    shares : bool
+        Whether all values are 0 or 1, and their means shares.
     draws : int
         Of the bootstrap; the same numbers each time.
 
@@ -101,7 +116,20 @@ def macro_mean(values: Iterable[tuple[str, str, float]], *, draws: int = DRAWS) 
 
     ends = np.quantile(_over_draws(drawn, len(people), len(people), draws), [0.025, 0.975])
     low, high = np.clip(value + widened * (ends - value), given.min(), given.max())
+    if shares:
+        sizes = (counts > 0).sum(0)
+        down, up = (_room(sizes[means == end], len(classes), len(people)) for end in (1, 0))
+        low, high = max(0.0, value - math.hypot(value - low, down)), min(1.0, value + math.hypot(high - value, up))
     return Estimate(value, float(low), float(high), len(rows), len(people))
+
+
+def _room(sizes: np.ndarray, classes: int, people: int) -> float:
+    """How far the mean may be off, as the shares of some of its classes, with so many subjects, are all 0 or all 1."""
+    if not len(sizes):
+        return 0.0
+    # one subject in many classes is still one
+    subjects = min(len(sizes) ** 2 / (1 / sizes).sum(), people)
+    return len(sizes) / classes * unseen(float(subjects))
 
 
 def _widened(gaps: np.ndarray, counts: np.ndarray) -> float:

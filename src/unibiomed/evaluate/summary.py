@@ -19,7 +19,7 @@ from unibiomed.metrics.instances import Panoptic
 from unibiomed.metrics.segmentation import Overlap
 
 from .confusion import count_answers, joined
-from .intervals import estimate_of, macro_mean, mean_of
+from .intervals import Estimate, macro_mean, mean_of, share_of
 from .judged import presence_auroc, score_tables
 from .rows import Row
 from .scorers import plain
@@ -86,9 +86,9 @@ def _segment(rows: list[Row]) -> Table:
         "dice_with_absent": _macro(blind_own, lambda r: r.target, lambda r: r.dice),
         "iou": _macro(there, lambda r: r.target, lambda r: r.iou),
         "surface_dice": _macro(there, lambda r: r.target, lambda r: r.surface_dice or 0.0),
-        "detected": _mean(there, lambda r: float(r.detected)),
-        "false_masks": _mean([r for r in blind_own if not r.there], lambda r: float(bool(r.found))),
-        "false_masks_foreign": _mean(foreign, lambda r: float(bool(r.found))),
+        "detected": _share(there, lambda r: r.detected),
+        "false_masks": _share([r for r in blind_own if not r.there], lambda r: bool(r.found)),
+        "false_masks_foreign": _share(foreign, lambda r: bool(r.found)),
         "false_parts": _mean([r for r in blind_own if r.false_parts is not None], lambda r: float(r.false_parts or 0)),
         "targets": _split(own, lambda r: r.target, _target),
         "modalities": _split(there, lambda r: r.modality, _by_target),
@@ -119,8 +119,8 @@ def _target(rows: list[Row]) -> Table:
         "dice_with_absent": _mean(blind, lambda r: r.dice),
         "iou": _mean(there, lambda r: r.iou),
         "surface_dice": _mean(there, lambda r: r.surface_dice or 0.0),
-        "detected": _mean(there, lambda r: float(r.detected)),
-        "false_masks": _mean([r for r in blind if not r.there], lambda r: float(bool(r.found))),
+        "detected": _share(there, lambda r: r.detected),
+        "false_masks": _share([r for r in blind if not r.there], lambda r: bool(r.found)),
     }
     # a distance in pixels and one in mm have no mean
     for name, in_mm in (("hd95_mm", True), ("hd95_pixels", False)):
@@ -190,16 +190,16 @@ def _labels(rows: list[Row], first: list[Row]) -> Table:
     """Recognition and region classification: exact in all rows, as a part of the answer in the `first` ones."""
     return {
         "strict": {
-            "accuracy": _mean(rows, lambda r: float(bool(r.exact))),
-            "balanced_accuracy": _macro(rows, _name, lambda r: float(bool(r.exact))),
-            "labels": _split(rows, _name, lambda part: {"accuracy": _mean(part, lambda r: float(bool(r.exact)))}),
+            "accuracy": _share(rows, lambda r: bool(r.exact)),
+            "balanced_accuracy": _macro(rows, _name, lambda r: bool(r.exact), shares=True),
+            "labels": _split(rows, _name, lambda part: {"accuracy": _share(part, lambda r: bool(r.exact))}),
             "per_label": _per_label(rows),
             "confusion": count_answers(rows),
             "datasets": _split(
-                rows, lambda r: r.dataset, lambda part: {"accuracy": _mean(part, lambda r: float(bool(r.exact)))}
+                rows, lambda r: r.dataset, lambda part: {"accuracy": _share(part, lambda r: bool(r.exact))}
             ),
         },
-        "published": {"accuracy": _mean(first, lambda r: float(bool(r.substring)))},
+        "published": {"accuracy": _share(first, lambda r: bool(r.substring))},
     }
 
 
@@ -209,8 +209,8 @@ def _recognize(rows: list[Row]) -> Table:
     table = _labels(rows, first)
     normal = [row for row in rows if not row.there]
     table["strict"] |= {
-        "false_findings": _mean(normal, lambda r: float(bool(r.found))),
-        "missed": _mean([row for row in rows if row.there], lambda r: float(not r.found)),
+        "false_findings": _share(normal, lambda r: bool(r.found)),
+        "missed": _share([row for row in rows if row.there], lambda r: not r.found),
         "dice": _mean(rows, lambda r: r.dice),
         # a right outline under a wrong finding is worth nothing
         "dice_labelled": _mean(rows, lambda r: r.dice if r.exact or not r.there else 0.0),
@@ -245,8 +245,8 @@ def _per_label(rows: Sequence[Row]) -> Table:
     subjects = [row.subject for row in rows]
     out = {}
     for label in sorted(names):
-        true, told = (np.array([label in one for one in sets], float) for sets in (wanted, said))
-        hits = float((true * told).sum())
+        true, told = (np.array([label in one for one in sets], bool) for sets in (wanted, said))
+        hits = float((true & told).sum())
         out[names[label]] = {
             "precision": hits / float(told.sum()) if told.any() else 0.0,
             "recall": hits / float(true.sum()),
@@ -259,12 +259,11 @@ def _per_label(rows: Sequence[Row]) -> Table:
 
 
 def _f1(true: np.ndarray, told: np.ndarray, subjects: Sequence[str]) -> Table:
-    def drawn(often: np.ndarray) -> np.ndarray:
-        both = often @ (true + told)
-        found: np.ndarray = np.divide(often @ (2 * true * told), both, out=np.full(len(both), np.nan), where=both > 0)
-        return found
-
-    return estimate_of(drawn, subjects).to_dict()
+    """F1, which follows from the share that is both, of all that are either: its interval is that of this share."""
+    either = np.flatnonzero(true | told).tolist()
+    share = share_of([bool(true[i] and told[i]) for i in either], [subjects[i] for i in either])
+    value, low, high = (2 * part / (1 + part) for part in (share.value, share.low, share.high))
+    return Estimate(value, low, high, share.count, share.subjects).to_dict()
 
 
 def _ask(rows: list[Row]) -> Table:
@@ -274,10 +273,8 @@ def _ask(rows: list[Row]) -> Table:
         part = [row for row in rows if row.kind == kind]
         if part:
             table[kind] = {
-                "accuracy": _mean(part, lambda r: float(bool(r.exact))),
-                "accuracy_published": _mean(
-                    [row for row in first if row.kind == kind], lambda r: float(bool(r.substring))
-                ),
+                "accuracy": _share(part, lambda r: bool(r.exact)),
+                "accuracy_published": _share([row for row in first if row.kind == kind], lambda r: bool(r.substring)),
             }
     return table
 
@@ -318,8 +315,14 @@ def _mean(rows: Sequence[Row], value: Callable[[Row], float]) -> Table:
     return mean_of([value(row) for row in rows], [row.subject for row in rows]).to_dict()
 
 
-def _macro(rows: Sequence[Row], by: Callable[[Row], str], value: Callable[[Row], float]) -> Table:
-    return macro_mean((by(row), row.subject, value(row)) for row in rows).to_dict()
+def _share(rows: Sequence[Row], which: Callable[[Row], bool]) -> Table:
+    return share_of([which(row) for row in rows], [row.subject for row in rows]).to_dict()
+
+
+def _macro(
+    rows: Sequence[Row], by: Callable[[Row], str], value: Callable[[Row], float], *, shares: bool = False
+) -> Table:
+    return macro_mean(((by(row), row.subject, value(row)) for row in rows), shares=shares).to_dict()
 
 
 def _split(rows: Sequence[Row], by: Callable[[Row], str], make: Callable[[list[Row]], Table]) -> Table:

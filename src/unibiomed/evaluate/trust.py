@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from .intervals import Estimate, macro_mean, mean_of
+from .intervals import Estimate, macro_mean, share_of, unseen
 from .rows import Row
 
 __all__ = ["pair_estimate", "pair_table", "paraphrase_table", "robustness_table"]
@@ -86,12 +86,13 @@ def pair_estimate(values: Sequence[float], subjects: Sequence[tuple[str, str]]) 
     """Mean over pairs of images, where pairs that share a subject, on either side, are alike.
 
     Such pairs chain nearly all subjects to each other, which leaves a bootstrap of whole chains little to draw. The
-    interval is that of the normal distribution with the variance of Aronow et al. (2015), robust to dyadic clusters.
+    interval is that of the normal distribution with the variance of Aronow et al. (2015), robust to dyadic clusters;
+    of a share of 0 or 1 the exact one of as many pairs as are found that share no subject.
 
     Parameters
     ----------
     values : sequence of float
-        In [0, 1].
+        0 or 1.
     subjects : sequence of (str, str)
         Of both images of each pair.
     """
@@ -113,7 +114,20 @@ def pair_estimate(values: Sequence[float], subjects: Sequence[tuple[str, str]]) 
     twice = sum(total**2 for both, total in of_two.items() if len(both) == 2)
     shared = sum(total**2 for total in of_one.values()) - twice
     half = 1.96 * math.sqrt(max(shared, alike)) / len(values)
+    if mean in (0, 1):
+        half = unseen(_apart(subjects))
     return Estimate(mean, max(0.0, mean - half), min(1.0, mean + half), len(values), len(people))
+
+
+def _apart(subjects: Sequence[tuple[str, str]]) -> int:
+    """Pairs, taken in order, of which no two share a subject."""
+    met: set[str] = set()
+    number = 0
+    for both in subjects:
+        if met.isdisjoint(both):
+            met.update(both)
+            number += 1
+    return number
 
 
 def _sides(rows: Sequence[Row], by: Any) -> dict[str, tuple[list[Row], list[Row]]]:
@@ -140,7 +154,7 @@ def paraphrase_table(rows: Sequence[Row]) -> Table:
         if not other:
             continue
         agreement = [(row.target, row.subject, row.agreement or 0.0) for row in other]
-        out[task] = {"agreement": macro_mean(agreement).to_dict()}
+        out[task] = {"agreement": macro_mean(agreement, shares=task != "segment").to_dict()}
         if task == "segment":
             there = [row for row in other if row.there]
             out[task]["dice"] = macro_mean((r.target, r.subject, r.dice) for r in there).to_dict()
@@ -196,7 +210,7 @@ def _level(rows: Sequence[Row]) -> Table:
     named = [row for row in rows if row.task == "recognize"]
     table: Table = {"dice": macro_mean((r.target, r.subject, r.dice) for r in there).to_dict()}
     if absent:
-        table["false_masks"] = mean_of([float(bool(r.found)) for r in absent], [r.subject for r in absent]).to_dict()
+        table["false_masks"] = share_of([bool(r.found) for r in absent], [r.subject for r in absent]).to_dict()
     if named:
-        table["accuracy"] = mean_of([float(bool(r.exact)) for r in named], [r.subject for r in named]).to_dict()
+        table["accuracy"] = share_of([bool(r.exact) for r in named], [r.subject for r in named]).to_dict()
     return table
