@@ -160,31 +160,55 @@ def test_labels_may_be_given(folder, case):
     assert ask(folder, case)["recognize"].labels == (NO_FINDINGS,)
 
 
+SAMPLE = '"sample": "organs/test_0#describe/0"'
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        (f'{{{SAMPLE}, "text": "A les', "line 2: not a JSON object"),
+        (f'[{{{SAMPLE}, "text": "x"}}]', "line 2: not a JSON object"),
+        (f'{{{SAMPLE}, "text": "{"x" * 1_000_001}"}}', "line 2: not a JSON object"),
+        (f'{{{SAMPLE}, "text": 1}}', "line 2: its text is no text"),
+        (f'{{{SAMPLE}, "text": null}}', "line 2: neither 'text' nor 'labels' nor 'masks'"),
+        (f"{{{SAMPLE}}}", "line 2: neither 'text' nor 'labels' nor 'masks'"),
+    ],
+    ids=["cut", "list", "long", "number as text", "null as text", "nothing"],
+)
+def test_a_broken_line_of_answers_fails_alone(folder, case, line, words):
+    write(folder, {"sample": "organs/test_0#recognize", "text": "x"}, line)
+    answers = ask(folder, case)
+    assert answers["recognize"].error is None
+    assert answers["describe/0"].error.startswith("answers.jsonl") and words in answers["describe/0"].error
+    predictor = FilesPredictor(folder)
+    predictor.claim(case)
+    assert predictor.unused() == []
+
+
 @pytest.mark.parametrize(
     "line",
     [
-        '{"sample": "a"',
-        "[]",
+        '{"sample": "organs/test_0#desc',
+        '{"sample": "\\x", "te',
         "null",
         '{"text": "a"}',
         '{"sample": 1, "text": "a"}',
-        '{"sample": "a", "text": 1}',
         "[" * 100_000,
-        json.dumps({"sample": "a", "text": "x" * 1_000_001}),
     ],
-    ids=["cut", "list", "null", "no sample", "number", "number as text", "deep", "long"],
+    ids=["cut", "no string", "null", "no sample", "number", "deep"],
 )
-def test_a_broken_line_of_answers_is_named(folder, one_line, line):
+def test_a_line_of_answers_without_a_sample_is_named(folder, case, line):
     write(folder, {"sample": "organs/test_0#recognize", "text": "x"}, line)
-    with pytest.raises(DataError, match=r"answers.jsonl, line 2: ") as caught:
+    predictor = FilesPredictor(folder)
+    predictor.claim(case)
+    assert predictor.unused() == ["answers.jsonl, line 2: not a JSON object with 'sample'"]
+
+
+def test_answers_of_which_no_line_can_be_read(folder, one_line):
+    (folder / "answers.jsonl").write_bytes(b'{"sample": "a", "text": "\xff\xfe"}\n')
+    with pytest.raises(DataError, match=r"answers.jsonl, line 1: ") as caught:
         FilesPredictor(folder)
     one_line(caught.value)
-
-
-def test_answers_that_are_not_text(folder):
-    (folder / "answers.jsonl").write_bytes(b'{"sample": "a", "text": "\xff\xfe"}\n')
-    with pytest.raises(DataError, match=r"answers.jsonl, line 1: "):
-        FilesPredictor(folder)
 
 
 def test_answers_with_a_byte_order_mark(folder, case):

@@ -26,7 +26,8 @@ not matter. ``NAME`` is the image's name in its data set, ``SAMPLE`` is a sample
 
 ``FOLDER/answers.jsonl`` holds answers by ID, one JSON object a line: ``{"sample": ID, "text": "..."}``, with ``labels``
 where the text does not name the findings as ``[SEG]. Label`` or ``<p> words </p> [SEG]``, ``masks`` as above, and
-``score`` in [0, 1] where the model gives one for the presence of its target. Boxes in a text (``<box>``, MedRegA) stay
+``score`` in [0, 1] where the model gives one for the presence of its target. A line that is broken is a failure of its
+sample, as far as it still names one. Boxes in a text (``<box>``, MedRegA) stay
 text and make no mask. ``unibiomed evaluate SUITE --samples-only`` writes every sample with its ID, image and question
 to ``samples.jsonl``.
 
@@ -61,6 +62,8 @@ SAMPLES = "samples.jsonl"
 MAX_LINE = 1_000_000
 STORED = re.compile(r"%23|-[0-9a-f]{16}\.json$")
 """In the names of files that this package wrote: the ID of a sample, or what is left of a long one."""
+NAMED = re.compile(rb'"sample"\s*:\s*("(?:[^"\\]|\\.)*")')
+"""The ID in a line that is cut off or otherwise no JSON."""
 CHANGED = re.compile(r"@[a-z]+\d+$")
 """At the end of the ID of a sample: what was done to the pixels."""
 
@@ -91,7 +94,7 @@ class FilesPredictor:
     InputError
         It is not a folder, or holds no prediction.
     DataError
-        ``answers.jsonl`` is broken.
+        No line of ``answers.jsonl`` can be read.
 
     Attributes
     ----------
@@ -120,6 +123,8 @@ class FilesPredictor:
             elif not path.is_dir() and not self._taken(path):
                 self._strangers.add(path)
         self._store = PredictionStore(folder) if self._kept else None
+        self._broken: dict[str, str] = {}
+        """What is wrong with lines of answers, by their sample, or by the line where none is named."""
         self._answers = self._read_answers()
         self._by_image: dict[str, list[str]] = defaultdict(list)
         for sample in self._answers:
@@ -153,14 +158,17 @@ class FilesPredictor:
             for number, line in enumerate(file, 1):
                 if not line.strip():
                     continue
+                source = f"{path.name}, line {number}"
                 try:
                     row = json.loads(line) if len(line) <= MAX_LINE else None
                 except (ValueError, RecursionError):
                     row = None
-                good = isinstance(row, dict) and isinstance(row.get("sample"), str)
-                if not (good and isinstance(row, dict) and isinstance(row.get("text", ""), str)):
-                    raise DataError(f"{path.name}, line {number}: not a JSON object with 'sample' and 'text'")
-                found[row["sample"]].append(Row(f"{path.name}, line {number}", row))
+                if isinstance(row, dict) and isinstance(row.get("sample"), str):
+                    found[row["sample"]].append(Row(source, row))
+                else:
+                    self._broken[_sample_of(line) or source] = f"{source}: not a JSON object with 'sample'"
+        if self._broken and not found:
+            raise DataError(next(iter(self._broken.values())))
         return found
 
     def predict(self, case: Case, pixels: np.ndarray) -> list[Prediction]:
@@ -177,6 +185,8 @@ class FilesPredictor:
     def _one(self, case: Case, sample: Sample, size: tuple[int, int]) -> Prediction:
         if self._store is not None and self._store.path(sample.id).exists():
             return self._store.read(sample.id)
+        if sample.id in self._broken:
+            raise DataError(self._broken[sample.id])
         rows = [*self._answers.get(sample.id, []), *self._tables.find(case, sample)]
         if len(rows) > 1:
             where = {row.source.split(",")[0] for row in rows}
@@ -190,6 +200,8 @@ class FilesPredictor:
             return Prediction.of_masks(sample.id, row.text, [sample.target], [mask], score)
         if not rows:
             raise DataError("no prediction")
+        if row.empty:
+            raise DataError(f"{row.source}: neither 'text' nor 'labels' nor 'masks'")
         if sample.task == "classify":
             return Prediction(sample.id, row.text, (read_class(row.text),))
         if sample.task in ("ask", "describe"):
@@ -252,7 +264,7 @@ class FilesPredictor:
             if self._store is not None:
                 self.claims.files.add(self._store.path(sample.id))
             rows = self._answers.get(sample.id, [])
-            if rows:
+            if rows or sample.id in self._broken:
                 self.claims.answers.add(sample.id)
             try:
                 found = self._tables.find(case, sample)
@@ -275,7 +287,17 @@ class FilesPredictor:
         left = [str(path.relative_to(self.folder)) for path in sorted(files - self.claims.files)]
         left += [row.source for row in self._tables.rows if row.source not in self.claims.answers]
         left += [f"{source}: {reason}" for source, reason in self._tables.broken.items()]
+        left += [self._broken[name] for name in sorted(self._broken.keys() - self.claims.answers)]
         return left + [f"{ANSWERS}: {sample}" for sample in sorted(self._answers.keys() - self.claims.answers)]
+
+
+def _sample_of(line: bytes) -> str | None:
+    """The ID that a broken line names, if it does."""
+    named = NAMED.search(line[:MAX_LINE])
+    try:
+        return str(json.loads(named[1])) if named else None
+    except ValueError:
+        return None
 
 
 def _has_masks(row: Row) -> bool:

@@ -77,6 +77,11 @@ class Row:
             raise DataError(f"{self.source}: its text is no text")
         return text_of(given or "")
 
+    @property
+    def empty(self) -> bool:
+        """Whether it says nothing at all."""
+        return self._get((*TEXTS, *LABELS, *MASKS)) is None
+
     @cached_property
     def labels(self) -> list[str]:
         """What is found, in order."""
