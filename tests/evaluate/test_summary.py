@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from unibiomed.evaluate.rows import Row
@@ -261,6 +263,11 @@ def test_chest_findings_of_reports_are_compared_where_the_reference_tells_any():
     # one hit; "No Finding" told in vain, cardiomegaly missed
     assert summarise(rows)["report"]["strict"][CHEST] == pytest.approx(2 / 4)
     assert CHEST not in summarise(rows[2:])["report"]["strict"]
+
+
+def test_the_one_finding_of_a_box_is_no_report():
+    rows = [replace(report("a", "Airways.", "Consolidation."), id="set/a#describe/0", task="describe")]
+    assert CHEST not in summarise(rows)["describe"]["strict"]
 
 
 def test_a_failed_report_tells_no_finding():

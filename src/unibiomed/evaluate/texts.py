@@ -17,7 +17,7 @@ from .rows import Row
 __all__ = ["CHEST", "likeness", "text_scores"]
 
 CHEST = "chest findings F1 (rule-based)"
-"""Micro F1 of CheXpert's 14 findings between X-ray answers and references; see `unibiomed.metrics.chest_labels`."""
+"""Micro F1 of CheXpert's 14 findings between X-ray reports and references; see `unibiomed.metrics.chest_labels`."""
 
 LONGEST = 4
 """N-grams of BLEU."""
@@ -58,7 +58,9 @@ def text_scores(rows: Sequence[Row]) -> dict[str, Any]:
     # without Java, or the wheel of pycocoevalcap, the column is missing
     with suppress(InputError):
         scores["METEOR 1.5"] = language.meteor(answers, references).score
-    agreement = _chest([row.modality == "X-ray" for row in rows], answers, [given[0] for given in references])
+    # a box has one finding, of which the classification of regions tells more
+    whole = [row.task == "report" and row.modality == "X-ray" for row in rows]
+    agreement = _chest(whole, answers, [given[0] for given in references])
     if not math.isnan(agreement):
         scores[CHEST] = agreement
     intervals = _intervals(answers, [given[0] for given in references], [row.subject for row in rows])
@@ -92,13 +94,13 @@ def _intervals(answers: Sequence[str], references: Sequence[str], subjects: Sequ
     return {name: {"low": round(float(low), 6), "high": round(float(high), 6)} for name, (low, high) in ends.items()}
 
 
-def _chest(xray: Sequence[bool], answers: Sequence[str], references: Sequence[str]) -> float:
-    """Agreement on those X-ray images whose reference tells any chest finding; NaN where none does."""
+def _chest(counted: Sequence[bool], answers: Sequence[str], references: Sequence[str]) -> float:
+    """Agreement on those of the counted images whose reference tells any chest finding; NaN where none does."""
     from unibiomed.metrics.chest_labels import chest_label_agreement, findings_told
 
     told = [
         (answer, given)
-        for seen, answer, given in zip(xray, answers, references, strict=True)
+        for seen, answer, given in zip(counted, answers, references, strict=True)
         if seen and findings_told(given)
     ]
     return chest_label_agreement([a for a, _ in told], [r for _, r in told]).micro_f1

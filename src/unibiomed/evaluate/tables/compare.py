@@ -59,8 +59,9 @@ def comparison_sheets(comparisons: Iterable[Mapping[str, Any]]) -> list[Sheet]:
     )
     note = (
         "Difference of the means over subjects, each subject being the mean of its samples; other tables give means "
-        f"over targets or images. {DICE} Effects: Cohen's dz of the t-test, rank-biserial correlation of Wilcoxon's "
-        "test. Holm: corrected for the number of comparisons, each test by itself."
+        f"over targets or images. {DICE} Both are one, and told once, where no target is absent. "
+        "Effects: Cohen's dz of the t-test, rank-biserial correlation of Wilcoxon's test. Holm: "
+        "corrected for the number of comparisons, each test by itself."
     )
     return [Sheet("comparisons", "Differences, paired by subject, two-sided", columns, rows, note)]
 

@@ -45,7 +45,8 @@ def label_sheets(models: Mapping[str, Any], task: str, title: str) -> list[Sheet
         )
         note = (
             "Dice of all images: without a finding, an empty mask is 1 and any pixel 0. Label right: a mask counts "
-            "with the right label alone."
+            "with the right label alone. Published: of the first 300 images of each data set that have a finding; "
+            "normal ones are left out, so that it can be below the exact accuracy."
         )
     sheets = [Sheet(task, title, columns, rows, note)]
     labelled = {name: get_in(table, task, "strict", "per_label") for name, table in in_order(models)}

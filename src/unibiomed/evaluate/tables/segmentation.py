@@ -122,7 +122,10 @@ def _targets(name: str, segment: Mapping[str, Any]) -> Sheet:
         "false masks without it",
     )
     lone = alone(table["dice"] for table in targets.values())
-    note = f"{THERE} HD95: in mm of images whose pixels have a known size, in pixels of the others. {lone}".strip()
+    note = (
+        f"{THERE} HD95: in mm of images whose pixels have a known size, in pixels of the others; where the mask is "
+        f"empty, or there is no answer, it is the diagonal of the image, and a few such make the mean large. {lone}"
+    ).strip()
     return Sheet(f"targets_{file_of(name)}", f"Every target, {name}", columns, rows, note)
 
 

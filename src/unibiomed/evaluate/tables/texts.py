@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..sheet import NONE, Sheet, number
+from ..texts import CHEST
 from .common import both_protocols, get_in, in_order
 
 __all__ = ["ask_sheets", "text_sheets"]
@@ -33,6 +34,8 @@ def text_sheets(models: Mapping[str, Any], task: str, title: str) -> list[Sheet]
         if ranged:
             note += " In brackets: 95 % interval of the bootstrap by subject"
             note += f"; {', '.join(without)} have none: made of the whole corpus." if without else "."
+        if CHEST in keys:
+            note += " Chest findings: those of CheXpert, of X-ray images whose reference tells any of them."
         if dice:
             note += " Dice of the masks of all reports: without a finding, an empty mask is 1 and any pixel 0."
         sheets.append(Sheet(file, head, ("model", *keys, *dice), rows, note))
