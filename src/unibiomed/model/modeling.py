@@ -219,18 +219,18 @@ class UniBiomedModel(PreTrainedModel):
         s4, s8, s16 = self.encode_grounding(grounding_pixels)
         decoder = self.grounding.mask_decoder
         deepest = s16 + self.grounding.no_memory_embedding.view(1, -1, 1, 1)
+        maps: tuple[torch.Tensor, ...] = (decoder.conv_s0(s4), decoder.conv_s1(s8), deepest)
         tokens: list[torch.Tensor] = []
         if text:
             if self.config.shared_vision:
                 made = self._project(s16)
                 if self.config.region_summary:
-                    made = made + self.region(deepest)[:, None]
+                    made = made + self.region(maps)[:, None]
                 tokens = list(made.unbind(0))
             else:
                 assert tile_pixels is not None and tile_counts is not None, "this model needs the tiles too"
                 features = self._project(tile_pixels)
                 tokens = [part.flatten(0, 1) for part in features.split(tile_counts)]
-        maps: tuple[torch.Tensor, ...] = (decoder.conv_s0(s4), decoder.conv_s1(s8), deepest)
         if self.config.fine_masks:
             maps += (self.fine.look(grounding_pixels.to(self.dtype), maps[0]),)
         return ImageFeatures(tokens, maps)

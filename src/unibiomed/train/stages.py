@@ -382,7 +382,7 @@ class JointStage(Stage):
             error = F.binary_cross_entropy_with_logits(logits, truth, reduction="none").mean((1, 2))
             losses["box"] = self.recipe.box_weight * _mean(error, counts["box_truth"])
         if self.recipe.region_weight and bool((batch["box_target"] >= 0).any()):
-            logits = self.heads.region(self.model.region(features.maps[2]))
+            logits = self.heads.region(self.model.region(features.maps))
             loss = F.cross_entropy(logits, batch["box_target"], ignore_index=-1, reduction="none")
             losses["region"] = self.recipe.region_weight * _mean(loss, counts["box_target"])
         return losses | self._auxiliary(features, batch, counts)
