@@ -56,6 +56,8 @@ def test_the_nano_recipe() -> None:
         "balance",
         "again",
         "settle",
+        "held",
+        "named",
         "fine",
         "scores",
     ]
@@ -65,7 +67,7 @@ def test_the_nano_recipe() -> None:
     assert all(0 < rate < 0.1 for stage in recipe.stages for rate in stage.learning_rates.values())
     assert "language" not in recipe.stages[0].learning_rates
     assert set(recipe.stages[2].learning_rates) == {"language", "head"}, "the image side is frozen"
-    assert set(recipe.stages[-1].learning_rates) == {"scores"}
+    assert set(recipe.stages[-1].learning_rates) == {"scores", "context"}
 
 
 def test_the_published_recipe() -> None:
