@@ -58,6 +58,7 @@ def test_the_nano_recipe() -> None:
         "settle",
         "held",
         "named",
+        "settled",
         "fine",
         "scores",
     ]
