@@ -31,9 +31,9 @@ CHANNELS = 24
 class RegionSummary(nn.Module):
     """The features in the drawn box and around it, its place and its size, as a vector of the language model's width.
 
-    The mean tells little of regions within each other: the left ventricle's box holds the same as the myocardium's. What
-    lies in the middle, along the border and beyond it tells them apart, so the features are also read on a grid over
-    the box, as in RoIAlign (He et al. 2017).
+    The mean tells little of regions within each other: the left ventricle's box holds the same as the myocardium's.
+    What lies in the middle, along the border and beyond it tells them apart, so the features are also read on a grid
+    over the box, as in RoIAlign (He et al. 2017).
 
     Parameters
     ----------
