@@ -115,7 +115,7 @@ def test_scores_are_those_of_the_files(shards: Path, kit: Kit, held_out: list[Re
     store = ImageStore(same, TINY.image_size, tmp_path)
     expected = collect_scores(model, kit.processor, store, same, 0, progress=False)
     assert collect_scores(model, kit.processor, None, iter(streamed), 0, progress=False) == expected
-    assert [there for *_, there in expected[0]].count(True) == 3  # one polyp mask is empty
+    assert [asked.present for asked in expected[0]].count(True) == 3  # one polyp mask is empty
 
 
 def test_dice_is_that_of_the_files(shards: Path, kit: Kit, held_out: list[Record]) -> None:
