@@ -13,6 +13,7 @@ from torch import nn
 __all__ = ["ContextMatch", "both"]
 
 CHANNELS = 64
+"""Numbers that image and target are compared by: far fewer than there are images to remember."""
 
 
 class ContextMatch(nn.Module):
@@ -31,7 +32,7 @@ class ContextMatch(nn.Module):
         self.bias = nn.Parameter(torch.zeros(1))
 
     def look(self, features: torch.Tensor) -> torch.Tensor:
-        """(images, width, rows, columns) features to (images, channels); they are not taught: masks need them more."""
+        """Features (images, width, rows, columns) to (images, channels); no gradient returns: masks come first."""
         seen: torch.Tensor = self.image(features.detach().mean((2, 3)))
         return seen
 

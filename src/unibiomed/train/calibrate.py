@@ -32,10 +32,12 @@ FALSE = 0.1
 
 
 class Presence(NamedTuple):
-    """One question of the validation split: presence logit, peak of the mask, and whether which target is there."""
+    """What the model says of one target in one image of the validation split, and what is true."""
 
     logit: float
+    """Of the presence score, before calibration."""
     peak: float
+    """Of the mask, see `MaskPrediction.peak`."""
     present: bool
     target: str
     foreign: bool

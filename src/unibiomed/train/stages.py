@@ -36,6 +36,8 @@ from .recipe import StageRecipe
 from .views import View, Viewer
 
 BOX_TASKS = ("classify", "describe")
+TAUGHT_PARTS = {"box_weight": "region_summary", "region_weight": "region_summary", "context_weight": "context_match"}
+"""Weights of losses that only a model with a certain part can take, and that part's name in the configuration."""
 MAX_MISSES = 10_000
 """Draws in a row without a usable record after which there is none: a stage must not search for ever."""
 
@@ -55,13 +57,10 @@ class Stage:
         viewer: Viewer,
         source: Source,
     ) -> None:
-        taught = "box_weight" if recipe.box_weight else "region_weight"
-        if (recipe.box_weight or recipe.region_weight) and not model.config.region_summary:
-            lacks = f"{taught} teaches what 'region_summary' does, and the model has none: leave it out"
-            raise DataError(f"stage '{recipe.name}': {lacks}")
-        if recipe.context_weight and not model.config.context_match:
-            lacks = "context_weight teaches what 'context_match' does, and the model has none: leave it out"
-            raise DataError(f"stage '{recipe.name}': {lacks}")
+        for weight, part in TAUGHT_PARTS.items():
+            if getattr(recipe, weight) and not getattr(model.config, part):
+                lacks = f"{weight} teaches what '{part}' does, and the model has none: leave it out"
+                raise DataError(f"stage '{recipe.name}': {lacks}")
         self.recipe, self.model, self.heads = recipe, model, heads
         self.processor, self.viewer, self.source = processor, viewer, source
 
