@@ -20,7 +20,7 @@ from unibiomed.data.conversation import (
     make_turns,
     text_corpus,
 )
-from unibiomed.data.phrasing import every_phrase, foreign_targets, with_article
+from unibiomed.data.phrasing import every_phrase, foreign_targets, sure_targets, with_article
 from unibiomed.data.records import QuestionAnswer, Record, Region
 from unibiomed.errors import DataError
 from unibiomed.tasks import SEG, TASKS, is_no_findings, make_question, read_class, read_phrases
@@ -226,6 +226,21 @@ def test_foreign_targets_are_surely_absent(modality: str, site: str, never: set[
 
 def test_nothing_is_surely_absent_where_the_body_part_is_unknown() -> None:
     assert foreign_targets("MRI", "somewhere") == ()
+
+
+def test_what_every_whole_image_shows() -> None:
+    assert set(sure_targets("fundus", "retina")) == {"optic disc", "retinal vessel"}
+    # a section through the retina may lie anywhere, and no data set's choice of images is a fact of anatomy
+    assert sure_targets("OCT", "retina") == sure_targets("CT", "abdomen") == sure_targets("fundus", "") == ()
+
+
+def test_a_box_is_drawn_around_the_region_that_is_asked_for() -> None:
+    regions = (Region("liver", None), Region("spleen", None), Region("kidney", None))
+    record = Record("set/a", Path("a.png"), "set", "CT", "abdomen", "1", "train", regions)
+    masks = {j: np.pad(np.ones((8, 8), bool), ((10 * j, 40 - 10 * j), (4, 36))) for j in range(2)}
+    for seed in range(20):
+        turns = make_turns(record, masks, random.Random(seed), tasks={"classify": 1.0, "describe": 1.0}, boxed=1)
+        assert turns and {turn.box_region for turn in turns} == {1}
 
 
 def test_several_targets_are_named_before_their_masks() -> None:

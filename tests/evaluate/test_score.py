@@ -188,6 +188,23 @@ def test_any_pixel_on_a_normal_image_is_false(case, store):
     assert (row.found, row.exact, row.dice) == (False, True, 1.0)
 
 
+def test_a_name_without_a_pixel_is_shown_as_not_found_and_counts_as_that(case, store):
+    nothing, text = np.zeros(SIZE, dtype=bool), "It is [SEG]. Cyst"
+    asked, sample = words(case, "recognize", "No findings", labels=("No findings",))
+    store.write(Prediction.of_masks(sample.id, text, ["Cyst"], [nothing], [0.3]))
+    (row,) = score_case(asked, [sample], store)
+    assert (row.said, row.found, row.exact, row.dice, row.answer) == (["No findings"], False, True, 1.0, "Cyst")
+    # where it is there, it is missed; the published protocol goes by the words
+    asked, sample = words(case, "recognize", text, labels=("Cyst",), regions=(0,))
+    store.write(Prediction.of_masks(sample.id, text, ["Cyst"], [nothing], [0.3]))
+    (row,) = score_case(asked, [sample], store)
+    assert (row.found, row.exact, row.substring, row.dice) == (False, False, True, 0.0)
+    # a model that draws nothing is believed its words
+    store.write(Prediction(sample.id, "Cyst", ("Cyst",)))
+    (row,) = score_case(asked, [sample], store)
+    assert (row.said, row.found, row.exact) == (["Cyst"], True, True)
+
+
 def test_masks_of_other_sizes_on_a_normal_image_are_a_failure(case, store):
     asked, sample = words(case, "recognize", "No findings", labels=("No findings",))
     masks = [square(0, 0), np.ones((5, 5), dtype=bool)]

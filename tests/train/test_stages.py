@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import random
+from collections import Counter
 from dataclasses import replace
 from typing import Any
 
@@ -12,8 +13,10 @@ import pytest
 import torch
 from torch import nn
 
+from unibiomed.data.records import Region
 from unibiomed.errors import DataError
 from unibiomed.model.processing import END, IMAGE_TOKEN, IMAGENET_MEAN, IMAGENET_STD
+from unibiomed.train import stages
 from unibiomed.train.heads import AuxiliaryHeads
 from unibiomed.train.mixture import Mixture
 from unibiomed.train.optimizer import part_of
@@ -367,6 +370,74 @@ def test_mixture_draws_by_size_and_weight(kit: Kit) -> None:
         Mixture(some, DataRecipe(weights={record.dataset: 0.0 for record in some}))
     only = Mixture(some, DataRecipe(weights={"colon": 0.0}))
     assert {only.draw(rng).dataset for _ in range(50)} == {"abdomen"}
+
+
+def test_labels_are_drawn_evenly(kit: Kit) -> None:
+    """Of nine images eight show a liver alone, one a spleen too, and one nothing that is outlined."""
+    first = next(record for record in kit.records if record.image is not None)
+    made = [
+        replace(first, key=f"abdomen/{number}", dataset="abdomen", label=None, regions=regions)
+        for number, regions in enumerate(
+            [(Region("liver", None, box=(0, 0, 4, 4)), Region("spleen", None))] * 8
+            + [(Region("liver", None, box=(0, 0, 4, 4)), Region("spleen", None, box=(2, 2, 8, 8))), ()]
+        )
+    ]
+    rng = random.Random(0)
+    even = Mixture(made, DataRecipe(), even=True)
+    drawn = Counter(even.draw(rng).key for _ in range(4000))
+    # liver 1/9 each, spleen 1, without a region 1/10
+    total = 9 / 9 + 1 + 1 / 10
+    assert drawn["abdomen/8"] / 4000 == pytest.approx((1 / 9 + 1) / total, abs=0.03)
+    assert drawn["abdomen/9"] / 4000 == pytest.approx(0.1 / total, abs=0.02)
+    assert even.rarity(made[8]) == pytest.approx([1 / 9, 1.0])
+    plain = Mixture(made, DataRecipe())
+    drawn = Counter(plain.draw(rng).key for _ in range(4000))
+    assert drawn["abdomen/8"] / 4000 == pytest.approx(0.1, abs=0.02)
+    assert set(plain.rarity(made[8])) == {1.0}
+
+
+def test_a_diagnosis_is_a_label_of_its_own(kit: Kit) -> None:
+    first = next(record for record in kit.records if record.image is not None)
+    lesion = (Region("breast lesion", None, box=(0, 0, 4, 4), abnormal=True),)
+    made = [
+        replace(first, key=f"breast/{number}", dataset="breast", label=label, regions=lesion)
+        for number, label in enumerate(["Benign"] * 9 + ["Malignant"])
+    ]
+    rng = random.Random(0)
+    even = Mixture(made, DataRecipe(), even=True)
+    drawn = Counter(even.draw(rng).label for _ in range(2000))
+    assert drawn["Malignant"] / 2000 == pytest.approx(0.5, abs=0.04)
+
+
+def test_rare_regions_are_boxed_as_often_as_others(kit: Kit) -> None:
+    tasks = {"classify": 1.0, "describe": 0.0, "segment": 0.0}
+    stage = kit.stage("joint", batch=1, augment=0.0, region_weight=1.0, even_labels=True, tasks=tasks)
+    stage.source.rarity = lambda record: [float(region.target == "liver") for region in record.regions]
+    abdomen = [r for r in kit.records if r.dataset == "abdomen" and r.image is not None]
+    liver = stage.heads.targets["liver"]
+    with_liver = [r for r in abdomen if "liver" in {r.regions[j].target for j in stage.viewer.store.present(r.key)}]
+    stage.source.draw = lambda rng: with_liver[0]
+    assert {int(stage.batch(random.Random(seed))["box_target"]) for seed in range(8)} == {liver}
+
+
+def test_anatomy_that_every_whole_image_shows_is_taught_without_an_outline(
+    kit: Kit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stages, "sure_targets", lambda modality, site: ("liver", "polyp", "no known target"))
+    stage = kit.stage("encoder", batch=4, sure=1.0, presence_weight=1.0)
+    batch = stage.batch(random.Random(0))
+    targets = stage.heads.targets
+    assert set(batch["sure_target"].tolist()) <= {targets["liver"], targets["polyp"]}
+    # where it is outlined, the outline tells
+    own = {(int(image), int(target)) for image, target in zip(batch["truth_image"], batch["target"], strict=True)}
+    pairs = zip(batch["sure_image"].tolist(), batch["sure_target"].tolist(), strict=True)
+    assert len(batch["sure_target"]) and not own & set(pairs)
+    losses = stage.losses(batch, stage.counts(batch))
+    losses["sure"].backward()
+    head = {n: p.grad for n, p in stage.model.named_parameters() if "pred_obj_score_head" in n and p.grad is not None}
+    assert any(bool(grad.any()) for grad in head.values())
+    none = kit.stage("encoder", batch=4, presence_weight=1.0)
+    assert "sure" not in none.losses(none.batch(random.Random(0)))
 
 
 def test_stages_that_find_nothing_say_so(kit: Kit, monkeypatch: pytest.MonkeyPatch) -> None:

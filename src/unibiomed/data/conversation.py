@@ -88,6 +88,7 @@ def make_turns(
     tasks: Mapping[str, float] | None = None,
     count: int = 4,
     canonical: bool = False,
+    boxed: int | None = None,
 ) -> list[Turn]:
     """Sample turns that a record answers.
 
@@ -106,6 +107,8 @@ def make_turns(
         How many turns.
     canonical : bool
         Sample from `canonical_turns` instead, without repeats: the fixed words of evaluation.
+    boxed : int, optional
+        Place in ``record.regions`` of the one region that is there around which boxes are drawn; any when left out.
 
     Returns
     -------
@@ -119,6 +122,8 @@ def make_turns(
     """
     weights = _checked(TASK_WEIGHTS if tasks is None else tasks)
     scene = Scene(record, masks)
+    if boxed is not None:
+        scene.boxable = (boxed,)
     if canonical:
         return _sample_canonical(canonical_turns(record, masks), rng, weights, count)
     odds = {task: weights.get(task, 0.0) * share for task, share in _possible(scene).items() if weights.get(task)}
@@ -361,7 +366,7 @@ def _boxed(task: str, scene: Scene, rng: random.Random | None, index: int, box: 
 
 def _random_box(scene: Scene, rng: random.Random) -> tuple[int, Box | None]:
     """A region that is there, and a box around it or around one of its parts."""
-    index = rng.choice(scene.present)
+    index = rng.choice(scene.boxable)
     parts = [(x0, y0, x1, y1) for x0, y0, x1, y1 in scene.parts(index) if min(x1 - x0, y1 - y0) >= MIN_BOX_SIDE]
     box = scene.box(index)
     if len(parts) > 1 and (rng.random() < 0.5 or box == (0, 0, *scene.masks[index].shape[::-1])):

@@ -40,6 +40,7 @@ class Scene:
         self.known = tuple(i for i, region in enumerate(regions) if i in self.masks or region.mask is None)
         self.outlined = tuple(i for i in self.known if i in self.masks and self.masks[i].any())
         self.present = tuple(i for i in self.known if i in self.outlined or regions[i].box is not None)
+        self.boxable = self.present
         self.absent = tuple(i for i in self.known if i not in self.present)
         self._facts: dict[int, RegionFacts] = {}
         self._parts: dict[int, list[Box]] = {}

@@ -81,10 +81,18 @@ def _segment(row: Row, judged: Judged) -> None:
     row.mask_score = judged.prediction.mask_scores[0] if judged.prediction.mask_scores else None
 
 
+def _shown(judged: Judged) -> list[str]:
+    """What an answer finds: a name whose mask is empty is shown as not found, and counts as that."""
+    named = judged.prediction.labels
+    shown = [name for name, mask in zip(named, judged.masks, strict=True) if mask.any()] if judged.masks else named
+    said = [name for name in shown if name.strip()]
+    return said or ([NO_FINDINGS] if judged.masks else [])
+
+
 def _recognize(row: Row, judged: Judged) -> None:
     row.wanted = list(judged.sample.labels)
     row.there = row.wanted != [NO_FINDINGS]
-    said = [label for label in judged.prediction.labels if label.strip()]
+    said = _shown(judged)
     row.said = said
     # of a failure nothing is found where a finding is, and one is made up where none is
     row.found = not row.there if row.failure is not None else said != [NO_FINDINGS]

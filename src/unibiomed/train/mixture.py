@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import random
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from difflib import get_close_matches
-from itertools import islice
+from itertools import accumulate, islice
 from pathlib import Path
 from typing import Any, Protocol
 
 from unibiomed.data.catalog import known_entries
 from unibiomed.data.index import TASKS
+from unibiomed.data.phrasing import concept_of
 from unibiomed.data.records import Record
 from unibiomed.errors import DataError
 from unibiomed.images.modality import MODALITIES
 
 from .recipe import DataRecipe, Recipe, StageRecipe
 
-BY_NAME = ("dense_weight", "align_weight", "label_weight", "distill_weight", "prompted", "named")
-"""Settings of a stage that need the names of all targets or labels."""
+BY_NAME = ("dense_weight", "align_weight", "label_weight", "distill_weight", "prompted", "named", "even_labels")
+"""Settings of a stage that need the names of all targets or labels, or how many there are."""
 
 
 class Source(Protocol):
@@ -37,6 +38,9 @@ class Source(Protocol):
     def problems(self) -> dict[str, str]:
         """Broken records that were left out since this was last asked: name, and what is wrong."""
 
+    def rarity(self, record: Record) -> list[float]:
+        """How much each region of a record counts when one is drawn for a box."""
+
 
 class Mixture:
     """Draws records: the data set first, then one of its images.
@@ -47,6 +51,8 @@ class Mixture:
         What may be drawn.
     recipe : DataRecipe
         How often each data set is.
+    even : bool
+        Within a data set each label is as often as the others; if not, each image.
 
     Raises
     ------
@@ -54,7 +60,7 @@ class Mixture:
         If no data set has a weight.
     """
 
-    def __init__(self, records: Sequence[Record], recipe: DataRecipe) -> None:
+    def __init__(self, records: Sequence[Record], recipe: DataRecipe, *, even: bool = False) -> None:
         groups: dict[str, list[Record]] = defaultdict(list)
         for record in records:
             groups[record.dataset].append(record)
@@ -63,10 +69,23 @@ class Mixture:
         self.weights = [len(groups[n]) ** recipe.power * recipe.weights.get(n, 1.0) for n in self.names]
         if self.names and not any(self.weights):
             raise DataError(f"every data set has a weight of 0 ({', '.join(self.names)}): raise one of 'weights'")
+        self._images = Counter(label for record in records for label in set(_labels(record)) if even and label[1])
+        self._odds = {n: list(accumulate(map(self._odd, groups[n]))) for n in self.names} if even else {}
 
     def draw(self, rng: random.Random) -> Record:
         """One record."""
-        return rng.choice(self.groups[rng.choices(self.names, self.weights)[0]])
+        name = rng.choices(self.names, self.weights)[0]
+        if self._odds:
+            return rng.choices(self.groups[name], cum_weights=self._odds[name])[0]
+        return rng.choice(self.groups[name])
+
+    def rarity(self, record: Record) -> list[float]:
+        """For each region the inverse of how many images have its label; 1 where labels are not drawn evenly."""
+        return [1 / max(self._images[label], 1) for label in _labels(record)]
+
+    def _odd(self, record: Record) -> float:
+        known = sum(1 / self._images[label] for label in set(_labels(record)) if label[1])
+        return known or 1 / len(self.groups[record.dataset])
 
     def state(self) -> None:
         """None: what is drawn depends on the random numbers alone."""
@@ -78,6 +97,17 @@ class Mixture:
     def problems(self) -> dict[str, str]:
         """None: what is broken in a folder of data sets ends the training."""
         return {}
+
+
+def _labels(record: Record) -> list[tuple[str, str, str]]:
+    """What each region of a record is called, by the image's label where that names it; ``""`` for absent ones."""
+    abnormal = sum(region.abnormal for region in record.regions)
+    labels = []
+    for region in record.regions:
+        named = (region.abnormal and abnormal == 1) or concept_of(region.target).labelled
+        label = "" if region.absent else region.target
+        labels.append((record.dataset, label, (record.label or "") if named and label else ""))
+    return labels
 
 
 class Shards:
@@ -128,6 +158,10 @@ class Shards:
     def draw(self, rng: random.Random) -> Record:
         """The next record of the stream."""
         return next(self._stream).record
+
+    def rarity(self, record: Record) -> list[float]:
+        """All alike: shards do not tell how often a label is."""
+        return [1.0] * len(record.regions)
 
     def state(self) -> dict[str, Any] | None:
         """The reader's position."""

@@ -124,6 +124,8 @@ class StageRecipe:
     """Whether a target that is not there teaches an empty mask; if not, the presence score alone, as in SAM 2."""
     presence_weight: float = 0.0
     """Weight of the presence score's loss."""
+    sure: float = 0.0
+    """Encoder stage: share of images seen whole, of which anatomy that each such image shows is known to be there."""
     context_weight: float = 0.0
     """Encoder stage: weight of telling an image's own targets from those of other body parts (`context_match`)."""
     quality_weight: float = 0.0
@@ -136,6 +138,8 @@ class StageRecipe:
     """Joint stage: weight of finding the drawn box, for a model with `region_summary`."""
     even_answers: bool = False
     """Joint stage: in the text loss each answer weighs the same; if not, each token, as published."""
+    even_labels: bool = False
+    """Draw each label of a data set as often as its others, among images and among the regions of boxes."""
     region_weight: float = 0.0
     """Joint stage: weight of the auxiliary head that names the box's target from what `region_summary` tells alone."""
     prompted: int = 0

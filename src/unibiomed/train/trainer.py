@@ -193,7 +193,7 @@ def _make_source(
 ) -> Source:
     wanted = recipe.data_of(recipe.stages[number])
     if isinstance(data, list):
-        return Mixture(data, wanted)
+        return Mixture(data, wanted, even=recipe.stages[number].even_labels)
     rank, world = accelerator.process_index, accelerator.num_processes
     # each stage in an order of its own: a stage may end before it has seen everything
     return Shards(data, wanted, recipe.seed + number, rank, world, worker, workers)
