@@ -480,6 +480,21 @@ def test_a_device_or_dtype_that_cannot_be_used(command, model, here, option, val
     refused(run, f"{option.strip('-')} '{value}' cannot be used", below(here), here)
 
 
+def test_the_presence_threshold(command, here, loaded, monkeypatch, script):
+    seen = []
+    monkeypatch.setattr(interpret, "load", lambda *_, **__: loaded)
+    monkeypatch.setattr(loaded, "presence_threshold", loaded.presence_threshold)
+    monkeypatch.setattr(loaded, "interpret", lambda *_, **__: seen.append(loaded.presence_threshold) or 1 / 0)
+    own = loaded.presence_threshold
+    for option in ([], ["--presence-threshold", "0.25"], ["--presence-threshold", "0"]):
+        with pytest.raises(ZeroDivisionError):
+            command("interpret", "eye.png", "--target", "optic disc", *option)
+    assert seen == [own, 0.25, 0.0]
+    for value in ("1.5", "-0.1", "nan", "half"):
+        run = command("interpret", "eye.png", f"--presence-threshold={value}")
+        assert run.code == 2 and f"'{value}' is not a number from 0 to 1" in run.err
+
+
 # ---------------------------------------------------------------- the other verbs
 
 

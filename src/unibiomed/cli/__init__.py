@@ -127,6 +127,12 @@ def make_parser() -> argparse.ArgumentParser:
         "--slice", type=int, metavar="N", help="slice of a NIfTI volume, frame of a DICOM file, page of a TIFF; from 0"
     )
     verb.add_argument("--window", metavar="W", help="lung, abdomen, bone, brain, mediastinum, or CENTRE,WIDTH")
+    verb.add_argument(
+        "--presence-threshold",
+        type=_probability,
+        metavar="P",
+        help="below it a target is reported as not found, 0 to 1; 0 shows every mask (default: the model's own)",
+    )
     verb.add_argument("--out", type=Path, default=Path("unibiomed-results"), metavar="DIR", help="default: %(default)s")
     verb.add_argument("--json", action="store_true", help="print JSON (one object an image) instead of text")
     _model_options(verb)
@@ -150,6 +156,16 @@ def make_parser() -> argparse.ArgumentParser:
     add_data_commands(verbs)
     add_evaluate_command(verbs)
     return parser
+
+
+def _probability(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number from 0 to 1")
+    return value
 
 
 def _model_options(verb: argparse.ArgumentParser) -> None:
@@ -177,8 +193,11 @@ def run_interpret(options: argparse.Namespace) -> int:
     from ..interpret.batch import check_output, interpret_batch
 
     check_output(options.out)
+    model = load(options.model, device=options.device, dtype=options.dtype)
+    if options.presence_threshold is not None:
+        model.presence_threshold = options.presence_threshold
     items = interpret_batch(
-        load(options.model, device=options.device, dtype=options.dtype),
+        model,
         options.images,
         options.out,
         progress=len(options.images) > 1 and sys.stderr.isatty(),
