@@ -21,6 +21,7 @@ from unibiomed.evaluate.predictors.specialists import (
     specialist_path,
 )
 from unibiomed.evaluate.run import answer_case
+from unibiomed.model.cut import mask_cut
 from unibiomed.train.packing import normalise_batch
 from unibiomed.train.views import Viewer
 
@@ -97,12 +98,13 @@ def test_the_same_masks_as_in_the_benchmark(net, folder, segment_case, toy_train
         view = Viewer(about.size).view(segment_case.record, random.Random(0), 0.0)
         with torch.inference_mode():
             logits = net(normalise_batch([torch.from_numpy(view.image).permute(2, 0, 1).float() / 255]))
+        cut = float(mask_cut(logits, "dice")[0])
         logits = F.interpolate(logits[None], SIZE, mode="bilinear", align_corners=False)[0, 0].numpy()
         mask = prediction.decode(SIZE)[0]
         # the last digit of float32 may decide where a random net is undecided
-        sure = np.abs(logits) > 1e-5
-        assert sure.mean() > 0.9 and np.array_equal(mask[sure], (logits > 0)[sure])
-        assert mask.any() and not mask.all()
+        sure = np.abs(logits - cut) > 1e-5
+        assert sure.mean() > 0.9 and np.array_equal(mask[sure], (logits > cut)[sure] & (logits.max() > 0))
+        assert mask.any()
         assert prediction.scores[0] == pytest.approx(1 / (1 + np.exp(-logits.max())), abs=1e-5)
         assert prediction.labels == (about.target,)
 
@@ -195,3 +197,13 @@ def test_a_folder_that_cannot_be_written(net, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError):
         save_specialist(net, LIVER, tmp_path / "file")
+
+
+def test_a_net_that_is_sure_of_no_pixel_finds_nothing(net, tmp_path, segment_case, toy_training, monkeypatch):
+    save_specialist(net, LIVER, tmp_path)
+    predictor = make_predictor(f"specialists:{tmp_path}", Context(toy_training, "cpu"))
+    for level, found in ((-0.5, False), (0.5, True)):
+        monkeypatch.setattr(predictor, "_net", lambda path, level=level: lambda x: torch.full((1, *x.shape[2:]), level))
+        first = answer_case(predictor, segment_case, segment_case.pixels())[0]
+        assert bool(first.decode(SIZE)[0].any()) == found
+        assert (first.scores[0] > 0.5) == found

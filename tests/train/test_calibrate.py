@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 
 from unibiomed.data.records import Record
 from unibiomed.interpret.scores import calibrate
+from unibiomed.model.cut import CUTS
 from unibiomed.model.modeling import UniBiomedModel
 from unibiomed.train import calibrate as module
-from unibiomed.train.calibrate import calibrate_scores, choose_threshold, collect_scores
+from unibiomed.train.calibrate import Drawn, calibrate_scores, choose_cut, choose_threshold, collect_scores
 from unibiomed.train.store import ImageStore
 
 from .conftest import TINY, Kit
@@ -40,17 +41,17 @@ def test_every_known_target_and_one_foreign(
     kit: Kit, model: UniBiomedModel, held_out: tuple[ImageStore, list[Record]]
 ) -> None:
     store, chosen = held_out
-    presence, quality = collect_scores(model, kit.processor, store, chosen, 0, progress=False)
+    presence, drawn = collect_scores(model, kit.processor, store, chosen, 0, progress=False)
     # abdomen: liver there, spleen not, a foreign target not; colon: the polyp, and a foreign target not
     assert [asked.present for asked in presence] == [True, False, False] * 2 + [True, False] + [False, False]
     assert [asked.target for asked in presence][:2] == ["liver", "spleen"]
-    assert len(quality) == 3
-    assert all(0 <= iou <= 1 for _, iou in quality)
+    assert [mask.target for mask in drawn] == ["liver", "liver", "polyp"]
+    assert all(0 <= iou <= 1 for mask in drawn for iou in mask.ious.values())
     assert all(math.isfinite(number) for asked in presence for number in (asked.logit, asked.peak))
-    assert all(math.isfinite(number) for numbers in quality for number in numbers)
+    assert all(math.isfinite(mask.logit) and set(mask.ious) == set(CUTS) for mask in drawn)
     assert not model.training
     again = collect_scores(model, kit.processor, store, chosen, 0, progress=False)
-    assert again == (presence, quality)
+    assert again == (presence, drawn)
 
 
 def test_the_fit_is_kept(
@@ -71,6 +72,7 @@ def test_the_fit_is_kept(
     config = json.loads((tmp_path / "model" / "config.json").read_text())
     assert config["presence_calibration"] == model.config.presence_calibration
     assert config["mask_calibration"] == model.config.mask_calibration
+    assert config["mask_cut"] == model.config.mask_cut in CUTS
 
 
 def test_nothing_to_fit(
@@ -81,8 +83,20 @@ def test_nothing_to_fit(
     assert model.config.presence_calibration == [1.0, 0.0] and model.config.mask_calibration == [1.0, 0.0]
     monkeypatch.setattr(module, "foreign_targets", lambda *_: ())
     empty = [record for record in chosen if not store.present(record.key)]
-    presence, quality = collect_scores(model, kit.processor, store, empty, 0, progress=False)
-    assert [asked.present for asked in presence] == [False] and not quality
+    presence, drawn = collect_scores(model, kit.processor, store, empty, 0, progress=False)
+    assert [asked.present for asked in presence] == [False] and not drawn
+
+
+def test_the_cut_with_the_higher_dice_is_chosen() -> None:
+    """The mean over targets: a rare one counts as much as a common one."""
+
+    def masks(target: str, half: float, dice: float, count: int) -> list[Drawn]:
+        return [Drawn(0.0, {"half": half, "dice": dice}, target)] * count
+
+    assert choose_cut(masks("liver", 0.8, 0.7, 30) + masks("tubes", 0.0, 0.4, 2)) == "dice"
+    assert choose_cut(masks("liver", 0.8, 0.5, 30) + masks("tubes", 0.0, 0.1, 2)) == "half"
+    # the published way, where nothing is won
+    assert choose_cut(masks("liver", 0.8, 0.8, 3)) == "half"
 
 
 def threshold(scores: np.ndarray, present: np.ndarray, targets: list[str]) -> float:

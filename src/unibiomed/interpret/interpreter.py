@@ -17,6 +17,7 @@ from PIL import Image
 from unibiomed.errors import InputError, ModelError
 from unibiomed.findings import MAX_DECODED_PIXELS, Box, Finding
 from unibiomed.images import MedicalImage, check_box, check_modality, draw_box, from_array, read_image
+from unibiomed.model.cut import mask_cut
 from unibiomed.model.generation import MAX_NEW_TOKENS, Answer, generate
 from unibiomed.model.modeling import ImageFeatures, UniBiomedModel
 from unibiomed.model.processing import UniBiomedProcessor
@@ -307,9 +308,11 @@ class Interpreter:
             self._check_numbers(bool(torch.isfinite(best).all()))
             if trained:
                 _extend(presence, quality, trained_scores(predicted, self.model.config))
-            for logits in best.split(1):  # one at a time: at the image's own size they are large
+            levels = mask_cut(best, self.model.config.mask_cut).sigmoid().tolist()
+            # one at a time: at the image's own size they are large
+            for logits, level in zip(best.split(1), levels, strict=True):
                 probabilities = self.processor.mask_logits(logits, (height, width)).sigmoid_()
-                masks.append((probabilities[0] > 0.5).cpu().numpy())
+                masks.append((probabilities[0] > level).cpu().numpy())
                 if not trained:
                     _extend(presence, quality, derived_scores(probabilities))
         return masks, presence, quality

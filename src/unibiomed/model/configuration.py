@@ -9,6 +9,7 @@ from transformers.configuration_utils import SubConfigSpec
 from transformers.models.internvl import InternVLConfig
 
 from . import backbone  # noqa: F401  (registers the small backbones with AutoConfig)
+from .cut import CUTS
 
 
 class MllmConfig(InternVLConfig):
@@ -52,6 +53,8 @@ class UniBiomedConfig(PreTrainedConfig):
         Scale of the logit of the mask score, and offset.
     presence_threshold : float
         With trained scores, a target whose presence score is lower is reported absent; in [0, 1].
+    mask_cut : str
+        Where a mask ends, see :func:`~unibiomed.model.cut.mask_cut`; ``"half"`` is the published way.
     """
 
     model_type = "unibiomed"
@@ -71,10 +74,13 @@ class UniBiomedConfig(PreTrainedConfig):
     presence_calibration: list[float] | None = None
     mask_calibration: list[float] | None = None
     presence_threshold: float = 0.5
+    mask_cut: str = "half"
 
     def __post_init__(self, **kwargs: Any) -> None:
         self.presence_calibration = self.presence_calibration or [1.0, 0.0]
         self.mask_calibration = self.mask_calibration or [1.0, 0.0]
+        if self.mask_cut not in CUTS:
+            raise ValueError(f"mask_cut '{self.mask_cut}' is none of {', '.join(CUTS)}")
         super().__post_init__(**kwargs)
 
     @property

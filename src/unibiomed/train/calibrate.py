@@ -16,6 +16,7 @@ from unibiomed.data.phrasing import foreign_targets
 from unibiomed.data.records import Record
 from unibiomed.interpret.scores import calibrate
 from unibiomed.metrics.classification import fit_platt
+from unibiomed.model.cut import CUTS, mask_cut
 from unibiomed.model.modeling import UniBiomedModel
 from unibiomed.model.processing import UniBiomedProcessor
 from unibiomed.tasks import SEG, make_question
@@ -44,6 +45,16 @@ class Presence(NamedTuple):
     """Of another body part than the image shows."""
 
 
+class Drawn(NamedTuple):
+    """A mask of a target that is there."""
+
+    logit: float
+    """Of the mask score, before calibration."""
+    ious: dict[str, float]
+    """IoU with the truth for each way to end a mask (`CUTS`)."""
+    target: str
+
+
 @torch.inference_mode()
 def collect_scores(
     model: UniBiomedModel,
@@ -53,7 +64,7 @@ def collect_scores(
     seed: int,
     *,
     progress: bool = True,
-) -> tuple[list[Presence], list[tuple[float, float]]]:
+) -> tuple[list[Presence], list[Drawn]]:
     """Raw scores beside the truth, for every known target of `records` and one surely absent target each.
 
     Images that no store holds are read from the records, one at a time.
@@ -61,12 +72,12 @@ def collect_scores(
     Returns
     -------
     tuple
-        What the model says of presence in each question, and (quality logit, IoU) for each target that is there.
+        What the model says of presence in each question, and of the mask of each target that is there.
     """
     model.eval()
     rng = random.Random(seed)
     presence: list[Presence] = []
-    quality: list[tuple[float, float]] = []
+    drawn: list[Drawn] = []
     tokens = processor.settings.tokens_per_tile
     for record in tqdm(records, desc="calibrating", unit="image", disable=None if progress else True):
         pixels, masks = (
@@ -94,8 +105,10 @@ def collect_scores(
             if mask is not None:
                 truth = torch.from_numpy(mask.copy()).float()[None] / 255
                 score = out.masks.quality[i].max().clamp(1e-4, 1 - 1e-4)
-                quality.append((float(score.logit()), float(soft_iou(out.masks.best()[i : i + 1], truth))))
-    return presence, quality
+                logits = out.masks.best()[i : i + 1]
+                ious = {cut: float(soft_iou(logits - mask_cut(logits, cut)[:, None, None], truth)) for cut in CUTS}
+                drawn.append(Drawn(float(score.logit()), ious, target))
+    return presence, drawn
 
 
 def calibrate_scores(
@@ -107,16 +120,31 @@ def calibrate_scores(
     *,
     progress: bool = True,
 ) -> None:
-    """Fit ``presence_calibration`` and ``mask_calibration`` (Platt, 1999) into the model's configuration."""
-    presence, quality = collect_scores(model, processor, store, records, seed, progress=progress)
+    """Fit ``presence_calibration`` and ``mask_calibration`` (Platt, 1999) into the model's configuration.
+
+    With them go ``presence_threshold`` and ``mask_cut``.
+    """
+    presence, drawn = collect_scores(model, processor, store, records, seed, progress=progress)
     if presence:
         logits, peaks, truths, targets, foreign = zip(*presence, strict=True)
         fitted = list(fit_platt(logits, truths, peaks))
         scores = calibrate(torch.tensor(logits), fitted, torch.tensor(peaks)).numpy()
         model.config.presence_calibration = fitted
         model.config.presence_threshold = choose_threshold(scores, np.array(truths), targets, np.array(foreign))
-    if quality:
-        model.config.mask_calibration = list(fit_platt(*zip(*quality, strict=True)))
+    if drawn:
+        model.config.mask_cut = choose_cut(drawn)
+        logits, ious = zip(*((mask.logit, mask.ious[model.config.mask_cut]) for mask in drawn), strict=True)
+        model.config.mask_calibration = list(fit_platt(logits, ious))
+
+
+def choose_cut(drawn: Sequence[Drawn]) -> str:
+    """The one of `CUTS` with the higher Dice, the mean over targets; the published one where both are alike."""
+    sizes = Counter(mask.target for mask in drawn)
+
+    def dice(cut: str) -> float:
+        return sum(2 * m.ious[cut] / (1 + m.ious[cut]) / sizes[m.target] for m in drawn) / len(sizes)
+
+    return max(CUTS, key=dice)
 
 
 def choose_threshold(scores: np.ndarray, present: np.ndarray, targets: Sequence[str], foreign: np.ndarray) -> float:

@@ -25,6 +25,7 @@ from unibiomed.data.index import writing
 from unibiomed.errors import InputError, ModelError
 from unibiomed.model.backbone import EfficientNetLiteConfig, EfficientNetLiteModel
 from unibiomed.model.checkpoint import Checkpoint, read_json
+from unibiomed.model.cut import mask_cut
 from unibiomed.model.processing import IMAGENET_MEAN, IMAGENET_STD, normalise
 
 from ..predictions import Prediction
@@ -184,12 +185,15 @@ class SpecialistsPredictor:
 
     @torch.inference_mode()
     def _outline(self, path: Path, side: int, pixels: np.ndarray) -> tuple[np.ndarray, float]:
-        """The mask, (height, width) bool, and the probability of its surest pixel: above a half where there is one."""
+        """The mask, (height, width) bool, and the probability of its surest pixel: empty below one half."""
         square = Image.fromarray(pixels).resize((side, side), Image.Resampling.BICUBIC)
         inputs = normalise(square, torch.tensor(IMAGENET_MEAN), torch.tensor(IMAGENET_STD))
-        logits = self._net(path)(inputs[None].to(self.device))
-        logits = F.interpolate(logits[None].cpu(), pixels.shape[:2], mode="bilinear", align_corners=False)[0, 0]
-        return (logits > 0).numpy(), float(logits.max().sigmoid())
+        logits = self._net(path)(inputs[None].to(self.device)).cpu()
+        # where a pixel reaches one half, the mask ends as nano's do: the two are held against each other alike
+        cut = mask_cut(logits, "dice")[0]
+        logits = F.interpolate(logits[None], pixels.shape[:2], mode="bilinear", align_corners=False)[0, 0]
+        mask = (logits > cut) & (logits.max() > 0)
+        return mask.numpy(), float(logits.max().sigmoid())
 
     def _load(self, path: Path) -> UNet:
         return _read_net(path).eval().to(self.device)
