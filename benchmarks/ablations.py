@@ -89,7 +89,8 @@ def main() -> None:
             if not (out / "model").exists():
                 train(variant_recipe(start, tasks, options.steps, seed), options.data, out)
             models.append(f"{variant}#{seed}={out / 'model'}")
-    suite = read_suite("shared", {"tasks": ["segment", "recognize"], "limit": options.limit})
+    changes = {"name": "ablations", "tasks": ["segment", "recognize"], "limit": options.limit}
+    suite = read_suite("shared", changes)
     evaluate(suite, sorted(models), options.data, options.out / "results", floors=False, pictures=1)
     print((options.out / "results" / "tables" / "runs.md").read_text())
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -45,7 +46,8 @@ def in_processes(work: Callable[[A], B], items: Iterable[A], workers: int) -> Ge
     # Not forked: threads of the libraries that are already running would not survive it.
     context = multiprocessing.get_context("spawn")
     numbers = context.Value("i", 0)
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_begin_worker, initargs=(numbers,))
+    given = numbers, max(1, _cores() // workers)
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_begin_worker, initargs=given)
     try:
         running: set[Future[B]] = set()
         for item in items:
@@ -70,8 +72,17 @@ def worker_number() -> int | None:
     return _number
 
 
-def _begin_worker(numbers: Synchronized[int]) -> None:
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _begin_worker(numbers: Synchronized[int], threads: int) -> None:
     global _number
+    # threads of several workers on the same cores wait for each other in a loop: two on two cores took 15 times as long
+    os.environ.setdefault("OMP_NUM_THREADS", str(threads))
+    if "torch" in sys.modules:
+        # it has read the environment already
+        sys.modules["torch"].set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     # each takes the next number when it begins
     with numbers.get_lock():
         _number = numbers.value
