@@ -20,7 +20,7 @@ from unibiomed.data.conversation import (
     make_turns,
     text_corpus,
 )
-from unibiomed.data.phrasing import every_phrase, foreign_targets, sure_targets, with_article
+from unibiomed.data.phrasing import every_phrase, foreign_targets, with_article
 from unibiomed.data.records import QuestionAnswer, Record, Region
 from unibiomed.errors import DataError
 from unibiomed.tasks import SEG, TASKS, is_no_findings, make_question, read_class, read_phrases
@@ -226,12 +226,6 @@ def test_foreign_targets_are_surely_absent(modality: str, site: str, never: set[
 
 def test_nothing_is_surely_absent_where_the_body_part_is_unknown() -> None:
     assert foreign_targets("MRI", "somewhere") == ()
-
-
-def test_what_every_whole_image_shows() -> None:
-    assert set(sure_targets("fundus", "retina")) == {"optic disc", "retinal vessel"}
-    # a section through the retina may lie anywhere, and no data set's choice of images is a fact of anatomy
-    assert sure_targets("OCT", "retina") == sure_targets("CT", "abdomen") == sure_targets("fundus", "") == ()
 
 
 def test_a_box_is_drawn_around_the_region_that_is_asked_for() -> None:

@@ -216,14 +216,3 @@ def test_only_what_has_colours_is_recoloured(modality: str) -> None:
         middle = image[:, SIDE // 2 - 20 : SIDE // 2 + 20, SIDE // 2 - 20 : SIDE // 2 + 20].flatten(1).mean(1)
         tinted += float(middle.max() - middle.min()) > 0.005  # more than noise
     assert 90 < tinted < 150 if modality in ("fundus", "endoscopy") else tinted == 0
-
-
-def test_a_whole_view_keeps_what_a_closer_one_may_lose() -> None:
-    """Fundus photographs are also shown in parts; a whole one still has its corners' neighbourhood."""
-    fundus = replace(RECORD, modality="fundus", site="retina")
-    pixels, masks = squares((15, 15))
-    lost = {}
-    for whole in (True, False):
-        views = [augment(fundus, pixels, masks, random.Random(seed), strength=1.5, whole=whole) for seed in range(80)]
-        lost[whole] = sum(not bool(moved[0].any()) for _, moved in views)
-    assert lost[True] < 2 < 6 < lost[False]

@@ -16,7 +16,6 @@ from torch import nn
 from unibiomed.data.records import Region
 from unibiomed.errors import DataError
 from unibiomed.model.processing import END, IMAGE_TOKEN, IMAGENET_MEAN, IMAGENET_STD
-from unibiomed.train import stages
 from unibiomed.train.heads import AuxiliaryHeads
 from unibiomed.train.mixture import Mixture
 from unibiomed.train.optimizer import part_of
@@ -418,26 +417,6 @@ def test_rare_regions_are_boxed_as_often_as_others(kit: Kit) -> None:
     with_liver = [r for r in abdomen if "liver" in {r.regions[j].target for j in stage.viewer.store.present(r.key)}]
     stage.source.draw = lambda rng: with_liver[0]
     assert {int(stage.batch(random.Random(seed))["box_target"]) for seed in range(8)} == {liver}
-
-
-def test_anatomy_that_every_whole_image_shows_is_taught_without_an_outline(
-    kit: Kit, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(stages, "sure_targets", lambda modality, site: ("liver", "polyp", "no known target"))
-    stage = kit.stage("encoder", batch=4, sure=1.0, presence_weight=1.0)
-    batch = stage.batch(random.Random(0))
-    targets = stage.heads.targets
-    assert set(batch["sure_target"].tolist()) <= {targets["liver"], targets["polyp"]}
-    # where it is outlined, the outline tells
-    own = {(int(image), int(target)) for image, target in zip(batch["truth_image"], batch["target"], strict=True)}
-    pairs = zip(batch["sure_image"].tolist(), batch["sure_target"].tolist(), strict=True)
-    assert len(batch["sure_target"]) and not own & set(pairs)
-    losses = stage.losses(batch, stage.counts(batch))
-    losses["sure"].backward()
-    head = {n: p.grad for n, p in stage.model.named_parameters() if "pred_obj_score_head" in n and p.grad is not None}
-    assert any(bool(grad.any()) for grad in head.values())
-    none = kit.stage("encoder", batch=4, presence_weight=1.0)
-    assert "sure" not in none.losses(none.batch(random.Random(0)))
 
 
 def test_stages_that_find_nothing_say_so(kit: Kit, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -47,7 +47,6 @@ class Concept:
     foreign: bool = True
     labelled: bool = False
     counted: bool = True
-    always: tuple[str, ...] = ()
 
     def noun(self, parts: int) -> str:
         """The noun that a report calls it by, for so many separate parts."""
@@ -145,24 +144,6 @@ def foreign_targets(modality: str, site: str) -> tuple[str, ...]:
         return ()
     near = {near for part in parts for near in (part, *_words()["neighbours"][part])}
     return tuple(concept.names[0] for concept in vocabulary() if concept.foreign and concept.part not in near)
-
-
-@cache
-def sure_targets(modality: str, site: str) -> tuple[str, ...]:
-    """Normal anatomy that every whole image of a kind shows, whether a data set outlines it or not.
-
-    Parameters
-    ----------
-    modality, site : str
-        Of the image.
-
-    Returns
-    -------
-    tuple of str
-        Names; empty where nothing is sure.
-    """
-    parts = body_parts(modality, site)
-    return tuple(c.names[0] for c in vocabulary() if c.part in parts and modality in c.always)
 
 
 def image_phrase(modality: str | None, site: str, rng: random.Random) -> str:

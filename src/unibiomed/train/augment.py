@@ -31,7 +31,6 @@ def augment(
     *,
     size: int | None = None,
     strength: float = 1.0,
-    whole: bool = False,
 ) -> tuple[torch.Tensor, dict[int, torch.Tensor]]:
     """One random view.
 
@@ -49,8 +48,6 @@ def augment(
         Side of the view in pixels; that of the pixels when left out.
     strength : float
         0 changes nothing; 1 is the default range.
-    whole : bool
-        Show no part alone of what is otherwise seen closer too.
 
     Returns
     -------
@@ -66,7 +63,7 @@ def augment(
         if record.modality in TURNABLE | MIRRORED and rng.random() < 0.5 and not _told(record):
             x = x.flip(2)
         if rng.random() < 0.7:
-            x = _move(x, rng, size, strength, zoomed=record.modality in ZOOMED and not whole and not _told(record))
+            x = _move(record, x, rng, size, strength)
         elif size:
             x = shrink(x, size)
         if any(region.target in SMEARS for region in record.regions) and rng.random() < 0.6 * strength:
@@ -94,7 +91,8 @@ def shrink(x: torch.Tensor, size: int) -> torch.Tensor:
     return F.interpolate(x[None], (size, size), mode="bilinear", antialias=True, align_corners=False)[0].clamp(0, 1)
 
 
-def _move(x: torch.Tensor, rng: random.Random, size: int | None, strength: float, *, zoomed: bool) -> torch.Tensor:
+def _move(record: Record, x: torch.Tensor, rng: random.Random, size: int | None, strength: float) -> torch.Tensor:
+    zoomed = record.modality in ZOOMED and not _told(record)
     spread, towards = (0.35, 0.25) if zoomed else (0.18, 0.0)
     angle, scale = rng.gauss(0, 0.12) * strength, 2 ** (rng.gauss(towards, spread) * strength)
     c, s = np.cos(angle) / scale, np.sin(angle) / scale

@@ -124,8 +124,6 @@ class StageRecipe:
     """Whether a target that is not there teaches an empty mask; if not, the presence score alone, as in SAM 2."""
     presence_weight: float = 0.0
     """Weight of the presence score's loss."""
-    sure: float = 0.0
-    """Encoder stage: share of images seen whole, of which anatomy that each such image shows is known to be there."""
     context_weight: float = 0.0
     """Encoder stage: weight of telling an image's own targets from those of other body parts (`context_match`)."""
     quality_weight: float = 0.0

@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 
 from unibiomed.data.conversation import make_turns, text_pairs
-from unibiomed.data.phrasing import foreign_targets, pick_name, sure_targets, task_question
+from unibiomed.data.phrasing import foreign_targets, pick_name, task_question
 from unibiomed.data.records import Record
 from unibiomed.errors import DataError
 from unibiomed.images.geometry import draw_box, mask_box
@@ -175,8 +175,7 @@ class EncoderStage(Stage):
                     f"stage '{self.recipe.name}' needs images with masks: there are none in the training split"
                 )
             record = self.source.draw(rng)
-        whole = rng.random() < self.recipe.sure if self.recipe.sure else False
-        view = self.viewer.view(record, rng, self.recipe.augment, whole=whole)
+        view = self.viewer.view(record, rng, self.recipe.augment)
         record = view.record
         usable = [j for j, r in enumerate(record.regions) if r.target in self.heads.targets and not r.box]
         present = [j for j in usable if view.has(j)]
@@ -189,11 +188,7 @@ class EncoderStage(Stage):
         # not merely "not annotated": a fundus photograph of the vessels shows an optic disc all the same
         foreign = [t for t in foreign_targets(record.modality, record.site) if t in self.heads.targets]
         sample: Sample = defaultdict(list, self._dense_targets(record, view))
-        outlined = {region.target for region in record.regions}
-        sample["context"] = self._belongs(outlined, set(foreign))
-        if whole:
-            sure = [t for t in sure_targets(record.modality, record.site) if t in self.heads.targets]
-            sample["sure_target"] = [self.heads.targets[t] for t in sure if t not in outlined]
+        sample["context"] = self._belongs({r.target for r in record.regions}, set(foreign))
         for j in chosen:
             if j is None and not foreign:
                 j = rng.choice(absent or present)
@@ -203,22 +198,12 @@ class EncoderStage(Stage):
         return sample | {"inputs": self.processor.image(view.image), "seed": rng.getrandbits(48)}
 
     def collate(self, samples: Sequence[Sample]) -> dict[str, Any]:
-        """Samples as one batch of tensors.
-
-        ``context``, (images, targets), tells which targets belong to an image; ``sure_target`` and ``sure_image``,
-        which are known to be there without an outline.
-        """
-        sure = [(target, i) for i, s in enumerate(samples) for target in s.get("sure_target", ())]
-        return super().collate(samples) | {
-            "context": torch.tensor([s["context"] for s in samples]),
-            "sure_target": torch.tensor([target for target, _ in sure], dtype=torch.long),
-            "sure_image": torch.tensor([image for _, image in sure], dtype=torch.long),
-        }
+        """Samples as one batch of tensors; ``context``, (images, targets), tells which targets belong to an image."""
+        return super().collate(samples) | {"context": torch.tensor([s["context"] for s in samples])}
 
     def counts(self, batch: dict[str, Any]) -> Counts:
-        """Masks, maps, labels, images, and what is known to be there without an outline."""
-        own = {"context": float(len(batch["context"])), "sure": float(len(batch["sure_target"]))}
-        return super().counts(batch) | own
+        """Masks, maps, labels, and images."""
+        return super().counts(batch) | {"context": float(len(batch["context"]))}
 
     def losses(self, batch: dict[str, Any], counts: Counts | None = None) -> dict[str, torch.Tensor]:
         """Masks, their scores, and the auxiliary heads."""
@@ -236,11 +221,6 @@ class EncoderStage(Stage):
             wanted = self.heads.dense.weight[batch["target"], :, 0, 0].detach()
             error = (channels[0].flatten(0, 1) - wanted).square().mean(1) / wanted.square().mean(1).clamp(min=1e-6)
             losses["align"] = self.recipe.align_weight * _mean(error, counts["truth"])
-        if self.recipe.presence_weight and len(batch["sure_target"]):
-            prompts = self.heads.prompts(batch["sure_target"])
-            sure = self.model.decode_masks(features.maps, prompts, batch["sure_image"]).presence_logits
-            assert sure is not None
-            losses["sure"] = self.recipe.presence_weight * _mean(F.softplus(-sure), counts["sure"])
         if self.recipe.context_weight and batch["context"].numel():
             losses["context"] = self.recipe.context_weight * self._context(features, batch["context"], counts)
         return losses

@@ -77,15 +77,15 @@ class Viewer:
     def __init__(self, size: int, store: ImageStore | None = None, *, squared: bool = True) -> None:
         self.size, self.store, self.squared = size, store, squared
 
-    def view(self, record: Record, rng: random.Random, strength: float, *, whole: bool = False) -> View:
-        """A view of a record; `strength` and `whole` are those of :func:`~unibiomed.train.augment.augment`."""
+    def view(self, record: Record, rng: random.Random, strength: float) -> View:
+        """A view of a record; `strength` is that of :func:`~unibiomed.train.augment.augment`."""
         if not self.squared:
             return self._whole(record)
         if self.store is not None and record.key in self.store.row:
             pixels, masks = self.store.load(record.key)
         else:
             pixels, masks = read_square(record, self.size)
-        image, moved = augment(record, pixels, masks, rng, size=self.size, strength=strength, whole=whole)
+        image, moved = augment(record, pixels, masks, rng, size=self.size, strength=strength)
         array = (image.permute(1, 2, 0) * 255).round().byte().numpy()
         record, moved = _with_boxes(record, moved)
         return View(record, array, moved, self.size)
