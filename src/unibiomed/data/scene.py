@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 
 from unibiomed.data.phrasing import attributes, concept_of, listed, with_article
-from unibiomed.data.records import NO_FINDINGS, REGION_TEXT, Record
+from unibiomed.data.records import NO_FINDINGS, REGION_TEXT, Record, Region
 from unibiomed.data.regions import RegionFacts, describe_region, number_words, region_sentence, split_parts
 
 __all__ = ["Scene"]
@@ -18,6 +18,12 @@ Box = tuple[int, int, int, int]
 
 SHARE_WITHOUT_PLACE = 0.5
 """A region that covers more of the image than this is not "in the centre of" it."""
+
+
+def named_by_image(record: Record, region: Region) -> bool:
+    """Whether the label of an image can mean no other of its regions than this one."""
+    alone = region.abnormal and sum(other.abnormal for other in record.regions) == 1
+    return alone or concept_of(region.target).labelled
 
 
 class Scene:
@@ -118,8 +124,7 @@ class Scene:
         words of the field say that the label names this target.
         """
         region = self.record.regions[index]
-        alone = region.abnormal and sum(other.abnormal for other in self.record.regions) == 1
-        if (alone or concept_of(region.target).labelled) and self.diagnosis not in (None, NO_FINDINGS):
+        if named_by_image(self.record, region) and self.diagnosis not in (None, NO_FINDINGS):
             return str(self.diagnosis)
         return region.target[:1].upper() + region.target[1:]
 

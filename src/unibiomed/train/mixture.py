@@ -12,8 +12,8 @@ from typing import Any, Protocol
 
 from unibiomed.data.catalog import known_entries
 from unibiomed.data.index import TASKS
-from unibiomed.data.phrasing import concept_of
 from unibiomed.data.records import Record
+from unibiomed.data.scene import named_by_image
 from unibiomed.errors import DataError
 from unibiomed.images.modality import MODALITIES
 
@@ -101,12 +101,10 @@ class Mixture:
 
 def _labels(record: Record) -> list[tuple[str, str, str]]:
     """What each region of a record is called, by the image's label where that names it; ``""`` for absent ones."""
-    abnormal = sum(region.abnormal for region in record.regions)
     labels = []
     for region in record.regions:
-        named = (region.abnormal and abnormal == 1) or concept_of(region.target).labelled
-        label = "" if region.absent else region.target
-        labels.append((record.dataset, label, (record.label or "") if named and label else ""))
+        diagnosis = record.label if named_by_image(record, region) and not region.absent else None
+        labels.append((record.dataset, "" if region.absent else region.target, diagnosis or ""))
     return labels
 
 

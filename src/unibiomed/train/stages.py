@@ -295,11 +295,11 @@ class JointStage(Stage):
             boxable += [j for j, region in enumerate(record.regions) if region.box]
             boxed = bool(boxable) and rng.random() < sum(self.recipe.tasks.get(t, 0.15) for t in BOX_TASKS)
             weights = {t: w for t, w in self._task_weights().items() if (t in BOX_TASKS) == boxed}
-            held_in = None
+            around = None
             if boxed and self.recipe.even_labels:
                 rarity = self.source.rarity(record)
-                held_in = rng.choices(boxable, [rarity[j] for j in boxable])[0]
-            turns = make_turns(record, solid, rng, tasks=weights, count=self.recipe.turns, boxed=held_in)
+                around = rng.choices(boxable, [rarity[j] for j in boxable])[0]
+            turns = make_turns(record, solid, rng, tasks=weights, count=self.recipe.turns, boxed=around)
             if turns:
                 break
         else:
