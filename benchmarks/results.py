@@ -4,7 +4,8 @@
     unibiomed evaluate trust --data DATA --out runs/trust
     python benchmarks/results.py docs/results.md runs/shared runs/trust
 
-A table stands between ``<!-- SUITE: NAME -->`` and ``<!-- end -->``; names are those of the files in ``tables/``.
+A table stands between ``<!-- SUITE: NAME -->`` and ``<!-- end -->``; names are those of the files in ``tables/``. Those
+of a suite that is not given stay as they are.
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ from __future__ import annotations
 import json
 import re
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
-from unibiomed.evaluate.tables import make_sheets
+from unibiomed.evaluate.tables import Sheet, make_sheets
 
 PLACE = re.compile(r"<!-- (\w+): ([\w.-]+) -->\n.*?<!-- end -->", re.DOTALL)
 
@@ -22,19 +24,26 @@ PLACE = re.compile(r"<!-- (\w+): ([\w.-]+) -->\n.*?<!-- end -->", re.DOTALL)
 def main() -> None:
     """Fill the page."""
     page, *folders = (Path(argument) for argument in sys.argv[1:])
-    sheets = {}
+    tables: dict[str, dict[str, Sheet]] = {}
     for folder in folders:
         results = json.loads((folder / "results.json").read_text())
-        for sheet in make_sheets(results):
-            sheets[results["suite"], sheet.name] = sheet.markdown().split("\n", 2)[2].strip()
+        tables[results["suite"]] = {sheet.name: sheet for sheet in make_sheets(results)}
+    fill(page, tables)
 
-    def fill(place: re.Match[str]) -> str:
-        key = (place[1], place[2])
-        if key not in sheets:
-            sys.exit(f"no table '{place[2]}' of the suite '{place[1]}' in {', '.join(map(str, folders))}")
-        return f"<!-- {place[1]}: {place[2]} -->\n{sheets[key]}\n<!-- end -->"
 
-    page.write_text(PLACE.sub(fill, page.read_text()))
+def fill(page: Path, tables: Mapping[str, Mapping[str, Sheet]]) -> None:
+    """Put the tables of some suites where the page has room for them."""
+
+    def table(place: re.Match[str]) -> str:
+        suite, name = place.groups()
+        if suite not in tables:
+            return place[0]
+        if name not in tables[suite]:
+            sys.exit(f"no table '{name}' of the suite '{suite}'")
+        # without its title: the page has its own
+        return f"<!-- {suite}: {name} -->\n{tables[suite][name].markdown().split(chr(10), 2)[2].strip()}\n<!-- end -->"
+
+    page.write_text(PLACE.sub(table, page.read_text()))
 
 
 if __name__ == "__main__":

@@ -126,8 +126,15 @@ def samples_seen(recipe: Recipe, records: list[Record], folder: Path) -> dict[tu
     return seen
 
 
+def smaller(seen: dict[int, int], late: float) -> dict[int, int]:
+    """As many images, of which at most the share `late` have the largest size: the rest are one size smaller."""
+    *rest, largest = sorted(seen)
+    moved = seen[largest] - min(seen[largest], round(late * sum(seen.values())))
+    return {**seen, rest[-1]: seen[rest[-1]] + moved, largest: seen[largest] - moved} if rest else seen
+
+
 def train_one(
-    net: UNet, records: list[Record], target: str, store: ImageStore, seen: dict[int, int], seed: int
+    net: UNet, records: list[Record], target: str, store: ImageStore, seen: dict[int, int], seed: int, *, half: bool
 ) -> UNet:
     """A U-Net that has learned `target` from random views of `records`: `seen` of each size, one after the other."""
     net = net.train().to(memory_format=torch.channels_last)
@@ -148,8 +155,9 @@ def train_one(
             images.append(torch.from_numpy(view.image).permute(2, 0, 1).float() / 255)
             number = next(j for j, region in enumerate(record.regions) if region.target == target)
             truths.append(view.mask(number))
-        logits = net(normalise_batch(images).contiguous(memory_format=torch.channels_last))
-        bce, overlap = mask_losses(logits.flatten(1), torch.stack(truths).flatten(1))
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            logits = net(normalise_batch(images).contiguous(memory_format=torch.channels_last))
+        bce, overlap = mask_losses(logits.float().flatten(1), torch.stack(truths).flatten(1))
         for group in optimizer.param_groups:
             group["lr"] = group["peak"] * rate_factor(step, len(sizes), 0.05)
         optimizer.zero_grad(set_to_none=True)
@@ -184,6 +192,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=42)
     parser.add_argument("--only", nargs="*", help="targets (default: all)")
     parser.add_argument("--share", type=share, default=(1, 1), help="K/N: the K-th of N parts of the work")
+    parser.add_argument("--late", type=float, default=1.0, help="at most this share at the largest size (default: 1)")
+    parser.add_argument("--bfloat16", action="store_true", help="half precision: half again as fast where CPUs know it")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--out", type=Path, default=Path("runs/specialists"))
     options = parser.parse_args()
@@ -195,7 +205,7 @@ def main() -> None:
     for dataset, target in dealt(seen, parts)[part - 1]:
         if options.only and target not in options.only:
             continue
-        wanted = dict(sorted(seen[dataset, target].items()))
+        wanted = dict(sorted(smaller(seen[dataset, target], options.late).items()))
         kept = read_specialist(specialist_path(options.out, dataset, target))
         missing = sum(wanted.values()) - (kept[1].samples if kept else 0)
         if missing < LEAST * sum(wanted.values()):
@@ -206,7 +216,7 @@ def main() -> None:
         torch.manual_seed(options.seed)
         net, sizes = (kept[0], {max(wanted): missing}) if kept else (pretrained(), wanted)
         with denormals_flushed(), memory_kept():
-            net = train_one(net, training, target, store, sizes, options.seed + bool(kept))
+            net = train_one(net, training, target, store, sizes, options.seed + bool(kept), half=options.bfloat16)
         about = Specialist(dataset, target, max(wanted), sum(wanted.values()))
         print(f"{dataset}/{target}: {save_specialist(net, about, options.out)}", flush=True)
 

@@ -46,13 +46,14 @@ def tensorflow_same(x: torch.Tensor, weight: torch.Tensor, stride: int, groups: 
 @pytest.mark.parametrize("kernel", [1, 3, 5])
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("size", [(8, 8), (7, 7), (9, 6), (1, 2), (5, 12)])
-def test_padding_is_tensorflows(kernel: int, stride: int, size: tuple[int, int]) -> None:
+@pytest.mark.parametrize("groups", [1, 2])
+def test_padding_is_tensorflows(kernel: int, stride: int, size: tuple[int, int], groups: int) -> None:
     torch.manual_seed(0)
-    conv = SameConv2d(4, 4, kernel, stride, groups=2)
+    conv = SameConv2d(4, 4, kernel, stride, groups=groups)
     x = torch.randn(2, 4, *size)
     out = conv(x)
     assert out.shape[-2:] == (math.ceil(size[0] / stride), math.ceil(size[1] / stride))
-    expected = tensorflow_same(x, conv.weight, stride, 2) + conv.bias[:, None, None]  # type: ignore[index]
+    expected = tensorflow_same(x, conv.weight, stride, groups) + conv.bias[:, None, None]  # type: ignore[index]
     torch.testing.assert_close(out, expected, atol=1e-5, rtol=1e-5)
 
 
@@ -62,6 +63,31 @@ def test_padding_at_stride_two_is_uneven() -> None:
     conv.weight.data[0, 0, 0, 0] = 1  # picks the top left of each window, which starts on the image, not before it
     x = torch.arange(16.0).view(1, 1, 4, 4)
     assert conv(x).flatten().tolist() == [0, 2, 8, 10]
+
+
+def test_under_autocast_the_gradient_is_that_of_float32() -> None:
+    torch.manual_seed(0)
+    convs = [SameConv2d(8, 8, 1), SameConv2d(8, 8, 5, 2, groups=8), SameConv2d(8, 8, 3, groups=8)]
+    x = torch.randn(2, 8, 12, 12).contiguous(memory_format=torch.channels_last)
+
+    def gradients() -> list[torch.Tensor]:
+        y = x
+        for conv in convs:
+            y = conv(y)
+        y.float().square().mean().backward()
+        found = [conv.weight.grad for conv in convs]
+        for conv in convs:
+            conv.weight.grad = None
+        return [grad for grad in found if grad is not None]
+
+    whole = gradients()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert convs[0](x).dtype == torch.bfloat16
+        assert convs[1](convs[0](x)).dtype == torch.float32  # depthwise: half precision is slow there
+        half = gradients()
+    for a, b in zip(half, whole, strict=True):
+        assert a.dtype == torch.float32
+        torch.testing.assert_close(a, b, atol=0.02 * float(b.abs().max()), rtol=0.02)
 
 
 # ---------------------------------------------------------------- batch normalisation, folded

@@ -32,7 +32,15 @@ from ..predictions import Prediction
 from ..samples import Case
 from .loading import pick_device
 
-__all__ = ["Specialist", "SpecialistsPredictor", "UNet", "read_specialist", "save_specialist", "specialist_path"]
+__all__ = [
+    "Specialist",
+    "SpecialistsPredictor",
+    "UNet",
+    "known_specialists",
+    "read_specialist",
+    "save_specialist",
+    "specialist_path",
+]
 
 LEVELS = [16, 24, 40, 112, 320]
 WIDTHS = [16, 32, 64, 128]
@@ -155,18 +163,7 @@ class SpecialistsPredictor:
     def __init__(self, folder: Path, device: str | None = None) -> None:
         self.name = folder.resolve().name
         self.device = pick_device(device)
-        self.known: dict[tuple[str, str], tuple[Path, int]] = {}
-        for path in sorted(folder.glob("*__*.json")):
-            about = _read_about(path)
-            weights = path.with_suffix(".safetensors")
-            if not weights.is_file():
-                raise ModelError(f"'{folder}' has {path.name}, but no {weights.name}; train it again")
-            key = about.dataset, about.target
-            if key in self.known:
-                raise ModelError(f"'{self.known[key][0].name}' and '{weights.name}' are for one target; delete one")
-            self.known[key] = weights, about.size
-        if not self.known:
-            raise InputError(f"'{folder}' holds no U-Nets; benchmarks/specialists.py writes them")
+        self.known = known_specialists(folder)
         self._net = lru_cache(maxsize=KEPT)(self._load)
 
     def predict(self, case: Case, pixels: np.ndarray) -> list[Prediction]:
@@ -176,7 +173,8 @@ class SpecialistsPredictor:
             started = time.perf_counter()
             key = case.record.dataset, sample.target
             if key in self.known:
-                mask, score = self._outline(*self.known[key], pixels)
+                path, about = self.known[key]
+                mask, score = self._outline(path, about.size, pixels)
             else:
                 mask, score = np.zeros(pixels.shape[:2], dtype=bool), 0.0
             prediction = Prediction.of_masks(sample.id, "", [sample.target], [mask], [score])
@@ -197,6 +195,31 @@ class SpecialistsPredictor:
 
     def _load(self, path: Path) -> UNet:
         return _read_net(path).eval().to(self.device)
+
+
+def known_specialists(folder: Path) -> dict[tuple[str, str], tuple[Path, Specialist]]:
+    """Weights and description of each U-Net of a folder, by data set and target.
+
+    Raises
+    ------
+    InputError
+        It is not a folder with U-Nets.
+    ModelError
+        A file is missing or broken, or two are for one target.
+    """
+    known: dict[tuple[str, str], tuple[Path, Specialist]] = {}
+    for path in sorted(folder.glob("*__*.json")):
+        about = _read_about(path)
+        weights = path.with_suffix(".safetensors")
+        if not weights.is_file():
+            raise ModelError(f"'{folder}' has {path.name}, but no {weights.name}; train it again")
+        key = about.dataset, about.target
+        if key in known:
+            raise ModelError(f"'{known[key][0].name}' and '{weights.name}' are for one target; delete one")
+        known[key] = weights, about
+    if not known:
+        raise InputError(f"'{folder}' holds no U-Nets; benchmarks/specialists.py writes them")
+    return known
 
 
 def read_specialist(path: Path) -> tuple[UNet, Specialist] | None:
