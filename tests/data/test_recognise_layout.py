@@ -21,7 +21,7 @@ from unibiomed.data import Record, load_records
 from unibiomed.data.add import Added, add_dataset
 from unibiomed.data.check_records import read_or_tell
 from unibiomed.data.entries import read_entry
-from unibiomed.data.layouts import recognise_layout, survey
+from unibiomed.data.layouts import json_files, recognise_layout, survey
 from unibiomed.errors import DataError, InputError, OutputError
 
 SIZE = (24, 32)
@@ -476,6 +476,38 @@ def test_coco(folder: Folder) -> None:
     assert {name: record.split for name, record in records.items()} == {"1": "train", "2": "val"}
     _, records = folder.add(force=True, targets=["nodule"])
     assert records["1"].regions[0].target == "nodule" and records["1"].regions[0].load().any()
+
+
+def test_large_coco_is_read_in_pieces(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(json_files, "WHOLE_BYTES", 0)
+    monkeypatch.setattr(json_files, "MOST_MEMBERS", 5)
+    count = 9
+    for number in range(count):
+        folder.image(f"pictures/{number}.png")
+    # the last image alone has the second category, far behind the members that are kept
+    annotations = [
+        {"id": n, "image_id": n, "category_id": 4 + n // 8, "bbox": [1, 1, 9, 9], "segmentation": [[1, 1, 9, 1, 9, 9]]}
+        for n in range(count)
+    ]
+    images = [{"id": n, "file_name": f"{n}.png", "height": SIZE[0], "width": SIZE[1]} for n in range(count)]
+    categories = [{"id": n, "name": name} for n, name in ((3, "never"), (4, "polyp"), (5, "ulcer"))]
+    folder.text("instances.json", {"images": images, "annotations": annotations, "categories": categories})
+    added, records = folder.add()
+    assert [target["name"] for target in added.proposal.entry["targets"]] == ["polyp", "ulcer"]
+    assert len(records) == count and records["8"].regions[-1].target == "ulcer"
+
+
+def test_broken_json_is_told(folder: Folder) -> None:
+    folder.text("labels.json", {"images": []})
+    broken = folder.path("labels.json")
+    broken.write_text(broken.read_text()[:-1])
+    folder.image("1.tif")
+    with pytest.raises(DataError, match=r"no layout that is known.*; labels.json: cannot be read as JSON \("):
+        folder.add()
+    folder.image("images/1.png")
+    folder.mask("masks/1.png", 1)
+    added, _ = folder.add()
+    assert any("labels.json: cannot be read as JSON" in text for text in added.proposal.questions)
 
 
 @pytest.mark.parametrize("place", ["{}/_annotations.coco.json", "annotations/instances_{}2017.json"])

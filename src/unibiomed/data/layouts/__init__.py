@@ -7,13 +7,14 @@ it, and what could not be told.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from unibiomed.data.adapters.common import IMAGE_ENDINGS, VOLUME_ENDINGS
 from unibiomed.data.layouts.folders import classes_form, masks_form, picture_names, pictures_inside
-from unibiomed.data.layouts.forms import coco_form, nnunet_form, published_form, read_json_files
+from unibiomed.data.layouts.forms import coco_form, nnunet_form, published_form
+from unibiomed.data.layouts.json_files import read_json_files
 from unibiomed.data.layouts.known import known_form
 from unibiomed.data.layouts.proposal import Found, Proposal, make_target
 from unibiomed.data.layouts.survey import Survey, survey_folder
@@ -98,7 +99,17 @@ def recognise_layout(
 
 
 def _recognise(survey: Survey) -> Found:
-    contents = read_json_files(survey)
+    contents, problems = read_json_files(survey)
+    try:
+        found = _fitting(survey, contents)
+    except DataError as error:
+        # what could not be read may be what describes the rest
+        raise DataError("; ".join([str(error), *problems])) from error
+    found.questions += problems
+    return found
+
+
+def _fitting(survey: Survey, contents: Mapping[str, Any]) -> Found:
     for found in (
         nnunet_form(survey, contents, IMAGE_ENDINGS, VOLUME_ENDINGS),
         published_form(survey, contents),

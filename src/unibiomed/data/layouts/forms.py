@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,28 +16,9 @@ from unibiomed.data.layouts.words import SPLIT_WORDS, modality_of, tokens
 from unibiomed.data.records import SPLITS
 from unibiomed.errors import DataError
 
-__all__ = ["MAX_JSON_BYTES", "coco_form", "nnunet_form", "published_form", "read_json_files", "split_of_name"]
+__all__ = ["coco_form", "nnunet_form", "published_form", "split_of_name"]
 
-MAX_JSON_BYTES = 200_000_000
-"""Larger tables are not opened to find out what they are."""
-MAX_JSON_FILES = 12
 BACKGROUND = ("background", "ignore", "bg")
-
-
-def read_json_files(survey: Survey) -> dict[str, Any]:
-    """Contents of the JSON files of a folder by path, those at the top first; broken and huge ones are left out."""
-    paths = [
-        f"{where}/{name}" if where else name for where, names in survey.ending_in((".json",)).items() for name in names
-    ]
-    found: dict[str, Any] = {}
-    for path in sorted(paths, key=lambda path: (path.count("/"), path))[:MAX_JSON_FILES]:
-        file = survey.folder / path
-        try:
-            if file.stat().st_size <= MAX_JSON_BYTES:
-                found[path] = json.loads(file.read_bytes())
-        except (OSError, ValueError, RecursionError):
-            continue
-    return found
 
 
 def split_of_name(path: str) -> str | None:

@@ -13,7 +13,7 @@ from typing import Any
 from unibiomed.data.adapters.common import Names, without_ending
 from unibiomed.data.adapters.tables import MAX_HEAD, csv_delimiter, read_rows
 from unibiomed.data.entries import DatasetEntry, Rule, Table
-from unibiomed.data.layouts.forms import MAX_JSON_BYTES, split_of_name
+from unibiomed.data.layouts.forms import split_of_name
 from unibiomed.data.layouts.names import label_map, rules_from_names, split_map
 from unibiomed.data.layouts.proposal import Found
 from unibiomed.data.layouts.survey import Survey, spread
@@ -46,6 +46,8 @@ PATIENT = ("patient", "patient_id", "patientid", "subject", "subject_id", "subje
 LABEL = ("label", "labels", "class", "diagnosis", "dx", "category", "finding", "type", "pathology", "target")
 SPLIT = ("split", "set", "subset", "partition", "fold")
 MAX_TABLES = 12
+MAX_TABLE_BYTES = 200_000_000
+"""Larger ones are not opened to find out what they are."""
 MAX_LABELS = 50
 ENOUGH = 0.9
 
@@ -88,7 +90,7 @@ def _read(reader: DatasetEntry, path: str) -> Sequence[Mapping[str, Any]]:
     """Rows of a table that has a column without gaps that could name images or patients; none of all others."""
     file = reader.folder / path
     try:
-        if file.stat().st_size > MAX_JSON_BYTES:
+        if file.stat().st_size > MAX_TABLE_BYTES:
             return []
         if path.lower().endswith(".parquet"):
             import pyarrow.parquet as pq  # type: ignore[import-untyped,unused-ignore]
