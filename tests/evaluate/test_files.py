@@ -9,11 +9,12 @@ import pytest
 from PIL import Image
 
 from unibiomed.errors import DataError, InputError
-from unibiomed.evaluate.predictions import PredictionStore
+from unibiomed.evaluate.predictions import Prediction, PredictionStore
 from unibiomed.evaluate.predictors import Context, make_predictor
 from unibiomed.evaluate.predictors.files import FilesPredictor
 from unibiomed.evaluate.run import answer_case, predict_cases, predictions_folder
 from unibiomed.evaluate.samples import make_cases, suite_records
+from unibiomed.evaluate.score import score_case
 from unibiomed.evaluate.suite import Changes, Suite
 from unibiomed.findings import NO_FINDINGS, rle_encode
 from unibiomed.tasks import TASKS
@@ -475,6 +476,33 @@ def test_two_answers_from_two_tables_are_none(folder, case):
     (folder / "organs" / "test_0.json").write_text(json.dumps(GLAMM))
     write(folder, {"sample": "organs/test_0#report", "text": "x"})
     assert ask(folder, case)["report"].error == "2 answers in answers.jsonl and organs/test_0.json"
+
+
+def test_a_kept_answer_and_a_mask_are_two_answers(folder, segment_case):
+    sample = segment_case.samples[0]
+    PredictionStore(folder).write(Prediction.of_masks(sample.id, "", ["liver"], [MASK > 0]))
+    assert ask(folder, segment_case)["segment/liver"].decode(SIZE)[0].any()
+    save(folder / "organs" / "test_0_liver.png")
+    error = ask(folder, segment_case)["segment/liver"].error
+    assert error == "2 answers in test_0%23segment%2Fliver.json and test_0_liver.png"
+
+
+def test_names_without_masks_are_believed(folder, case):
+    """As of models that write and draw nothing: what is named is found."""
+    write(folder, {"sample": "organs/test_0#recognize", "text": "It is [SEG]. Cyst"})
+    found = ask(folder, case)["recognize"]
+    assert (found.labels, found.masks) == (("Cyst",), ())
+    store = PredictionStore(folder / "kept")
+    store.write(found)
+    (row,) = score_case(case, [s for s in case.samples if s.task == "recognize"], store)
+    assert row.said == ["Cyst"] and row.found
+
+
+def test_answers_that_cannot_be_opened(folder, one_line):
+    (folder / "answers.jsonl").mkdir()
+    with pytest.raises(InputError, match=r"answers.jsonl' cannot be read \(") as caught:
+        FilesPredictor(folder)
+    one_line(caught.value)
 
 
 @pytest.mark.parametrize("box", ["<box>[[1,2,30,40]]</box>", "<box>1,2,30,40</box>"])

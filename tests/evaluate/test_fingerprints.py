@@ -1,13 +1,20 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from unibiomed.evaluate.predictors import Context, edition_of, fingerprint_of, make_predictor
-from unibiomed.evaluate.predictors.fingerprints import files_edition, folder_fingerprint
+from unibiomed.evaluate.predictors.fingerprints import (
+    files_edition,
+    folder_fingerprint,
+    forget_series,
+    image_contents,
+)
 from unibiomed.evaluate.samples import suite_records
 from unibiomed.evaluate.suite import Suite
 from unibiomed.interpret.interpreter import NANO
@@ -31,6 +38,31 @@ def test_a_model_is_known_by_what_is_in_its_files(model, tmp_path):
     trained = folder_fingerprint(model)
     (model / "config.json").write_text("{ }")
     assert len({before, trained, folder_fingerprint(model)}) == 3
+
+
+def test_the_template_and_the_tokens_of_a_model_belong_to_it(model):
+    seen = {folder_fingerprint(model)}
+    for name in ("chat_template.json", "chat_template.jinja", "tokenizer.model"):
+        (model / name).write_text("{}")
+        seen.add(folder_fingerprint(model))
+    assert len(seen) == 4
+
+
+def test_a_series_is_listed_once_in_a_run(tmp_path, monkeypatch, toy_training):
+    folder = tmp_path / "series"
+    folder.mkdir()
+    for number in range(3):
+        (folder / f"{number}.dcm").write_bytes(bytes([number]))
+    record = replace(toy_training()[0], image=folder)
+    listed = []
+    own = Path.iterdir
+    monkeypatch.setattr(Path, "iterdir", lambda self: listed.append(self) or own(self))
+    forget_series()
+    first = [image_contents(replace(record, slice_index=number)) for number in range(3)]
+    assert len(set(first)) == 1 and listed == [folder]
+    (folder / "1.dcm").write_bytes(b"another")
+    forget_series()
+    assert image_contents(record) != first[0]
 
 
 def test_files_that_are_read_are_known_by_their_times(model):

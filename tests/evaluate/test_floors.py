@@ -1,15 +1,18 @@
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from unibiomed.errors import InputError
-from unibiomed.evaluate.predictors import FLOORS, Context, make_predictor
+from unibiomed.evaluate.predictions import PredictionStore
+from unibiomed.evaluate.predictors import FLOORS, Context, make_predictor, samples_for
 from unibiomed.evaluate.predictors.floors import Commonest, EmptyMask, MeanShape, Nearest
 from unibiomed.evaluate.run import answer_case
-from unibiomed.evaluate.samples import make_cases
+from unibiomed.evaluate.samples import make_cases, suite_records
+from unibiomed.evaluate.score import score_case
 from unibiomed.evaluate.suite import Suite
 from unibiomed.findings import NO_FINDINGS
 from unibiomed.tasks import SEG
@@ -78,6 +81,39 @@ def test_the_commonest_answer(toy_cases, organs, toy_training):
     assert not any(key.startswith("segment") for key in answers)
     quiz = ask(floor, toy_cases(datasets=["quiz"])[1])
     assert [p.text for p in quiz.values()] == ["Yes", "a polyp"]
+
+
+def test_the_commonest_finding_counts_as_named(organs, toy_training, tmp_path):
+    ill = [
+        r
+        for r in toy_training()
+        if r.dataset == "organs" and any(q.target == "liver tumor" and q.mask for q in r.regions)
+    ]
+    floor, store = Commonest(lambda: ill), PredictionStore(tmp_path)
+    rows = []
+    for case in organs:
+        case = replace(case, samples=tuple(s for s in case.samples if s.task == "recognize"))
+        for prediction in floor.predict(case, case.pixels()):
+            store.write(prediction)
+        rows += score_case(case, case.samples, store)
+    # it says the same of all three images, and is right on the one with a tumor
+    assert [row.said for row in rows] == [["Liver tumor"]] * 3
+    assert [row.exact for row in rows] == [True, False, False] and all(row.found for row in rows)
+
+
+@pytest.mark.parametrize("name", ["images/train_0.png", "masks/train_0_liver.png"])
+def test_a_training_image_that_cannot_be_read_teaches_nothing(toy_root, toy_cases, tmp_path, name):
+    root = shutil.copytree(toy_root, tmp_path / "toy")
+    (root / "organs" / name).write_bytes(b"nothing")
+    records = [r for r in suite_records(Suite("toy"), root, "train") if r.dataset == "organs"]
+    case = toy_cases(datasets=["organs"])[0]
+    for floor in (MeanShape, Commonest, Nearest):
+        one, other = (
+            floor(lambda part=part: part) for part in (records, [r for r in records if not r.key.endswith("train_0")])
+        )
+        asked = replace(case, samples=tuple(samples_for(one, case.samples)))
+        found = one.predict(asked, asked.pixels())
+        assert found == other.predict(asked, asked.pixels()) and not any(p.error for p in found)
 
 
 def test_the_commonest_answer_of_what_was_never_asked(organs, toy_training):

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from unibiomed.cli import main
-from unibiomed.errors import InputError
+from unibiomed.errors import DataError, InputError
 from unibiomed.evaluate import harness, scoring
 from unibiomed.evaluate.harness import evaluate
 from unibiomed.evaluate.predictors import Context, make_predictor, predictor_name
@@ -341,6 +341,22 @@ def test_names_are_known_before_anything_is_loaded(data, tmp_path, spec):
     assert predictor_name(spec) == make_predictor(spec, Context(list)).name
     assert predictor_name("nano") == predictor_name("models/nano/") == "nano"
     assert predictor_name("sam:some/nano") == "nano (box)" and predictor_name("me#2=sam:some/nano") == "me (box)#2"
+
+
+def test_nothing_asked_is_an_error(data, tmp_path):
+    with pytest.raises(DataError, match="suite 'toy' asks nothing: no image of its data sets is for ask"):
+        evaluate(replace(SUITE, tasks=["ask"]), [], data, tmp_path / "out", progress=False)
+    with pytest.raises(InputError, match="-1 pictures cannot be shown"):
+        evaluate(SUITE, [], data, tmp_path / "out", pictures=-1, progress=False)
+
+
+def test_without_pictures_no_page_of_an_earlier_run_stays(data, tmp_path):
+    out, folder = tmp_path / "out", masks_of(data, tmp_path / "m")
+    for pictures in (2, 0):
+        evaluate(SUITE, [f"files:{folder}"], data, out, pictures=pictures, progress=False)
+        there = {path.suffix for path in out.rglob("*") if path.is_file() and path.name != ".written"}
+        assert (out / "index.html").exists() == bool(pictures)
+        assert there >= {".html", ".svg", ".png"} if pictures else not there & {".html", ".svg", ".png"}
 
 
 @pytest.mark.parametrize("name", ["images/test_0.png", "masks/test_0.png"])

@@ -222,18 +222,21 @@ def test_a_share_opens_no_other_image(toy_root, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["images/test_0.png", "masks/test_0_tumor.png"])
-def test_an_unreadable_file_leaves_what_is_known_without_it(toy_root, tmp_path, name):
+def test_an_unreadable_file_takes_no_question_away(toy_root, tmp_path, name):
     root = shutil.copytree(toy_root, tmp_path / "toy")
     (root / "organs" / name).write_bytes(b"nothing")
     suite = Suite("toy", datasets=["organs"])
     records, unreadable = suite_records(suite, root), {}
     first, second, third = make_cases(suite, records, unreadable=unreadable)
-    assert {s.task for s in first.samples} == {"segment"} and len(first.samples) == 3
+    # all that is asked of the whole image, and all of it needs what cannot be read
+    (whole, *_) = make_cases(suite, suite_records(suite, toy_root))
+    assert [s.id for s in first.samples] == [s.id for s in whole.samples]
+    assert [(s.labels, s.target) for s in first.samples] == [(s.labels, s.target) for s in whole.samples]
+    assert all(s.regions for s in first.samples)
     assert list(unreadable) == ["organs/test_0"] and [first.number, second.number, third.number] == [0, 1, 2]
     with pytest.raises(DataError):
         list(make_cases(suite, records))
-    # what cannot be asked is named all the same
-    assert len(list(make_cases(Suite("toy", tasks=["report"]), records, unreadable=unreadable))) == 2
+    assert len(list(make_cases(Suite("toy", tasks=["report"]), records, unreadable=unreadable))) == 3
 
 
 def test_images_that_other_programs_cannot_make_are_written(toy_cases, toy_root, tmp_path):

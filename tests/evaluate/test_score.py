@@ -10,7 +10,7 @@ from unibiomed.data.records import Record, Region
 from unibiomed.evaluate.predictions import Prediction, PredictionStore
 from unibiomed.evaluate.rows import Row, RowWriter, read_rows
 from unibiomed.evaluate.samples import Case, Sample
-from unibiomed.evaluate.score import score_case, strangers
+from unibiomed.evaluate.score import Truth, score_case, strangers
 from unibiomed.evaluate.unreadable import rows_of
 
 SIZE = (20, 30)
@@ -203,6 +203,25 @@ def test_a_name_without_a_pixel_is_shown_as_not_found_and_counts_as_that(case, s
     store.write(Prediction(sample.id, "Cyst", ("Cyst",)))
     (row,) = score_case(asked, [sample], store)
     assert (row.said, row.found, row.exact) == (["Cyst"], True, True)
+
+
+def test_an_answer_without_words_finds_nothing(case, store):
+    for labels, regions in ((("No findings",), ()), (("Cyst",), (0,))):
+        asked, sample = words(case, "recognize", "It is [SEG]. Cyst", labels=labels, regions=regions)
+        store.write(Prediction(sample.id, ""))
+        (row,) = score_case(asked, [sample], store)
+        assert (row.said, row.found, row.exact) == ([], False, False)
+
+
+def test_the_truth_is_read_once_for_all(case, store, monkeypatch):
+    opened = []
+    own = Record.load_image
+    monkeypatch.setattr(Record, "load_image", lambda self: opened.append(self.key) or own(self))
+    for sample in case.samples:
+        store.write(mask(sample, square(4, 4)))
+    truth = Truth(case)
+    first, second = (list(score_case(case, case.samples, store, truth)) for _ in range(2))
+    assert first == second == list(score_case(case, case.samples, store)) and len(opened) == 2
 
 
 def test_masks_of_other_sizes_on_a_normal_image_are_a_failure(case, store):

@@ -44,6 +44,12 @@ def test_fields_of_the_command_line_go_first(tmp_path):
         ('name = "x"\n[paraphrases]\nsegment = ["Show {organ}."]', "paraphrase 'Show {organ}.' cannot be filled in"),
         ('name = "x"\n[paraphrases]\nsegment = ["Show {"]', "cannot be filled in"),
         ('name = "x"\n[paraphrases]\nsegment = [1]', "'paraphrases' of the suite has the wrong type"),
+        ('name = "x"\n[paraphrases]\nask = ["Answer."]', "'ask' cannot be asked in other words"),
+        ('name = "x"\n[paraphrases]\nreport = ["Tell."]', "'report' cannot be asked in other words"),
+        ('name = "x"\ntasks = []', "suite 'x' asks nothing"),
+        ('name = "x"\ntasks = ["ask", "ask"]', "task 'ask' is named twice"),
+        ('name = "x"\ndatasets = ["a", "b", "a"]', "data set 'a' is named twice"),
+        ('name = "x"\n[changes]\nnames = ["noise", "noise"]', "change 'noise' is named twice"),
         ("name = ", "mine.toml"),
     ],
 )

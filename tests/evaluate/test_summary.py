@@ -221,12 +221,14 @@ def test_scores_of_own_targets_and_of_all():
         segment("d", 0.5, failure="crashed"),
     ]
     scores = summarise(rows)["segment"]["scores"]
-    assert scores["presence"]["auroc"]["value"] == 0.5 and scores["presence"]["count"] == 3
-    assert scores["presence_own"]["auroc"]["value"] == 0.0 and scores["presence_own"]["count"] == 2
-    assert scores["presence"]["reliability"] == [[0.05, 0.0, 1], [pytest.approx(0.925), 0.5, 2]]
+    # the failure is surely wrong: of four pairs one is right
+    assert scores["presence"]["auroc"]["value"] == 0.25 and scores["presence"]["count"] == 4
+    assert scores["presence_own"]["auroc"]["value"] == 0.0 and scores["presence_own"]["count"] == 3
+    assert scores["presence"]["reliability"] == [[pytest.approx(0.025), 0.5, 2], [pytest.approx(0.925), 0.5, 2]]
     # the surest mask is right, so is the empty one; the failure comes last
     assert scores["risk"] == {"aurc": pytest.approx((0 + 0 + 1 / 3) / 3), "count": 3}
     assert scores["mask"]["count"] == 1
+    assert "presence" not in summarise([segment("a", 1.0), rows[1], rows[3]][::2])["segment"]["scores"]
     # a score of presence alone is enough to be sure by
     for row in rows:
         row.mask_score = None

@@ -65,6 +65,14 @@ def test_pairs_are_limited_and_failures_are_never_right():
     assert table["set_accuracy"]["value"] == 0.0 and table["unreadable"] == 2
 
 
+def test_an_answer_without_words_is_neither_right_nor_wrong():
+    there, absent = (segment(name, there=name == "a", found=False) for name in "ab")
+    there.task = absent.task = "recognize"
+    there.said, there.wanted, absent.said, absent.wanted = [], ["Cyst"], ["No findings"], ["No findings"]
+    table = pair_table([there, absent], 0, 1)["text"]
+    assert table["set_accuracy"]["value"] == table["confusion"]["value"] == 0.0 and table["unreadable"] == 1
+
+
 def test_no_pairs_without_both_sides():
     assert pair_table([segment("a", there=True, found=True)], 0, 0) == {}
 

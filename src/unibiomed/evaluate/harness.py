@@ -20,7 +20,8 @@ from .compare import compare
 from .examples import draw_examples, keys_of, pick_examples
 from .figures import draw_figures
 from .figures.gather import Answers, gather, modality_tests
-from .page import write_page
+from .leftovers import remove_leftovers
+from .page import remove_page, write_page
 from .predictions import PredictionStore
 from .predictors import FLOORS, Context, Predictor, make_predictor, predictor_name
 from .predictors.files import FilesPredictor
@@ -115,6 +116,8 @@ def evaluate(
     """
     if processes < 1:
         raise InputError(f"{processes} processes cannot ask or score anything: give 1 or more")
+    if pictures < 0:
+        raise InputError(f"{pictures} pictures cannot be shown: give 0 or more")
     data, out = Path(data).resolve(), Path(out).resolve()
     floor_specs = [f"floor:{name}" for name in FLOORS] if floors else []
     _check_names([predictor_name(spec) for spec in [*models, *floor_specs]])
@@ -241,6 +244,9 @@ class _Work:
         self, missing: Sequence[tuple[str, str]], notes: Sequence[str], pictures: int, command: Sequence[str]
     ) -> dict[str, Any]:
         """Write tables, figures and page; gives what ``results.json`` holds."""
+        if not self.known:
+            tasks = ", ".join(self.suite.tasks)
+            raise DataError(f"suite '{self.suite.name}' asks nothing: no image of its data sets is for {tasks}")
         suite, out, scores = self.suite, self.out, self.scores
         results: dict[str, Any] = {
             "suite": suite.name,
@@ -280,6 +286,11 @@ class _Work:
         if pictures:
             readable = [record for record in self.records if record.key not in self.unreadable]
             _show(suite, readable, results, scores, answers, out, pictures)
+        else:
+            # those of an earlier run would stand beside other numbers
+            remove_page(out)
+            for folder in (out / "figures", *(out / "examples" / path.stem for path in scores.values())):
+                remove_leftovers(folder, [])
         return results
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-__all__ = ["Estimate", "estimate_of", "macro_mean", "mean_of", "share_of", "unseen"]
+__all__ = ["Estimate", "drawn_sums", "estimate_of", "macro_mean", "mean_of", "share_of", "unseen"]
 
 DRAWS = 1000
 BLOCK = 1_000_000
@@ -190,6 +190,12 @@ def _over_draws(statistic: Callable[[np.ndarray], np.ndarray], people: int, widt
         size = min(block, draws - first)
         drawn[first : first + size] = statistic(_draw(rng, people, size).astype(float))
     return drawn
+
+
+def drawn_sums(sums: np.ndarray, draws: int) -> np.ndarray:
+    """Of each draw the sums over its subjects, (draws, columns), from those of each subject, (subjects, columns)."""
+    columns = [_over_draws(lambda often, one=one: often @ one, len(sums), len(sums), draws) for one in sums.T]  # type: ignore[misc]
+    return np.stack(columns, axis=1)
 
 
 def _draw(rng: np.random.Generator, people: int, size: int) -> np.ndarray:

@@ -12,7 +12,7 @@ from unibiomed.metrics.calibration import reliability, risk_coverage
 from .intervals import estimate_of
 from .rows import Row
 
-__all__ = ["presence_auroc", "score_tables"]
+__all__ = ["presence_auroc", "score_tables", "told_presence"]
 
 BINS = 10
 """Of equal width, for the calibration error."""
@@ -30,16 +30,17 @@ def score_tables(rows: Sequence[Row]) -> dict[str, Any]:
     -------
     dict
         ``presence`` and ``presence_own``, the latter without targets of other body parts: ``auroc``,
-        ``calibration_error``, ``reliability``. ``mask``: ``calibration_error`` of masks whose target is there.
-        ``risk``: ``aurc`` of all masks of own targets, the surest first; only with a score of either kind. What is
-        given the box of the truth has neither of presence nor of ``risk``.
+        ``calibration_error``, ``reliability``; a failure counts as surely wrong. ``mask``: ``calibration_error`` of
+        masks whose target is there. ``risk``: ``aurc`` of all masks of own targets, the surest first; only with a score
+        of either kind. What is given the box of the truth has neither of presence nor of ``risk``.
     """
     own = [row for row in rows if row.kind != "foreign" and not row.boxed]
     out: dict[str, Any] = {}
+    scored = any(row.presence is not None for row in rows)
     for name, part in (("presence", rows), ("presence_own", own)):
-        known = [row for row in part if row.presence is not None and row.there is not None]
+        known = [row for row in part if row.there is not None and (told_presence(row) is not None) and scored]
         if len({row.there for row in known}) == 2:
-            presence, there = [row.presence or 0.0 for row in known], [bool(row.there) for row in known]
+            presence, there = [told_presence(row) or 0.0 for row in known], [bool(row.there) for row in known]
             subjects = [row.subject for row in known]
             out[name] = {
                 "auroc": presence_auroc(presence, there, subjects),
@@ -61,6 +62,11 @@ def score_tables(rows: Sequence[Row]) -> dict[str, Any]:
         curve = risk_coverage([row.sureness for row in own], [1 - row.dice for row in own])
         out["risk"] = {"aurc": curve.area, "count": len(own)}
     return out
+
+
+def told_presence(row: Row) -> float | None:
+    """The presence score of a row; a failure is surely wrong, None of other rows that have none."""
+    return float(not row.there) if row.failure is not None else row.presence
 
 
 def presence_auroc(scores: Sequence[float], there: Sequence[bool], subjects: Sequence[str]) -> dict[str, Any]:

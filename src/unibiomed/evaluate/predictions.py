@@ -18,7 +18,7 @@ from unibiomed.data.index import replacing, writing
 from unibiomed.errors import DataError, InputError
 from unibiomed.findings import rle_decode, rle_encode
 
-__all__ = ["Prediction", "PredictionStore"]
+__all__ = ["Prediction", "PredictionStore", "safe_name"]
 
 SCHEMA = 1
 LONGEST_NAME = 180
@@ -124,6 +124,11 @@ class Prediction:
             return [rle_decode(rle) for rle in self.masks]
         except InputError as error:
             raise DataError(f"{self.sample}: {error}") from error
+
+
+def safe_name(name: str) -> str:
+    """The name of a predictor as part of the name of a file or folder, on any machine."""
+    return "".join(c if c.isalnum() or c in "-_.+" else "_" for c in name)
 
 
 class PredictionStore:

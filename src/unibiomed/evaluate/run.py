@@ -15,9 +15,9 @@ from tqdm import tqdm
 from unibiomed.errors import DataError, OutputError, UniBiomedError
 
 from .changes import CHANGES
-from .predictions import Prediction, PredictionStore
+from .predictions import Prediction, PredictionStore, safe_name
 from .predictors import Predictor, edition_of, fingerprint_of, samples_for
-from .predictors.fingerprints import image_contents
+from .predictors.fingerprints import forget_series, image_contents
 from .samples import Case, Sample
 
 __all__ = ["predict_cases", "predictions_folder"]
@@ -25,7 +25,7 @@ __all__ = ["predict_cases", "predictions_folder"]
 
 def predictions_folder(out: Path, predictor: str) -> Path:
     """Where the predictions of one predictor are kept."""
-    name = "".join(c if c.isalnum() or c in "-_.+" else "_" for c in predictor)
+    name = safe_name(predictor)
     # a name of nothing but dots is another folder
     return out / "predictions" / (name if name.strip(".") else "_")
 
@@ -72,6 +72,7 @@ def predict_cases(
         stores[predictor.name].claim(predictor.name, fingerprint_of(predictor), predictor.note)
     editions = {p.name: edition_of(p) for p in predictors}
     counts: dict[str, Counter[str]] = {p.name: Counter() for p in predictors}
+    forget_series()
     for case in tqdm(cases, total=total, desc="asking", unit="image", disable=not progress):
         pixels: np.ndarray | str | None = None
         seen = seen_digest(case)
@@ -116,6 +117,8 @@ def seen_digest(case: Case) -> str:
     """The image that is shown: its file, and what of it is seen how; what is done to it belongs to what is asked."""
     record = case.record
     what = [image_contents(record), record.slice_index, record.window, record.modality, record.site]
+    if record.channel is not None:
+        what.append(record.channel)
     return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]
 
 

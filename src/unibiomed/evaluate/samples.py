@@ -36,6 +36,8 @@ LONGEST_NAME = 180
 NOT_HERE = "not there"
 UNSEEN = {"segment", "ask"}
 """Tasks whose questions are known without a look at the image or its masks."""
+STAND_IN = (8, 8)
+"""Size in pixels of the masks that are made up for an image that cannot be read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,7 +302,7 @@ def make_cases(
         For several processes; no other image is opened.
     unreadable : dict of str to str, optional
         Gets the key of each image that cannot be read, or one of its masks, and the reason. Such an image comes with
-        those of its questions that are known without its pixels.
+        all its questions, as if each region with a mask filled the image: its samples are failures, none is left out.
 
     Yields
     ------
@@ -328,8 +330,7 @@ def make_cases(
             if unreadable is None:
                 raise
             unreadable[record.key] = str(error)
-            known = [task for task in suite.tasks if task in UNSEEN]
-            samples = tuple(_samples(replace(suite, tasks=known), record))
+            samples = tuple(_samples(suite, record, seen=False))
         case = Case(record, samples, None, number)
         if not case.samples:
             continue
@@ -342,12 +343,16 @@ def make_cases(
                     yield Case(record, samples, (name, strength), case.number)
 
 
-def _samples(suite: Suite, record: Record) -> Iterator[Sample]:
+def _samples(suite: Suite, record: Record, *, seen: bool = True) -> Iterator[Sample]:
     needs_masks = set(suite.tasks) - UNSEEN
     masks: dict[int, np.ndarray] = {}
-    if needs_masks and record.regions:
+    if not seen:
+        masks = {j: np.full(STAND_IN, r.mask is not None) for j, r in enumerate(record.regions) if r.box is None}
+    elif needs_masks and record.regions:
         size = record.load_image().shape[:2]
         masks = {j: r.load(size) for j, r in enumerate(record.regions) if r.box is None}
+    # what is asked of a box that is made up has to fail with the masks that it should have been made of
+    behind = () if seen else tuple(j for j, mask in masks.items() if mask.any())
     scene = Scene(record, masks)
     # a few slices drawn from a volume are not the volume
     volume = None if suite.limit else _volume_of(suite, record)
@@ -375,7 +380,7 @@ def _samples(suite: Suite, record: Record) -> Iterator[Sample]:
             turn.question,
             turn.answer,
             labels=labels or ((NO_FINDINGS,) if turn.task == "recognize" else ()),
-            regions=turn.masks,
+            regions=turn.masks or (() if turn.task in UNSEEN else behind),
             box=turn.box,
             kind=kind,
             **common,

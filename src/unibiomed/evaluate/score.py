@@ -3,23 +3,60 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from functools import cached_property
 
 import numpy as np
 
-from unibiomed.data.records import Record
 from unibiomed.errors import DataError
+from unibiomed.metrics.classification import plain
 from unibiomed.metrics.instances import aggregated_jaccard, panoptic
 from unibiomed.metrics.segmentation import overlap
 
 from .predictions import Prediction, PredictionStore
 from .rows import Row, blank_row
 from .samples import Case, Sample
-from .scorers import SCORERS, Judged, plain, union
+from .scorers import SCORERS, Judged, union
 
-__all__ = ["score_case", "strangers"]
+__all__ = ["Truth", "score_case", "strangers"]
 
 
-def score_case(case: Case, samples: Iterable[Sample], store: PredictionStore) -> Iterator[Row]:
+class Truth:
+    """What an image is known to show, read when first asked for and once for all predictors.
+
+    Parameters
+    ----------
+    case : Case
+    """
+
+    def __init__(self, case: Case) -> None:
+        self.case = case
+        self._labels: dict[int, np.ndarray] = {}
+
+    @cached_property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the image."""
+        height, width = self.case.record.load_image().shape[:2]
+        return height, width
+
+    @cached_property
+    def masks(self) -> dict[int, np.ndarray]:
+        """See `Case.masks`."""
+        return self.case.masks(self.size)
+
+    def objects(self, sample: Sample) -> np.ndarray | None:
+        """The objects of a target whose masks number them; None for all others, and for changed images."""
+        regions = self.case.record.regions
+        known = [j for j in sample.regions if j is not None]
+        if self.case.change is not None or len(known) != 1 or not regions[known[0]].objects:
+            return None
+        if known[0] not in self._labels:
+            self._labels[known[0]] = regions[known[0]].load_labels(self.size)
+        return self._labels[known[0]]
+
+
+def score_case(
+    case: Case, samples: Iterable[Sample], store: PredictionStore, truth: Truth | None = None
+) -> Iterator[Row]:
     """Rows of one image.
 
     Parameters
@@ -29,49 +66,31 @@ def score_case(case: Case, samples: Iterable[Sample], store: PredictionStore) ->
         Those of the case that the predictor can answer.
     store : PredictionStore
         A sample without a prediction there is a failure.
+    truth : Truth, optional
+        Of the case, where several predictors are scored.
     """
-    record = case.record
-    masks: dict[int, np.ndarray] | None = None
-    size: tuple[int, int] | None = None
+    truth = truth or Truth(case)
     first: dict[str, tuple[Row, np.ndarray]] = {}
     for sample in samples:
         row = blank_row(case, sample)
-        if sample.regions and masks is None:
-            size = size or _size(record)
-            masks = case.masks(size)
-        truths = case.truths(sample, masks or {}, size) if sample.regions and size else []
+        truths = case.truths(sample, truth.masks, truth.size) if sample.regions else []
         try:
             prediction = store.read(sample.id)
             if prediction.error is not None:
                 raise DataError(prediction.error)
-            if prediction.masks:
-                size = size or _size(record)
-            decoded = prediction.decode(size) if size else []
+            decoded = prediction.decode(truth.size) if prediction.masks else []
         except DataError as error:
             row.failure = str(error).removeprefix(f"{sample.id}: ")
             prediction, decoded = Prediction(sample.id), []
-        SCORERS[sample.task](row, Judged(sample, prediction, decoded, truths, record.spacing))
+        SCORERS[sample.task](row, Judged(sample, prediction, decoded, truths, case.record.spacing))
         whole = union(decoded, truths)
-        if sample.task == "segment" and size and (labels := _labels(case, sample, size)) is not None:
+        if sample.task == "segment" and (labels := truth.objects(sample)) is not None:
             row.objects = _objects(whole, labels)
         if sample.paraphrase:
             row.agreement = _agreement(row, whole, *first[sample.id.rpartition("~")[0]])
         else:
             first[sample.id] = row, whole
         yield row
-
-
-def _size(record: Record) -> tuple[int, int]:
-    height, width = record.load_image().shape[:2]
-    return height, width
-
-
-def _labels(case: Case, sample: Sample, size: tuple[int, int]) -> np.ndarray | None:
-    """The objects of a target whose masks number them; None for all others, and for changed images."""
-    regions = [case.record.regions[j] for j in sample.regions if j is not None]
-    if case.change is not None or len(regions) != 1 or not regions[0].objects:
-        return None
-    return regions[0].load_labels(size)
 
 
 def _objects(guess: np.ndarray, labels: np.ndarray) -> list[float]:

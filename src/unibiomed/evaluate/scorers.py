@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from unibiomed.metrics.classification import plain
 from unibiomed.metrics.instances import detect
 from unibiomed.metrics.segmentation import overlap
 from unibiomed.metrics.surface import hd95, surface_dice
@@ -15,7 +16,7 @@ from .predictions import Prediction
 from .rows import Row
 from .samples import Sample
 
-__all__ = ["SCORERS", "Judged", "plain", "union"]
+__all__ = ["SCORERS", "Judged", "union"]
 
 TOLERANCE_MM = 2.0
 """How far two surfaces may be apart for the normalised surface Dice."""
@@ -49,11 +50,6 @@ def union(masks: list[np.ndarray], like: list[np.ndarray]) -> np.ndarray:
     if masks:
         return np.asarray(np.any(masks, axis=0))
     return np.zeros(like[0].shape if like else (1, 1), dtype=bool)
-
-
-def plain(text: str) -> str:
-    """What counts of an answer: not its letter case, nor blanks and full stops around it."""
-    return " ".join(text.lower().split()).strip(" .")
 
 
 def _overlap(row: Row, guess: np.ndarray, truth: np.ndarray) -> None:
@@ -95,7 +91,7 @@ def _recognize(row: Row, judged: Judged) -> None:
     said = _shown(judged)
     row.said = said
     # of a failure nothing is found where a finding is, and one is made up where none is
-    row.found = not row.there if row.failure is not None else said != [NO_FINDINGS]
+    row.found = not row.there if row.failure is not None else any(plain(s) != plain(NO_FINDINGS) for s in said)
     row.exact = row.failure is None and sorted(map(plain, said)) == sorted(map(plain, row.wanted))
     # as published: each label is somewhere in the answer
     text = clean_text(judged.prediction.text)

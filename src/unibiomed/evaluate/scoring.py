@@ -22,6 +22,7 @@ from .predictors.files import Claims, FilesPredictor
 from .rows import RowWriter
 from .run import predictions_folder
 from .samples import Case, Share, make_cases
+from .score import Truth
 from .spread import PARTS_A_WORKER, each_done, kept_records
 from .suite import Suite
 from .unreadable import rows_of
@@ -96,8 +97,9 @@ def score_cases(
             known.update(sample.id for sample in case.samples)
             for reader in readers:
                 reader.claim(case)
+            truth = Truth(case)
             for one in profiles:
-                for row in rows_of(case, samples_for(one, case.samples), stores[one.name], unreadable):
+                for row in rows_of(case, samples_for(one, case.samples), stores[one.name], unreadable, truth):
                     row.boxed = one.boxed
                     writers[one.name].add(row)
     return known

@@ -18,6 +18,7 @@ LATEX = {
     ">": "$>$",
     "±": r"$\pm$",
     "–": "--",
+    "−": "$-$",
     # after the end of a row these two would be its options
     "[": "{[}",
     "*": "{*}",

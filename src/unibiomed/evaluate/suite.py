@@ -47,6 +47,8 @@ from .changes import CHANGES
 __all__ = ["BUILT_IN", "Changes", "Pairs", "Suite", "find_suite", "read_suite"]
 
 BUILT_IN = ("published", "shared", "trust")
+REWORDED = ("segment", "recognize", "classify")
+"""Tasks that may be asked in other words: an expert's question has its own, and of long texts no two are alike."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,10 +93,20 @@ class Suite:
         for task in [*self.tasks, *self.paraphrases]:
             if task not in TASKS:
                 raise DataError(f"suite '{self.name}': task '{task}' is unknown; use some of {', '.join(TASKS)}")
+        for what, names in (("task", self.tasks), ("data set", self.datasets), ("change", self._changed)):
+            if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
+                raise DataError(f"suite '{self.name}': {what} '{twice[0]}' is named twice; name each once")
+        if not self.tasks:
+            raise DataError(f"suite '{self.name}' asks nothing; give tasks, some of {', '.join(TASKS)}")
+        for task in self.paraphrases.keys() - set(REWORDED):
+            raise DataError(
+                f"suite '{self.name}': '{task}' cannot be asked in other words; paraphrases are for "
+                f"{', '.join(REWORDED)}"
+            )
         for number in (self.limit, *(part.limit for part in (self.changes, self.pairs) if part)):
             if number < 0:
                 raise DataError(f"suite '{self.name}': a limit is negative; 0 means all")
-        for name in self.changes.names if self.changes else []:
+        for name in self._changed:
             if name not in CHANGES:
                 raise DataError(f"suite '{self.name}': change '{name}' is unknown; use some of {', '.join(CHANGES)}")
         for words in (words for several in self.paraphrases.values() for words in several):
@@ -111,6 +123,10 @@ class Suite:
                 raise DataError(f"suite '{self.name}': volumes of '{dataset}': {error}") from error
             if groups != 1:
                 raise DataError(f"suite '{self.name}': volumes of '{dataset}' need exactly one group in brackets")
+
+    @property
+    def _changed(self) -> list[str]:
+        return self.changes.names if self.changes else []
 
     def volume_of(self, dataset: str, name: str) -> str | None:
         """Name of the volume that an image is a slice of; None where images stand alone."""

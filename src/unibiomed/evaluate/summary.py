@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from unibiomed.metrics.classification import plain
 from unibiomed.metrics.instances import Panoptic
 from unibiomed.metrics.segmentation import Overlap
 
@@ -22,7 +23,6 @@ from .confusion import count_answers, joined
 from .intervals import Estimate, macro_mean, mean_of, share_of
 from .judged import presence_auroc, score_tables
 from .rows import Row
-from .scorers import plain
 
 __all__ = ["PUBLISHED_LIMIT", "summarise", "to_be_published"]
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import Any
 
 import numpy as np
 
 from unibiomed.errors import InputError
 
-from .intervals import DRAWS, SEED
+from .intervals import DRAWS, drawn_sums
 from .rows import Row
 
 __all__ = ["CHEST", "likeness", "text_scores"]
@@ -42,8 +41,8 @@ def text_scores(rows: Sequence[Row]) -> dict[str, Any]:
     Returns
     -------
     dict of str to float
-        By the metric's name, with ``count`` and, of those that are sums over texts, ``intervals``: ``low`` and
-        ``high`` of the bootstrap by subject.
+        By the metric's name, with ``count``, with ``problem`` where METEOR died, and, of those that are sums over
+        texts, ``intervals``: ``low`` and ``high`` of the bootstrap by subject.
     """
     from unibiomed.metrics import language
 
@@ -55,16 +54,21 @@ def text_scores(rows: Sequence[Row]) -> dict[str, Any]:
         "CIDEr": language.cider(answers, references),
         "METEOR (exact, stem)": language.meteor_exact_stem(answers, references),
     }
-    # without Java, or the wheel of pycocoevalcap, the column is missing
-    with suppress(InputError):
+    problem: dict[str, str] = {}
+    try:
         scores["METEOR 1.5"] = language.meteor(answers, references).score
+    except language.MeteorMissingError:
+        # without Java, or the wheel of pycocoevalcap, the column is missing
+        pass
+    except InputError as error:
+        problem["problem"] = str(error)
     # a box has one finding, of which the classification of regions tells more
     whole = [row.task == "report" and row.modality == "X-ray" for row in rows]
     agreement = _chest(whole, answers, [given[0] for given in references])
     if not math.isnan(agreement):
         scores[CHEST] = agreement
     intervals = _intervals(answers, [given[0] for given in references], [row.subject for row in rows])
-    return {**scores, "count": len(rows), **({"intervals": intervals} if intervals else {})}
+    return {**scores, "count": len(rows), **problem, **({"intervals": intervals} if intervals else {})}
 
 
 def _intervals(answers: Sequence[str], references: Sequence[str], subjects: Sequence[str]) -> dict[str, Any]:
@@ -82,8 +86,7 @@ def _intervals(answers: Sequence[str], references: Sequence[str], subjects: Sequ
         grams = [count for n in range(1, LONGEST + 1) for count in clipped_ngrams(said, [wanted], n)]
         rouge = rouge_l([answer], [[reference]])
         sums[people[subject]] += [1, len(said), len(wanted), rouge, *grams]
-    often = np.random.default_rng(SEED).multinomial(len(people), np.full(len(people), 1 / len(people)), size=DRAWS)
-    texts, said_words, wanted_words, rouges, *counts = (often @ sums).T
+    texts, said_words, wanted_words, rouges, *counts = drawn_sums(sums, DRAWS).T
     drawn = {"ROUGE-L": rouges / texts}
     penalty = np.exp(np.minimum(0.0, 1 - wanted_words / np.maximum(said_words, TINY)))
     product = np.ones(DRAWS)

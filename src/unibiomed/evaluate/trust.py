@@ -63,7 +63,8 @@ def pair_table(rows: Sequence[Row], limit: int, seed: int) -> Table:
 
 def _tested(pairs: Sequence[tuple[Row, Row]]) -> Table:
     def said(row: Row) -> bool | None:
-        return None if row.failure is not None else bool(row.found)
+        # an answer that neither names a finding nor denies any says nothing
+        return None if row.failure is not None or row.said == [] else bool(row.found)
 
     read = [(said(a), said(b)) for a, b in pairs]
     subjects = [(a.subject, b.subject) for a, b in pairs]

@@ -13,14 +13,18 @@ from unibiomed.errors import DataError
 from .predictions import Prediction, PredictionStore
 from .rows import Row, blank_row
 from .samples import Case, Sample
-from .score import score_case
+from .score import Truth, score_case
 from .scorers import SCORERS, Judged
 
 __all__ = ["rows_of"]
 
 
 def rows_of(
-    case: Case, samples: Sequence[Sample], store: PredictionStore, unreadable: dict[str, str] | None = None
+    case: Case,
+    samples: Sequence[Sample],
+    store: PredictionStore,
+    unreadable: dict[str, str] | None = None,
+    truth: Truth | None = None,
 ) -> list[Row]:
     """As `score_case`; where the truth cannot be read, every sample that needs it is a failure.
 
@@ -32,14 +36,16 @@ def rows_of(
     store : PredictionStore
     unreadable : dict of str to str, optional
         Gets the key of the image and the reason.
+    truth : Truth, optional
+        As for `score_case`.
     """
     try:
-        return list(score_case(case, samples, store))
+        return list(score_case(case, samples, store, truth))
     except DataError as error:
         reason = str(error)
     if unreadable is not None:
         unreadable.setdefault(case.record.key, reason)
-    plain = {row.id: row for row in score_case(case, [s for s in samples if not s.regions], store)}
+    plain = {row.id: row for row in score_case(case, [s for s in samples if not s.regions], store, truth)}
     return [plain[s.id] if s.id in plain else _failure(case, s, reason) for s in samples]
 
 

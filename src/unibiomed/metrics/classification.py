@@ -39,7 +39,7 @@ def accuracy(predictions: Sequence[str], truths: Sequence[str]) -> float:
         If the lengths differ.
     """
     check_lengths(predictions=predictions, truths=truths)
-    return _mean([_plain(p) == _plain(t) for p, t in zip(predictions, truths, strict=True)])
+    return _mean([plain(p) == plain(t) for p, t in zip(predictions, truths, strict=True)])
 
 
 def substring_accuracy(predictions: Sequence[str], truths: Sequence[str]) -> float:
@@ -54,7 +54,7 @@ def substring_accuracy(predictions: Sequence[str], truths: Sequence[str]) -> flo
         If the lengths differ.
     """
     check_lengths(predictions=predictions, truths=truths)
-    return _mean([_plain(t) in _plain(p) for p, t in zip(predictions, truths, strict=True)])
+    return _mean([plain(t) in plain(p) for p, t in zip(predictions, truths, strict=True)])
 
 
 def confusion_matrix(
@@ -83,8 +83,8 @@ def confusion_matrix(
         If the lengths differ.
     """
     check_lengths(predictions=predictions, truths=truths)
-    p, t = [_plain(text) for text in predictions], [_plain(text) for text in truths]
-    first = list(dict.fromkeys(_plain(text) for text in labels or ()))
+    p, t = [plain(text) for text in predictions], [plain(text) for text in truths]
+    first = list(dict.fromkeys(plain(text) for text in labels or ()))
     names = (*first, *sorted({*p, *t} - set(first)))
     place = {name: i for i, name in enumerate(names)}
     matrix = np.zeros((len(names), len(names)), int)
@@ -196,5 +196,6 @@ def _share(part: int, whole: int) -> float:
     return float(part / whole) if whole else float("nan")
 
 
-def _plain(text: str) -> str:
-    return text.strip().rstrip(".").lower()
+def plain(text: str) -> str:
+    """What counts of an answer: not its letter case, nor how many blanks, nor blanks and full stops around it."""
+    return " ".join(text.lower().split()).strip(" .")

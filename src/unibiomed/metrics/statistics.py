@@ -203,7 +203,8 @@ def wilcoxon(a: Sequence[float], b: Sequence[float]) -> PairedTest:
     InputError
         If the lengths differ, a score is NaN or infinite, or there are fewer than two pairs.
     """
-    d = _differences(a, b)
+    # scores are of decimals: differences that are alike but for rounding are the same
+    d = np.round(_differences(a, b), 12)
     unequal = d[d != 0]
     if not unequal.size:
         return PairedTest(0.0, 1.0, 0.0, 0.0, d.size)

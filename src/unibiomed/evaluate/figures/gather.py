@@ -14,6 +14,7 @@ import numpy as np
 from unibiomed.metrics.statistics import holm, paired_t_test
 
 from ..compare import FEWEST
+from ..judged import told_presence
 from ..rows import read_rows
 
 __all__ = ["Answers", "Scored", "Size", "gather", "modality_tests", "p_values", "sizes", "stars"]
@@ -75,12 +76,13 @@ def gather(path: Path) -> Answers:
         The file is missing or broken.
     """
     found = Answers()
-    scores = False
+    scores = present = False
     for row in read_rows(path):
         if row.task != "segment" or row.change is not None or row.paraphrase:
             continue
-        if row.presence is not None:
-            found.presence.append((row.presence, bool(row.there)))
+        present = present or row.presence is not None
+        if (presence := told_presence(row)) is not None:
+            found.presence.append((presence, bool(row.there)))
         if row.there and row.mask_score is not None:
             found.overlap.append((row.mask_score, row.iou))
         if row.kind == "foreign":
@@ -93,6 +95,9 @@ def gather(path: Path) -> Answers:
             found.scored.append(Scored(*names, row.dice, row.number))
     if not scores:
         found.sure = []
+    if not present:
+        # failures alone tell nothing of scores
+        found.presence = []
     return found
 
 

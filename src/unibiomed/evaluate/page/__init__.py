@@ -6,7 +6,7 @@ their content security policy, to load or run what is not in them.
 
 from __future__ import annotations
 
-from .index import write_page
+from .index import remove_page, write_page
 from .samples import PICTURES
 
-__all__ = ["PICTURES", "write_page"]
+__all__ = ["PICTURES", "remove_page", "write_page"]

@@ -120,6 +120,19 @@ def write_page(
     return index
 
 
+def remove_page(folder: Path) -> None:
+    """Take away what `write_page` wrote into a folder, where there is any.
+
+    Raises
+    ------
+    OutputError
+        A file cannot be taken away.
+    """
+    with writing(folder):
+        for path in (folder / "index.html", *(folder / "samples").glob("[0-9][0-9][0-9].html")):
+            path.unlink(missing_ok=True)
+
+
 def _run(results: Mapping[str, Any]) -> list[str]:
     """What was drawn, by which command and when, as far as the results tell."""
     run = results.get("run") or {}

@@ -154,19 +154,22 @@ class FilesPredictor:
         found: dict[str, list[Row]] = defaultdict(list)
         if not path.exists():
             return found
-        with path.open("rb") as file:
-            for number, line in enumerate(file, 1):
-                if not line.strip():
-                    continue
-                source = f"{path.name}, line {number}"
-                try:
-                    row = json.loads(line) if len(line) <= MAX_LINE else None
-                except (ValueError, RecursionError):
-                    row = None
-                if isinstance(row, dict) and isinstance(row.get("sample"), str):
-                    found[row["sample"]].append(Row(source, row))
-                else:
-                    self._broken[_sample_of(line) or source] = f"{source}: not a JSON object with 'sample'"
+        try:
+            with path.open("rb") as file:
+                for number, line in enumerate(file, 1):
+                    if not line.strip():
+                        continue
+                    source = f"{path.name}, line {number}"
+                    try:
+                        row = json.loads(line) if len(line) <= MAX_LINE else None
+                    except (ValueError, RecursionError):
+                        row = None
+                    if isinstance(row, dict) and isinstance(row.get("sample"), str):
+                        found[row["sample"]].append(Row(source, row))
+                    else:
+                        self._broken[_sample_of(line) or source] = f"{source}: not a JSON object with 'sample'"
+        except OSError as error:
+            raise InputError(f"'{path}' cannot be read ({error.strerror}); mend or remove it") from error
         if self._broken and not found:
             raise DataError(next(iter(self._broken.values())))
         return found
@@ -183,14 +186,17 @@ class FilesPredictor:
         return out
 
     def _one(self, case: Case, sample: Sample, size: tuple[int, int]) -> Prediction:
-        if self._store is not None and self._store.path(sample.id).exists():
-            return self._store.read(sample.id)
         if sample.id in self._broken:
             raise DataError(self._broken[sample.id])
         rows = [*self._answers.get(sample.id, []), *self._tables.find(case, sample)]
+        where = [row.source.split(",")[0] for row in rows]
+        if self._store is not None and (kept := self._store.path(sample.id)).exists():
+            where += [path.name for path in self._images.find(case, sample, sample.target, 0) if sample.target]
+            if where:
+                raise DataError(f"{1 + len(where)} answers in {' and '.join(sorted({kept.name, *where}))}")
+            return self._store.read(sample.id)
         if len(rows) > 1:
-            where = {row.source.split(",")[0] for row in rows}
-            raise DataError(f"{len(rows)} answers in {' and '.join(sorted(where))}")
+            raise DataError(f"{len(rows)} answers in {' and '.join(sorted(set(where)))}")
         row = rows[0] if rows else Row("", {})
         if sample.task == "segment":
             mask = self._mask(case, sample, row, sample.target, 0, size)
@@ -213,7 +219,11 @@ class FilesPredictor:
         empty = np.zeros(size, dtype=bool)
         masks = [self._mask(case, sample, row, label, number, size) for number, label in enumerate(row.labels)]
         known = [empty if mask is None else mask for mask in masks]
-        return Prediction.of_masks(sample.id, row.text, row.labels, known, row.scores(len(known)))
+        scores = row.scores(len(known))
+        if all(mask is None for mask in masks) and not row.masks:
+            # a model that draws nothing is believed its words
+            return Prediction(sample.id, row.text, tuple(row.labels), scores=tuple(scores))
+        return Prediction.of_masks(sample.id, row.text, row.labels, known, scores)
 
     def _mask(
         self, case: Case, sample: Sample, row: Row, label: str, number: int, size: tuple[int, int]

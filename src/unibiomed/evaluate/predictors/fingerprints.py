@@ -12,9 +12,19 @@ from unibiomed.data.index import file_sha256
 from unibiomed.data.records import Record
 from unibiomed.errors import DataError
 
-__all__ = ["files_edition", "folder_fingerprint", "image_contents", "records_edition"]
+__all__ = ["files_edition", "folder_fingerprint", "forget_series", "image_contents", "records_edition"]
 
-PARTS = ("*.safetensors", "*config*.json", "*token*.json", "*vocab*", "merges.txt", "*.jinja", "*__*.json")
+PARTS = (
+    "*.safetensors",
+    "*config*.json",
+    "*token*.json",
+    "*vocab*",
+    "merges.txt",
+    "*.jinja",
+    "chat_template*.json",
+    "*.model",
+    "*__*.json",
+)
 """What a model folder's answers depend on: weights, settings, tokens, and what a U-Net is for."""
 
 
@@ -82,13 +92,25 @@ def image_contents(record: Record) -> str:
     if isinstance(image, bytes):
         return hashlib.sha256(image).hexdigest()
     try:
-        # the slices of a series are files of a folder
-        paths = sorted(path for path in image.iterdir() if path.is_file()) if image.is_dir() else [image]
-        stats = [path.stat() for path in paths]
-        parts = zip(paths, stats, strict=True)
-        return _short(_contents(path, stat.st_size, stat.st_mtime_ns) for path, stat in parts)
+        if image.is_dir():
+            return _series_contents(image)
+        stat = image.stat()
+        return _short([_contents(image, stat.st_size, stat.st_mtime_ns)])
     except (OSError, DataError):
         return ""
+
+
+@lru_cache(maxsize=16)
+def _series_contents(folder: Path) -> str:
+    # each slice of a series asks for all of its files
+    paths = sorted(path for path in folder.iterdir() if path.is_file())
+    stats = [path.stat() for path in paths]
+    return _short(_contents(path, stat.st_size, stat.st_mtime_ns) for path, stat in zip(paths, stats, strict=True))
+
+
+def forget_series() -> None:
+    """Look at the folders of series anew: their slices may be others by now."""
+    _series_contents.cache_clear()
 
 
 def _short(lines: Iterable[str]) -> str:

@@ -29,10 +29,14 @@ __all__ = ["TextPredictor", "read_findings"]
 
 MAX_NEW_TOKENS = 128
 _DENIAL = re.compile(
-    r"(no|none|nothing)(,.*)?$"
-    r"|.*\b(no|not|nothing|cannot|without|\w+n't)( (?!normal)\w+){0,4} (abnormal\w*|findings?)\b",
+    # "No, the lungs are clear", not "No, there is a mass"
+    r"(no|none|nothing)(,(?!.*\b(a|an)\b).*\b(clear|normal|unremarkable|healthy|no|not|nothing)\b.*)?$"
+    # what comes before it names nothing, and "no other findings" tells of one
+    r"|((?!\b(a|an|shows)\b).)*\b(no|not|nothing|cannot|without|\w+n't)"
+    r"( (?!normal|other|further|additional)\w+){0,4} (abnormal\w*|findings?)\b",
     re.IGNORECASE,
 )
+_PICTURE = re.compile(r"\ban? ([\w-]+ ){0,3}(image|scan|slice|radiograph|x-ray|picture|study|view)\b", re.IGNORECASE)
 _TURN = re.compile(r"\b(but|however|although|except)\b", re.IGNORECASE)
 
 
@@ -132,7 +136,7 @@ def read_findings(text: str) -> tuple[str, ...]:
         return tuple(phrase.label for phrase in phrases)
     plain = clean_text(text).rstrip(".!? ")
     sentences = re.split(r"[.!?]\s+", plain)
-    denied = len(sentences) == 1 and _DENIAL.match(plain) and not _TURN.search(plain)
+    denied = len(sentences) == 1 and _DENIAL.match(_PICTURE.sub("image", plain)) and not _TURN.search(plain)
     if is_no_findings(text) or denied:
         return (NO_FINDINGS,)
     return (plain,) if plain else ()

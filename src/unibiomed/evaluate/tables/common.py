@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from ..predictions import safe_name
 from ..sheet import Sheet, number
 
 __all__ = ["DICE", "PUBLISHED", "THERE", "alone", "both_protocols", "file_of", "get_in", "in_order", "matrix"]
@@ -30,8 +31,8 @@ def in_order(models: Mapping[str, Any]) -> list[tuple[str, Any]]:
 
 
 def file_of(name: str) -> str:
-    """The name of a model as a part of a file's name."""
-    return "".join(c if c.isalnum() or c in "-_." else "_" for c in name)
+    """The name of a model as a part of a file's name, as that of its predictions."""
+    return safe_name(name)
 
 
 def alone(cells: Iterable[Any]) -> str:

@@ -38,6 +38,8 @@ def text_sheets(models: Mapping[str, Any], task: str, title: str) -> list[Sheet]
             note += " Chest findings: those of CheXpert, of X-ray images whose reference tells any of them."
         if dice:
             note += " Dice of the masks of all reports: without a finding, an empty mask is 1 and any pixel 0."
+        for problem in dict.fromkeys(table["problem"] for _, table in having if table.get("problem")):
+            note += f" {problem}."
         sheets.append(Sheet(file, head, ("model", *keys, *dice), rows, note))
     return both_protocols(*sheets)
 

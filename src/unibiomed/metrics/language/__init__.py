@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from .bleu import bleu
 from .cider import cider
-from .meteor_java import Meteor, meteor
+from .meteor_java import Meteor, MeteorMissingError, meteor
 from .meteor_stem import meteor_exact_stem
 from .rouge import rouge_l
 from .tokens import ptb_words
 
-__all__ = ["Meteor", "bleu", "cider", "meteor", "meteor_exact_stem", "ptb_words", "rouge_l"]
+__all__ = ["Meteor", "MeteorMissingError", "bleu", "cider", "meteor", "meteor_exact_stem", "ptb_words", "rouge_l"]

