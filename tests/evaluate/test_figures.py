@@ -377,13 +377,13 @@ def test_scores_are_drawn_bin_by_bin_and_failures_are_answered_last(tmp_path: Pa
     assert list(presence.lines[1].get_ydata()) == [0.5, 1.0]
     assert list(mask.lines[1].get_ydata()) == pytest.approx([1 / 3, 1.0])
     assert list(risk.lines[0].get_ydata()) == pytest.approx([0, 0, 0.5 / 3, 1.5 / 4])
-    assert presence.get_legend_handles_labels()[1] == ["first v1.2: 0.067"]
-    # Wilson's interval: none of one, two of two
-    wilson = [wilson_interval(0, 1), wilson_interval(2, 2)]
+    assert presence.get_legend_handles_labels()[1] == ["first v1.2: 0.275"]
+    # Wilson's interval: one of two, the other of which failed, and two of two
+    wilson = [wilson_interval(1, 2), wilson_interval(2, 2)]
     ends = [segment[:, 1] for segment in presence.collections[0].get_segments()]
     np.testing.assert_allclose(ends, [(one.low, one.high) for one in wilson])
     assert [(text.get_text(), text.get_position()[0]) for text in presence.texts] == [
-        ("1", pytest.approx(0.05)),
+        ("2", pytest.approx(0.05)),
         ("2", pytest.approx(0.95)),
     ]
 
