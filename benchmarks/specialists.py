@@ -193,7 +193,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", help="targets (default: all)")
     parser.add_argument("--share", type=share, default=(1, 1), help="K/N: the K-th of N parts of the work")
     parser.add_argument("--late", type=float, default=1.0, help="at most this share at the largest size (default: 1)")
-    parser.add_argument("--bfloat16", action="store_true", help="half precision: half again as fast where CPUs know it")
+    parser.add_argument("--half", action="store_true", help="half precision: half again as fast where CPUs know it")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--out", type=Path, default=Path("runs/specialists"))
     options = parser.parse_args()
@@ -216,7 +216,7 @@ def main() -> None:
         torch.manual_seed(options.seed)
         net, sizes = (kept[0], {max(wanted): missing}) if kept else (pretrained(), wanted)
         with denormals_flushed(), memory_kept():
-            net = train_one(net, training, target, store, sizes, options.seed + bool(kept), half=options.bfloat16)
+            net = train_one(net, training, target, store, sizes, options.seed + bool(kept), half=options.half)
         about = Specialist(dataset, target, max(wanted), sum(wanted.values()))
         print(f"{dataset}/{target}: {save_specialist(net, about, options.out)}", flush=True)
 
