@@ -23,9 +23,11 @@ from PIL import Image
 
 from unibiomed.cli import main
 from unibiomed.data import build
+from unibiomed.data import plan as plans
 from unibiomed.data.build import PROBLEMS, build_shards
 from unibiomed.data.check_shards import check_shards
-from unibiomed.data.index import INDEX, read_index
+from unibiomed.data.index import INDEX, locked, read_index
+from unibiomed.data.pixels import voxel_files
 from unibiomed.data.plan import NOTES, plan_shards
 from unibiomed.data.reader import ShardReader
 from unibiomed.data.records import Record, Region
@@ -464,3 +466,66 @@ def test_records_that_are_too_many_to_hold_are_read_twice(
     monkeypatch.setattr(build, "HELD_RECORDS", most)
     report = build_shards(tmp_path / "data", tmp_path / "read", workers=1, rows_per_shard=4)
     assert report.records == 30 and contents(tmp_path / "read") == contents(tmp_path / "held")
+
+
+def test_two_builds_do_not_write_into_one_folder(tmp_path: Path, make_records: MakeRecords) -> None:
+    records = make_records(tmp_path, "toy", 3)
+    with (
+        locked(tmp_path / "out"),
+        pytest.raises(OutputError, match=r"another build writes into .*wait for it") as caught,
+    ):
+        build_shards(records, tmp_path / "out", workers=1)
+    assert "\n" not in str(caught.value)
+    assert build_shards(records, tmp_path / "out", workers=1).records == 3
+
+
+def test_voxels_beside_a_header_and_slices_of_a_folder_are_looked_at(tmp_path: Path, make_records: MakeRecords) -> None:
+    (record,) = make_records(tmp_path, "toy", 1)
+    header, voxels, series = tmp_path / "toy" / "ct.mhd", tmp_path / "toy" / "ct.raw", tmp_path / "toy" / "series"
+    header.write_text("ObjectType = Image\nElementDataFile = ct.raw\n")
+    voxels.write_bytes(b"1234")
+    series.mkdir()
+    (series / "1.dcm").write_bytes(b"1")
+    assert voxel_files(header) == [header, voxels] and voxel_files(series) == [series / "1.dcm"]
+    for image, changed in ((header, voxels), (series, series / "1.dcm")):
+        (task,) = plan_shards([replace(record, image=image, slice_index=0)], tmp_path, rows_per_shard=4)
+        before = plans._stamp(task)
+        os.utime(changed, ns=(1, 1))
+        assert plans._stamp(task) != before
+
+
+def test_a_shard_whose_remaking_was_killed_is_still_ours(
+    tmp_path: Path, make_records: MakeRecords, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    records, out = make_records(tmp_path, "toy", 6), tmp_path / "out"
+    build_shards(records, out, workers=1, rows_per_shard=4)
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(plans, "write_rows", killed)
+    with pytest.raises(KeyboardInterrupt):
+        plans.build_shard(plan_shards(records[:5], out, rows_per_shard=4)[1])
+    monkeypatch.undo()
+    build_shards(records[:3], out, workers=1, rows_per_shard=4)
+    assert [path.name for path in (out / "toy").iterdir()] == ["train-00000.parquet"]
+
+
+def test_volumes_of_patients_are_told_apart_by_their_whole_path(tmp_path: Path, make_records: MakeRecords) -> None:
+    (record,) = make_records(tmp_path, "toy", 1)
+    slices = [
+        replace(record, key=f"toy/P{n}/anat/ct@{k}", image=Path(f"/d/toy/P{n}/anat/ct.nii"), slice_index=k, regions=())
+        for n in range(8)
+        for k in range(5)
+    ]
+    tasks = plan_shards(slices, tmp_path, rows_per_shard=10)
+    assert all(len({r.key.split("/")[1] for r in task.records}) == 2 for task in tasks)
+
+
+def test_broken_lines_of_problems_are_passed_over(tmp_path: Path, make_records: MakeRecords) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    kept = json.dumps({"key": "other/1", "problem": "x"})
+    (out / PROBLEMS).write_text(f'{kept}\n{{"key": "oth\n[]\n')
+    build_shards(make_records(tmp_path, "toy", 2), out, workers=1)
+    assert (out / PROBLEMS).read_text() == f"{kept}\n"

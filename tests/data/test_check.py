@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +18,7 @@ from PIL import Image
 from unibiomed.data import Record
 from unibiomed.data.adapters import iter_records
 from unibiomed.data.check import CheckReport, Problem, check_dataset, find_entries, write_duplicates
+from unibiomed.data.pixels import mask_numbers
 from unibiomed.data.records import Region
 from unibiomed.data.similar import read_near_duplicates
 from unibiomed.errors import DataError
@@ -426,3 +429,38 @@ def test_real_data(shared_data: Path) -> None:
     two = [record for record in unaware if record.group in ("patient074", "patient076")]
     leaks = [problem.files for problem in check_dataset(two).problems if problem.kind == "leak between splits"]
     assert ("patient074_frame01_slice_1.jpg", "patient076_frame01_slice_1.jpg") in leaks and len(leaks) == 8
+
+
+def test_names_that_are_no_utf8_are_named(toy: Toy) -> None:
+    for number in range(3):
+        toy.image(f"a{number}", number)
+    other = os.fsencode(toy.folder / "images") + b"/L\xe4sion.png"
+    try:
+        shutil.copy(os.fsencode(toy.folder / "images" / "a0.png"), other)
+    except OSError:
+        pytest.skip("this file system takes UTF-8 alone")
+    problems = toy.check().problems
+    assert any("its name is not UTF-8; rename it" in problem.detail for problem in problems)
+
+
+def test_masks_of_several_pages_are_refused(tmp_path: Path) -> None:
+    pages = [Image.fromarray(np.full((6, 8), value, dtype=np.uint8)) for value in (0, 1)]
+    pages[0].save(tmp_path / "m.tif", save_all=True, append_images=pages[1:])
+    with pytest.raises(DataError, match="mask has several pages"):
+        mask_numbers(tmp_path / "m.tif")
+
+
+def test_copies_of_detached_headers_are_not_copies_of_volumes(tmp_path: Path) -> None:
+    folder = tmp_path / "toy"
+    head = "ObjectType = Image\nNDims = 3\nDimSize = 6 5 4\nElementSpacing = 1 1 1\nElementType = MET_SHORT\n"
+    for number in range(3):
+        place = folder / "scans" / f"P{number}"
+        place.mkdir(parents=True)
+        (place / "ct.mhd").write_text(f"{head}ElementByteOrderMSB = False\nElementDataFile = ct.raw\n")
+        voxels = np.random.default_rng(number).integers(-900, 900, (4, 5, 6), dtype=np.int16)
+        (place / "ct.raw").write_bytes(voxels.tobytes())
+    (folder / "dataset.toml").write_text(
+        'name = "toy"\nlicence = "CC0"\nadapter = "volumes"\nimages = "scans/*/*"\nmodality = "CT"\nsite = "abdomen"\n'
+    )
+    report = check_dataset(find_entries(tmp_path, ["toy"])[0])
+    assert report.records == 12 and not [p for p in report.problems if "identical files" in p.detail]

@@ -456,3 +456,26 @@ def test_starting_is_quick_at_the_size_of_the_paper(tmp_path: Path) -> None:
     reader.load_state_dict(state)
     assert reader.total > 27_000_000
     assert time.process_time() - start < 5
+
+
+def test_rows_that_belong_elsewhere_are_not_taken_in(own: Path) -> None:
+    text = (own / INDEX).read_text()
+    (own / INDEX).write_text(text.replace('"split":"test"', '"split":"train"'))
+    reader = ShardReader(own, split="train", max_bad=1.0)
+    samples = list(reader.epoch(0))
+    assert {sample.record.split for sample in samples} == {"train"} and reader.bad == 5
+    assert "its index says otherwise" in next(iter(reader.problems.values()))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"file": "a\0b"}, "leaves the folder"),
+        ({"groups": (2**31,)}, "more than 2,147,483,647 rows"),
+        ({"external": True}, "kept for testing"),
+    ],
+)
+def test_shards_that_cannot_be(own: Path, change: dict[str, Any], words: str) -> None:
+    shard = next(shard for shard in read_index(own).shards if shard.split == "train")
+    with pytest.raises(DataError, match=words):
+        replace(shard, **change)

@@ -9,13 +9,14 @@ import json
 import os
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
 from unibiomed.data.catalog import iter_records, load_catalog
-from unibiomed.data.index import INDEX, Shard, read_index, replacing, write_index, writing
+from unibiomed.data.index import INDEX, Shard, locked, read_index, replacing, write_index, writing
 from unibiomed.data.plan import NOTES, ROWS_PER_SHARD, plan_shards
 from unibiomed.data.records import Record
 from unibiomed.data.runners import run_here, run_ray
@@ -98,7 +99,7 @@ def build_shards(
         A data set is not there or does not fit its entry, two records have one key, an external data set has records
         for training, too many records are broken, a worker was killed, or Ray is not installed.
     OutputError
-        The folder cannot be written.
+        The folder cannot be written, or another build writes into it.
     """
     out = Path(out)
     if rows_per_shard < 1 or (image_size is not None and image_size < 1) or (workers is not None and workers < 1):
@@ -112,47 +113,64 @@ def build_shards(
         raise DataError("there is no record to write; give a data set")
     # Counted first, so that the time left is known.
     total, held = _count(names, load)
-    others = _begin(out, names)
-    plans = (
-        plan_shards(
-            held.pop(name) if name in held else list(load(name)), out, rows_per_shard=rows_per_shard, size=image_size
+    with locked(out):
+        others = _begin(out, names)
+        plans = (
+            plan_shards(
+                held.pop(name) if name in held else list(load(name)),
+                out,
+                rows_per_shard=rows_per_shard,
+                size=image_size,
+            )
+            for name in names
         )
-        for name in names
-    )
-    notes = (run_ray if ray else run_here)(plans, workers or _cores())
-    shards: list[Shard] = []
-    problems: list[tuple[str, str]] = []
-    planned: set[str] = set()
-    done = kept = 0
-    bar = tqdm(total=total, desc="writing shards", unit="record", disable=not progress)
-    with bar, closing(notes):
-        try:
-            for note in notes:
-                bar.update(note["records"])
-                planned.add(note["file"])
-                done += note["records"]
-                kept += note["kept"]
-                problems += [(key, why) for key, why in note["problems"]]
-                if note["shard"] is not None:
-                    shards.append(Shard.from_json(note["shard"]))
-                if len(problems) > allowed_bad(max_bad, done, total):
-                    first = "; ".join(why for _, why in sorted(problems)[:3])
-                    raise DataError(
-                        f"{len(problems)} of {done} records are broken, more than the share of {max_bad:g} "
-                        f"(all in {out / PROBLEMS}): {first}"
-                    )
-        finally:
-            _write_problems(out, names, problems)
-    write_index(out, [*others, *shards])
-    _sweep(out, names, planned)
+        notes = (run_ray if ray else run_here)(plans, workers or _cores())
+        bar = tqdm(total=total, desc="writing shards", unit="record", disable=not progress)
+        with bar, closing(notes):
+            made = _gather(notes, out, names, bar, max_bad)
+        write_index(out, [*others, *made.shards])
+        _sweep(out, names, made.planned)
     return BuildReport(
-        shards=len(shards),
-        records=sum(shard.rows for shard in shards),
-        triplets=sum(shard.triplets for shard in shards),
-        bytes=sum(shard.bytes for shard in shards),
-        kept=kept,
-        problems=tuple(sorted(problems)),
+        shards=len(made.shards),
+        records=sum(shard.rows for shard in made.shards),
+        triplets=sum(shard.triplets for shard in made.shards),
+        bytes=sum(shard.bytes for shard in made.shards),
+        kept=made.kept,
+        problems=tuple(sorted(made.problems)),
     )
+
+
+@dataclass
+class _Made:
+    """What has come of a build so far."""
+
+    shards: list[Shard] = field(default_factory=list)
+    problems: list[tuple[str, str]] = field(default_factory=list)
+    planned: set[str] = field(default_factory=set)
+    kept: int = 0
+
+
+def _gather(notes: Iterable[dict[str, Any]], out: Path, names: Sequence[str], bar: tqdm, max_bad: float) -> _Made:
+    """Take in the notes of all shards, until too many records are broken."""
+    made, done = _Made(), 0
+    try:
+        for note in notes:
+            bar.update(note["records"])
+            made.planned.add(note["file"])
+            done += note["records"]
+            made.kept += note["kept"]
+            made.problems += [(key, why) for key, why in note["problems"]]
+            if note["shard"] is not None:
+                made.shards.append(Shard.from_json(note["shard"]))
+            if len(made.problems) > allowed_bad(max_bad, done, int(bar.total)):
+                first = "; ".join(why for _, why in sorted(made.problems)[:3])
+                raise DataError(
+                    f"{len(made.problems)} of {done} records are broken, more than the share of {max_bad:g} "
+                    f"(all in {out / PROBLEMS}): {first}"
+                )
+    finally:
+        _write_problems(out, names, made.problems)
+    return made
 
 
 def _source(
@@ -223,15 +241,20 @@ def _write_problems(out: Path, names: Sequence[str], problems: Sequence[tuple[st
     lines: list[str] = []
     with writing(path):
         if path.exists():
-            lines = [
-                line
-                for line in path.read_text(encoding="utf-8").splitlines()
-                if json.loads(line)["key"].split("/")[0] not in names
-            ]
+            known = path.read_text(encoding="utf-8", errors="replace").splitlines()
+            lines = [line for line in known if _dataset_of(line) not in (None, *names)]
         lines += [json.dumps({"key": key, "problem": why}) for key, why in problems]
         with replacing(path) as fresh:
             if lines:
                 fresh.write_text("\n".join(sorted(lines)) + "\n", encoding="utf-8")
+
+
+def _dataset_of(line: str) -> str | None:
+    """Whose a line of problems is; None of one that was cut off."""
+    try:
+        return str(json.loads(line)["key"]).split("/")[0]
+    except (ValueError, TypeError, KeyError):
+        return None
 
 
 def _cores() -> int:

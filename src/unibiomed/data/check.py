@@ -25,6 +25,7 @@ from unibiomed.data.check_records import (
 )
 from unibiomed.data.entries import DatasetEntry, read_entry, read_toml
 from unibiomed.data.index import file_sha256, replacing
+from unibiomed.data.pixels import voxel_files
 from unibiomed.data.processes import in_processes
 from unibiomed.data.published import load_published
 from unibiomed.data.records import Record
@@ -326,9 +327,8 @@ def _copies(pictures: Iterable[Picture]) -> list[tuple[str, ...]]:
     for picture in pictures:
         image = picture.records[0].image
         try:
-            by_size[len(image) if isinstance(image, bytes) else sum(f.stat().st_size for f in _files(image))].append(
-                picture
-            )
+            size = len(image) if isinstance(image, bytes) else sum(f.stat().st_size for f in voxel_files(_path(image)))
+            by_size[size].append(picture)
         except OSError:
             continue  # reported as unreadable
     same: dict[str, list[str]] = defaultdict(list)
@@ -336,18 +336,19 @@ def _copies(pictures: Iterable[Picture]) -> list[tuple[str, ...]]:
         for picture in alike if len(alike) > 1 else ():
             image = picture.records[0].image
             try:
-                sums = (
-                    [hashlib.sha256(image).hexdigest()] if isinstance(image, bytes) else map(file_sha256, _files(image))
-                )
-                same[" ".join(sums)].append(picture.name)
+                if isinstance(image, bytes):
+                    found = hashlib.sha256(image).hexdigest()
+                else:
+                    found = " ".join(map(file_sha256, voxel_files(_path(image))))
+                same[found].append(picture.name)
             except OSError:
                 continue
     return [tuple(sorted(names)) for names in same.values() if len(names) > 1]
 
 
-def _files(image: Path | None) -> list[Path]:
-    assert image is not None
-    return sorted(path for path in image.iterdir() if path.is_file()) if image.is_dir() else [image]
+def _path(image: Path | bytes | None) -> Path:
+    assert isinstance(image, Path)
+    return image
 
 
 def _listed(entry: DatasetEntry | None, picture: Picture) -> str:

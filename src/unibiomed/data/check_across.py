@@ -11,6 +11,7 @@ from unibiomed.data.check_files import ERROR, Problem, name_of
 from unibiomed.data.check_records import read_or_tell
 from unibiomed.data.entries import DatasetEntry
 from unibiomed.data.index import file_sha256
+from unibiomed.data.pixels import voxel_files
 
 __all__ = ["check_across"]
 
@@ -35,13 +36,13 @@ def check_across(entries: Sequence[DatasetEntry]) -> CheckReport:
     for entry in entries if _mixed(entries) else ():
         used = (record.image for record in read_or_tell(entry)[0] if entry.external or record.split != "test")
         for path in dict.fromkeys(used):
-            if isinstance(path, Path) and path.is_file():
+            if isinstance(path, Path) and path.exists():
                 images += 1
-                by_size[path.stat().st_size].append((entry, path))
+                by_size[sum(file.stat().st_size for file in voxel_files(path))].append((entry, path))
     same: dict[str, list[Copy]] = defaultdict(list)
     for alike in by_size.values():
         for entry, path in alike if _mixed([entry for entry, _ in alike]) else ():
-            same[file_sha256(path)].append((entry, path))
+            same[" ".join(map(file_sha256, voxel_files(path)))].append((entry, path))
     problems = []
     for copies in same.values():
         if _mixed([entry for entry, _ in copies]):

@@ -318,7 +318,9 @@ def read_entry(path: Path, root: Path) -> DatasetEntry:
         for name in ("modality", "site", "group", "split", "label", "spacing"):
             if name in values:
                 values[name] = _rule(values[name], name)
-        if isinstance(values.get("boxes"), dict):
+        if "boxes" in values:
+            if not isinstance(values["boxes"], dict):
+                raise DataError("'boxes' is not a table")
             boxes = dict(values["boxes"])
             values["boxes"] = build(Boxes, boxes | {"target": _rule(boxes.get("target"), "target of boxes")}, "boxes")
         values["tables"] = tuple(build(Table, item, "tables") for item in listed(values, "tables"))

@@ -20,6 +20,7 @@ __all__ = [
     "Shard",
     "ShardIndex",
     "file_sha256",
+    "locked",
     "read_index",
     "replacing",
     "to_disk",
@@ -32,6 +33,8 @@ TASKS = ("region", "label", "question", "report")
 """What a record may carry, and so can teach: targets with their regions, a diagnosis, questions, a report."""
 VERSION = 1
 MAX_INDEX_BYTES = 2**29
+MAX_ROWS = 2**31 - 1
+"""Of one shard."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,10 +74,16 @@ class Shard:
 
     def __post_init__(self) -> None:
         # An index has tens of thousands of these: pathlib would take most of the time to start.
-        if self.file.startswith("/") or ".." in self.file.split("/") or "\\" in self.file:
+        if self.file.startswith("/") or ".." in self.file.split("/") or "\\" in self.file or "\0" in self.file:
             raise DataError(f"shard '{self.file}' leaves the folder of the index")
         if not self.groups or min(self.groups) < 1:
             raise DataError(f"shard '{self.file}' has an empty row group")
+        if sum(self.groups) > MAX_ROWS:
+            raise DataError(f"shard '{self.file}' has more than {MAX_ROWS:,} rows")
+        if self.external and self.split != "test":
+            raise DataError(
+                f"shard '{self.file}' is of an external data set, kept for testing, and not of the test split"
+            )
 
     @property
     def rows(self) -> int:
@@ -197,6 +206,31 @@ def to_disk(path: Path) -> None:
 
 
 @contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep other builds out of a folder; the lock goes with the process, however it ends.
+
+    Raises
+    ------
+    OutputError
+        Another process holds it, or the folder cannot be written.
+    """
+    path = folder / ".lock"
+    with writing(path):
+        folder.mkdir(parents=True, exist_ok=True)
+        file = path.open("ab")
+    with file:
+        try:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise OutputError(f"another build writes into '{folder}'; wait for it, or choose another --out") from error
+        except (ImportError, OSError):  # Windows, or a file system without locks: as if alone
+            pass
+        yield
+
+
+@contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Give a new file beside `path` to write to; at the end it takes the place of `path`, on the disk for good.
 
@@ -236,4 +270,4 @@ def writing(path: Path) -> Iterator[None]:
         raise
     except OSError as error:
         reason = error.strerror or "not a usable path"
-        raise OutputError(f"'{path}' cannot be written ({reason}); make room or choose another --out") from error
+        raise OutputError(f"'{path}' cannot be written ({reason}); make room or choose another place") from error

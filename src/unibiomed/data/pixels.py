@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import threading
 from pathlib import Path
 
@@ -214,8 +215,29 @@ class _Kept:
         self._volumes.clear()
 
 
+_DATA_FILE = re.compile(rb"^(?:ElementDataFile\s*=|data ?file:)\s*([^\r\n]+)", re.IGNORECASE | re.MULTILINE)
+MAX_HEADER = 2**16
 # An image may have a label volume for every target; they must not drive out each other or their image.
 _pictures, _labels = _Kept(KEPT_BYTES), _Kept(KEPT_BYTES)
+
+
+def voxel_files(path: Path) -> list[Path]:
+    """The files that hold an image: of a series all that are in its folder, of a detached header its data file too.
+
+    Raises
+    ------
+    OSError
+        One cannot be listed or read.
+    """
+    if path.is_dir():
+        return sorted(item for item in path.iterdir() if item.is_file())
+    if path.suffix.lower() not in (".mhd", ".nhdr"):
+        return [path]
+    with path.open("rb") as file:
+        named = _DATA_FILE.search(file.read(MAX_HEADER))
+    data = path.parent / named[1].decode("utf-8", "replace").strip() if named else path
+    # "LOCAL" and lists of files are no names
+    return [path, data] if data != path and data.is_file() else [path]
 
 
 def mask_numbers(path: Path) -> np.ndarray:
@@ -238,6 +260,8 @@ def mask_numbers(path: Path) -> np.ndarray:
     """
     try:
         with Image.open(path, formats=_MASK_FORMATS) as image:
+            if getattr(image, "n_frames", 1) > 1:
+                raise DataError(f"{path.name}: mask has several pages; save each as a file of its own")
             width, height = image.size
             if width * height > MAX_MASK_PIXELS:
                 raise DataError(f"{path.name}: mask of {width} x {height} pixels is too large; scale it down")

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from unibiomed.data.index import TASKS, Shard, file_sha256, replacing, writing
+from unibiomed.data.pixels import voxel_files
 from unibiomed.data.records import SPLITS, QuestionAnswer, Record, Region
 from unibiomed.data.shards import record_to_row, write_rows
 from unibiomed.errors import DataError, InputError
@@ -142,8 +143,8 @@ def build_shard(task: ShardTask) -> dict[str, Any]:
         return {**found, "kept": True}
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
+        # the old note stays until there is a new one: it does not fit the new shard, and says that the file is ours
         memo.parent.mkdir(parents=True, exist_ok=True)
-        memo.unlink(missing_ok=True)
     problems: list[tuple[str, str]] = []
     groups, triplets = write_rows(path, _rows(task, problems))
     first = task.records[0]
@@ -210,18 +211,33 @@ def _finished(path: Path, memo: Path, stamp: str) -> dict[str, Any] | None:
 def _stamp(task: ShardTask) -> str:
     """Checksum of all that decides a shard: its records, size and time of their files, and the options."""
     digest = hashlib.sha256(json.dumps([VERSION, task.file, task.tasks, task.size]).encode())
+    known: dict[Path, list[Any]] = {}
+
+    def told(value: Any) -> Any:
+        # a volume is asked for by each of its slices
+        if isinstance(value, Path):
+            return known.get(value) or known.setdefault(value, _looks(value))
+        return _told(value)
+
     for record in task.records:
-        digest.update(json.dumps(record, default=_told).encode())
+        digest.update(json.dumps(record, default=told).encode())
     return digest.hexdigest()
 
 
+def _looks(path: Path) -> list[Any]:
+    """The end of a file's path, with size and time of all that holds what is read of it."""
+    try:
+        stats = [file.stat() for file in voxel_files(path)]
+    except OSError:
+        stats = []
+    return (
+        [*path.parts[-2:], *([status.st_size, status.st_mtime_ns] for status in stats)]
+        if stats
+        else [*path.parts[-2:], None]
+    )
+
+
 def _told(value: Any) -> Any:
-    if isinstance(value, Path):
-        try:
-            status = value.stat()
-        except OSError:
-            return [*value.parts[-2:], None]
-        return [*value.parts[-2:], status.st_size, status.st_mtime_ns]
     if isinstance(value, bytes):
         return hashlib.sha256(value).hexdigest()
     if isinstance(value, np.generic):
@@ -236,8 +252,14 @@ def _tasks(record: Record) -> tuple[str, ...]:
 
 
 def _picture(record: Record) -> str:
-    """Name of a record's image file, the same wherever the data root lies."""
-    return "/".join(record.image.parts[-2:]) if isinstance(record.image, Path) else record.key
+    """Name of a record's image file, or of the volume that it is a slice of, the same wherever the data root lies."""
+    if record.slice_index is not None and record.key.endswith(f"@{record.slice_index}"):
+        return record.key.removesuffix(f"@{record.slice_index}")
+    if not isinstance(record.image, Path):
+        return record.key
+    parts = record.image.parts
+    below = len(parts) - parts[::-1].index(record.dataset) if record.dataset in parts else len(parts) - 2
+    return "/".join(parts[max(below, 0) :])
 
 
 def _hash(name: str) -> bytes:

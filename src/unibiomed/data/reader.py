@@ -285,6 +285,9 @@ class ShardReader:
             if columns is None:
                 raise DataError("the row group cannot be read; build the shard again")
             record = row_to_record({name: column[row].as_py() for name, column in zip(_NAMES, columns, strict=True)})
+            about = self._shards[shard][1]
+            if (record.dataset, record.split, record.modality) != (about.dataset, about.split, about.modality):
+                raise DataError(f"is of {record.dataset}, {record.split}, and its index says otherwise; build it again")
             pixels = record.load_image() if self._decode and record.image is not None else None
         except (DataError, pa.ArrowException, ValueError) as error:
             self._skip(f"{self._shards[shard][1].file}, row group {group}, row {row}", str(error))

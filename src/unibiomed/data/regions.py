@@ -23,6 +23,8 @@ SHAPED_PARTS = 3
 MAX_SIDE = 256
 """Shapes are measured on every n-th pixel of larger images; words need no more."""
 EXTENTS = ((0.005, "tiny"), (0.03, "small"), (0.12, "medium-sized"))
+PLANE = "plane"
+"""Attribute of slices whose left and right are not the patient's."""
 PATIENT_SIDED = {"CT": ("abdomen", "chest", "lung", "thorax"), "X-ray": ("chest", "lung", "thorax")}
 """Where images are by convention shown as if facing the patient: image right is the patient's left."""
 
@@ -73,7 +75,7 @@ class RegionFacts:
 
 
 def describe_region(
-    mask: np.ndarray, *, modality: str, site: str, spacing: tuple[float, float] | None = None
+    mask: np.ndarray, *, modality: str, site: str, spacing: tuple[float, float] | None = None, plane: str = ""
 ) -> RegionFacts:
     """Measure a region.
 
@@ -85,6 +87,8 @@ def describe_region(
         As in `unibiomed.data.Record`; they decide whether the patient's side is known.
     spacing : tuple of float, optional
         ``(row, column)`` size of a pixel in mm.
+    plane : str
+        Of a slice; left and right of a sagittal one are the patient's front and back.
 
     Returns
     -------
@@ -113,7 +117,7 @@ def describe_region(
     return RegionFacts(
         place=place,
         side=side,
-        patient_side=_patient_side(side, modality, site),
+        patient_side="" if plane == "sagittal" else _patient_side(side, modality, site),
         extent=next((word for limit, word in EXTENTS if pixels < limit * mask.size), "large"),
         area_fraction=pixels / mask.size,
         area_mm2=None if spacing is None else pixels * spacing[0] * spacing[1],

@@ -10,7 +10,7 @@ import numpy as np
 
 from unibiomed.data.phrasing import attributes, concept_of, listed, with_article
 from unibiomed.data.records import NO_FINDINGS, REGION_TEXT, Record, Region
-from unibiomed.data.regions import RegionFacts, describe_region, number_words, region_sentence, split_parts
+from unibiomed.data.regions import PLANE, RegionFacts, describe_region, number_words, region_sentence, split_parts
 
 __all__ = ["Scene"]
 
@@ -178,7 +178,13 @@ class Scene:
 
     def _measure(self, mask: np.ndarray) -> RegionFacts:
         record = self.record
-        return describe_region(mask, modality=record.modality, site=record.site, spacing=record.spacing)
+        return describe_region(
+            mask,
+            modality=record.modality,
+            site=record.site,
+            spacing=record.spacing,
+            plane=record.attributes.get(PLANE, ""),
+        )
 
 
 def fill_value(template: str, value: str) -> str:

@@ -230,6 +230,11 @@ def _load(files: Sequence[Path], shape: tuple[int, int, int], whole: bool, name:
                 raise InputError(f"{where}: this DICOM file is truncated or damaged: export it again") from None
             if cut.shape != shape[1:]:
                 raise InputError(f"{where}: this DICOM file is damaged (its size changes): export it again")
+            # of a modality whose header says nothing of it, as that of FloatPixelData
+            if cut.dtype.kind == "f" and values.dtype != np.float32 and np.any(cut != np.rint(cut)):
+                values = values.astype(np.float32)
+            if cut.size and values.dtype != np.float32 and not -(2**31) <= cut.min() <= cut.max() < 2**31:
+                raise InputError(f"{where}: its values need more than 32 bits: rescale the series")
             if values.dtype == np.int16 and cut.size and (cut.min() < -(2**15) or cut.max() >= 2**15):
                 values = values.astype(np.int32)
             values[number] = cut

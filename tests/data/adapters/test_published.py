@@ -4,6 +4,8 @@ import json
 
 import pytest
 
+from unibiomed.data.adapters import published as published_adapter
+
 IMAGE = "p{}_CT_abdomen.png"
 
 
@@ -213,3 +215,11 @@ def test_the_order_of_the_lists_does_not_matter(toy, refused):
     text = json.dumps({"images": images, "annotations": annotations})
     toy.text("train.json", text[:-20])
     refused("toy/train.json: cannot be read as JSON .*line 1, column")
+
+
+@pytest.mark.parametrize(
+    ("file", "split"),
+    [("train_data/test.json", "test"), ("test/annotations.json", "test"), ("train_data/val_test.json", None)],
+)
+def test_the_name_of_a_file_tells_its_split_before_its_folders(file, split):
+    assert published_adapter._split_of(file) == split

@@ -86,3 +86,29 @@ def test_broken_rows_are_named(toy, refused, file, text, words):
     with_table(toy, file)
     toy.text(file, text)
     refused(f"toy/{file}.*: .*{words}")
+
+
+def test_the_number_zero_is_no_empty_cell(toy):
+    for name in "ab":
+        toy.image(f"images/{name}.png")
+    toy.entry(
+        "images",
+        'group = { column = "patient" }\nlabel = { column = "y", map = { 0 = "No findings", 1 = "Tumor" } }\n'
+        '[[tables]]\nfile = "t.json"\nkey = "id"\n',
+    )
+    toy.text("t.json", json.dumps([{"id": "a", "patient": 0, "y": 0}, {"id": "b", "patient": 0, "y": 1}]))
+    records = toy.read()
+    assert {record.group for record in records.values()} == {"0"}
+    assert [record.label for record in records.values()] == ["No findings", "Tumor"]
+
+
+@pytest.mark.parametrize("adapter", ["images", "questions"])
+def test_an_image_that_is_not_there_is_not_another_of_its_name(toy, refused, adapter):
+    toy.image("images/train/1.png")
+    toy.entry(adapter, 'images = "images/*/*"\nlabel = { column = "n" }\n[[tables]]\nfile = "t.csv"\nkey = "id"\n')
+    head = "id,n,question,answer\n"
+    toy.text("t.csv", f"{head}train/1.png,1,Is it?,yes\ntest/1.png,2,Is it?,no\n")
+    refused("toy/t.csv: image 'test/1.png' and 'train/1' would both be 'train/1'; restore the one that is missing")
+    # the same image with and without folder and ending
+    toy.text("t.csv", f"{head}train/1.png,1,Is it?,yes\n1,2,Is it?,no\ntrain/1,3,Is it?,no\n")
+    assert len(toy.read()) == 1

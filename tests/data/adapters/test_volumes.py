@@ -6,6 +6,7 @@ import pytest
 
 from unibiomed.data import iter_records
 from unibiomed.data.adapters import volumes
+from unibiomed.data.scene import Scene
 from unibiomed.data.shards import pack_record
 from unibiomed.images import read_volume
 
@@ -183,3 +184,21 @@ def test_flat_masks_are_not_volumes(toy, refused):
     toy.image("labels/a.png")
     toy.entry("volumes", '[[targets]]\nname = "liver"\nmasks = ["labels/{stem}.png"]\n')
     refused("toy/labels/a.png: not a volume")
+
+
+def test_sides_of_sagittal_slices_are_not_the_patients(toy):
+    """Left of such a picture is the front."""
+    shape = (4, 20, 20)
+    labels = np.zeros(shape, dtype=np.uint8)
+    labels[:, 2:6, 8:12] = 1
+    for name, sizes in (("sagittal", [5.0, 1, 1, 1]), ("axial", [1.0, 1, 5, 1])):
+        axes = (0, 1, 2) if name == "sagittal" else (1, 2, 0)
+        toy.volume(f"images/{name}.nii", np.zeros(shape, dtype=np.int16).transpose(axes), np.diag(sizes))
+        toy.volume(f"labels/{name}.nii", labels.transpose(axes), np.diag(sizes))
+    toy.entry("volumes", '[[targets]]\nname = "liver"\nmasks = ["labels/{stem}.nii"]\n')
+    said = {}
+    for name, record in toy.read().items():
+        mask = record.regions[0].load(record.load_image().shape[:2])
+        facts = Scene(record, {0: mask}).facts(0)
+        said[name.partition("@")[0]] = (facts.side in ("left", "right"), bool(facts.patient_side))
+    assert said == {"sagittal": (True, False), "axial": (True, True)}

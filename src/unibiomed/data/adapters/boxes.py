@@ -88,5 +88,5 @@ def _numbers(boxes: Boxes, row: Row, where: str) -> list[float] | None:
         return None
     try:
         return [float(cell) for cell in cells]
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise DataError(f"{where}: a box is not four numbers in pixels; mend the table") from error

@@ -227,7 +227,8 @@ def _is_polygon(polygon: object, limit: int) -> bool:
         isinstance(polygon, list)
         and len(polygon) >= 6
         and len(polygon) % 2 == 0
-        and all(isinstance(v, (int, float)) and math.isfinite(v) and abs(v) <= limit for v in polygon)
+        # compared first: a whole number may be too long for a float
+        and all(isinstance(v, (int, float)) and abs(v) <= limit and math.isfinite(v) for v in polygon)
     )
 
 

@@ -69,6 +69,10 @@ def list_images(
     images: dict[str, Item] = {}
     for path in sorted(found):
         relative = path.relative_to(base)
+        if not _is_text(str(relative)):
+            shown = str(relative).encode("utf-8", "replace").decode()
+            tell(DataError(f"{entry.name}/{entry.images}/{shown}: its name is not UTF-8; rename it"))
+            continue
         ending = next((ending for ending in endings if path.name.lower().endswith(ending)), None)
         if any(part.startswith(".") for part in relative.parts) or (ending is None and not (folders and _holds(path))):
             continue
@@ -84,6 +88,15 @@ def list_images(
     return images
 
 
+def _is_text(name: str) -> bool:
+    # old archives hold names in other encodings, which no table, key or shard can name
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _holds(path: Path) -> bool:
     return path.is_dir() and any(item.is_file() and not item.name.startswith(".") for item in path.iterdir())
 
@@ -92,7 +105,7 @@ def _stem(entry: DatasetEntry, cut: str) -> str:
     if entry.stem is None:
         return cut
     match = re.search(entry.stem, cut)
-    if match is None:
+    if match is None or match.group(1) is None:
         raise DataError(f"{entry.name}/{cut}: file name does not fit stem '{entry.stem}'; rename it or mend the entry")
     return match.group(1)
 
@@ -116,10 +129,19 @@ class Names:
 
     A table may give a name with or without folders and ending. With `match`, it gives the part of the name that this
     expression finds.
+
+    Attributes
+    ----------
+    other : str or None
+        Another name by which the image that was found last was found before: one of the two images is not there, and
+        the other has the same name in another folder.
     """
 
     def __init__(self, names: Iterable[str], match: str | None = None) -> None:
         names = list(names)
+        self.other: str | None = None
+        self._matched = match is not None
+        self._asked: dict[str, str] = {}
         self._found: dict[str, list[str]] = defaultdict(list)
         if match is not None:
             for name in names:
@@ -133,9 +155,17 @@ class Names:
 
     def find(self, text: object) -> list[str]:
         """Names of the images that may be meant, none where there is no such image."""
+        self.other = None
         for name in (without_ending(text), file_stem(text), str(text).strip()):
             if name in self._found:
-                return self._found[name]
+                found = self._found[name]
+                if not self._matched and len(found) == 1:
+                    asked = without_ending(text)
+                    first = self._asked.setdefault(found[0], asked)
+                    # with and without folders is the same image, in two folders it is not
+                    short, long = sorted((first, asked), key=len)
+                    self.other = None if "/" not in short or f"/{long}".endswith(f"/{short}") else first
+                return found
         return []
 
 
@@ -153,13 +183,18 @@ def find_value(entry: DatasetEntry, rule: Rule | None, name: str, row: Row) -> s
             )
         raw = match.group(1)
     else:
-        cells = [str(_cell(entry, name, row, column) or "").strip() for column in rule.columns or [str(rule.column)]]
+        cells = [cell_text(_cell(entry, name, row, column)) for column in rule.columns or [str(rule.column)]]
         raw = ", ".join(cells) if any(cells) else ""
     if not raw:
         return None
     if rule.map and raw not in rule.map:
         raise DataError(f"{entry.name}/{name}: value '{raw}' is not one of {', '.join(rule.map)}; add it to the entry")
     return rule.map.get(raw, raw)
+
+
+def cell_text(cell: object) -> str:
+    """What a cell of a table says; the number 0 is not an empty one."""
+    return "" if cell is None else str(cell).strip()
 
 
 def _cell(entry: DatasetEntry, name: str, row: Row, column: str) -> Any:

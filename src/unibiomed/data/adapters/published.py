@@ -114,7 +114,7 @@ class _Layout:
     def read(self, table: Table) -> None:
         """Take in one JSON file, whichever of the three kinds it is."""
         where = f"{self.entry.name}/{table.file}"
-        split = table.split or next((word for word in SPLITS if word in re.split(r"[^a-z]+", table.file)), None)
+        split = table.split or _split_of(table.file)
         try:
             kind = self._kind(table.file)
             if kind == "annotations":
@@ -274,3 +274,13 @@ def _modality(word: str, where: str) -> str:
         if re.search(words, word, re.IGNORECASE):
             return modality
     raise DataError(f"{where}: its name does not tell the modality ('{word}'); give it in the entry")
+
+
+def _split_of(file: str) -> str | None:
+    """The one split that the name of a file speaks of, or else its folders."""
+    path = PurePosixPath(file.lower())
+    for text in (path.stem, str(path.parent)):
+        said = [word for word in SPLITS if word in re.split(r"[^a-z]+", text)]
+        if said:
+            return said[0] if len(said) == 1 else None
+    return None

@@ -133,7 +133,7 @@ def target_of(entry: DatasetEntry, category: str, where: str) -> Target | None:
 
 def whole_box(numbers: Sequence[float], form: str, where: str, size: tuple[int, int] | None = None) -> Box:
     """Box in whole pixels around the one that a table gives, cut to the image where its (height, width) is known."""
-    if len(numbers) != 4 or not all(math.isfinite(number) and abs(number) < 1e6 for number in numbers):
+    if len(numbers) != 4 or not all(abs(number) < 1e6 and math.isfinite(number) for number in numbers):
         raise DataError(f"{where}: a box is not four numbers in pixels; mend the table")
     x0, y0, x1, y1 = numbers
     if form == "xywh":

@@ -160,8 +160,8 @@ def join_rows(entry: DatasetEntry, names: Iterable[str], tell: Tell = refuse) ->
         known = Names(joined, table.match)
         for row in iter_rows(entry, table, tell=tell):
             found = known.find(row[table.key])
-            if table.match is None and len(found) > 1:
-                tell(_ambiguous(entry, table, row, found))
+            if (table.match is None and len(found) > 1) or known.other:
+                tell(_ambiguous(entry, table, row, found, known.other))
                 continue
             for name in found:
                 note_split(official, entry, table, name, tell)
@@ -187,18 +187,22 @@ def rows_by_image(
         known = Names(names, table.match)
         for row in iter_rows(entry, table, needed, tell):
             images = known.find(row[table.key])
-            if len(images) != 1:
+            if len(images) != 1 or known.other:
                 where = f"{entry.name}/{table.file}: image '{row[table.key]}'"
                 missing = DataError(f"{where} is missing from {entry.images}/; restore it")
-                tell(_ambiguous(entry, table, row, images) if images else missing)
+                tell(_ambiguous(entry, table, row, images, known.other) if images else missing)
                 continue
             note_split(official, entry, table, images[0], tell)
             found[images[0]].append((table, only_asked(row, columns)))
     return found, official
 
 
-def _ambiguous(entry: DatasetEntry, table: Table, row: Row, images: Sequence[str]) -> DataError:
+def _ambiguous(
+    entry: DatasetEntry, table: Table, row: Row, images: Sequence[str], other: str | None = None
+) -> DataError:
     where = f"{entry.name}/{table.file}: image '{row[table.key]}'"
+    if other:
+        return DataError(f"{where} and '{other}' would both be '{images[0]}'; restore the one that is missing")
     return DataError(f"{where} may be '{images[0]}' or '{images[1]}'; give its folder in the table")
 
 

@@ -10,6 +10,7 @@ from unibiomed.data.adapters.common import (
     Row,
     Tell,
     base_record,
+    cell_text,
     find_places,
     list_images,
     refuse,
@@ -54,8 +55,8 @@ def read_questions(entry: DatasetEntry, tell: Tell = refuse) -> Iterator[Record]
                     _question(
                         asks,
                         str(row[column["answer"]]),
-                        str(row.get(column["answer_type"]) or ""),
-                        row.get(column["qid"]) or numbered,
+                        cell_text(row.get(column["answer_type"])),
+                        cell_text(row.get(column["qid"])) or numbered,
                     )
                 )
     for (name, split), questions in sorted(asked.items(), key=lambda item: item[0]):
@@ -109,7 +110,7 @@ def image_text(entry: DatasetEntry, rows: Sequence[Row]) -> str:
     """What the text columns of an image's rows say, nothing twice; with their names where there are several."""
     texts = []
     for row in rows:
-        parts = [(name, readable(str(row.get(name) or ""))) for name in entry.text]
+        parts = [(name, readable(cell_text(row.get(name)))) for name in entry.text]
         said = [f"{name.capitalize()}: {words}" if len(parts) > 1 else words for name, words in parts if words]
         texts.append(" ".join(said))
     return " ".join(dict.fromkeys(text for text in texts if text))

@@ -23,6 +23,7 @@ from unibiomed.data.adapters.regions import Folders, find_masks, mask_region
 from unibiomed.data.adapters.tables import join_rows
 from unibiomed.data.entries import DatasetEntry, Target
 from unibiomed.data.records import Record
+from unibiomed.data.regions import PLANE
 from unibiomed.errors import DataError, InputError
 from unibiomed.images import Grid, read_volume, read_volume_header
 
@@ -47,6 +48,8 @@ def _slices(entry: DatasetEntry, item: Item, place: Place, row: Row, folders: Fo
     _check_grids(entry, grid, item, masks)
     known = base_record(entry, item.name, place, row)
     known["modality"] = _modality(entry, item.name, known["modality"], modality)
+    if grid.plane == "sagittal":
+        known["attributes"] = {**known["attributes"], PLANE: grid.plane}
     shown = _slices_with_targets(entry, grid, masks) if entry.skip_empty else None
     for index in range(0, grid.shape[0], entry.every):
         if shown is None or shown[index]:
