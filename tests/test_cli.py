@@ -29,6 +29,7 @@ import unibiomed.interpret.demo
 from unibiomed import interpret
 from unibiomed.cli import NOTICE, main
 from unibiomed.findings import Interpretation
+from unibiomed.images import mask_to_slice
 from unibiomed.tasks import TASKS
 
 HEIGHT, WIDTH = 61, 97
@@ -227,7 +228,28 @@ def test_a_slice_of_a_volume(ask, script, here, volume, window):
     script.says = ["It is [SEG]."]
     run = ask(volume, "--target", "lung", "--slice", "0", "--window", window, "--out", "out")
     assert run.code == 0 and run.err == "", "a window that begins with a minus sign is not an option"
-    assert np.asarray(Image.open(here / "out" / "volume_1_lung.png")).shape == (47, 33)
+    assert np.asarray(Image.open(here / "out" / "volume_s000_1_lung.png")).shape == (47, 33)
+
+
+def test_which_slice_was_looked_at_is_told(ask, script, here, volume):
+    script.says = ["It is [SEG]."]
+    run = ask(volume, "--target", "lung", "--out", "out")
+    assert run.out.splitlines()[0] == "volume.nii.gz: slice 2 of 0 to 4, axial"
+    document = json.loads((here / "out" / "volume_findings.json").read_text())
+    details = document["details"]
+    assert (details["slice"], details["slices"], details["plane"]) == (2, 5, "axial")
+    # the mask can be put back into the volume
+    mask = Interpretation.from_dict(document).findings[0].mask
+    assert mask_to_slice(mask, details).shape == (33, 47, 1)[: mask_to_slice(mask, details).ndim]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_a_full_disk_behind_what_is_printed(here):
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "unibiomed", "info"]
+        run = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert run.returncode == 2 and run.stderr.startswith("unibiomed: what is printed cannot be written (No space")
+    assert run.stderr.count("\n") == 1
 
 
 def test_no_name_of_a_patient_gets_out(ask, script, here):
@@ -397,6 +419,11 @@ def test_an_image_that_cannot_be_used(ask, script, here, name):
         (["--box", "0,0,98,61"], "reaches outside the image of 97x61 pixels: keep it within 0,0,97,61"),
         (["--box", "-1,0,10,10"], "reaches outside"),
         (["--box", "1,2,3"], "give x0,y0,x1,y1"),
+        (["--target", "liver", "--box", "1,2,30,40"], "is about the whole image: leave the box out"),
+        (["--target", "liver", "--ask", "Where is it?"], "two questions: give one of them"),
+        (["--task", "recognize", "--ask", "Where is it?"], "a question of its own: leave out --task recognize"),
+        (["--out", ""], "need a name"),
+        (["--model", ""], "need a name"),
         (["--box", "a,b,c,d"], "give x0,y0,x1,y1"),
         (["--box", "9,9,9,20"], "has no area"),
         (["--window", "kitchen"], "window"),

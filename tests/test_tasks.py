@@ -119,7 +119,7 @@ def test_harmless_signs_are_kept() -> None:
     [
         ([], None, False, "recognize"),
         (["liver"], None, False, "segment"),
-        (["liver", "spleen"], None, True, "segment"),
+        (["liver", "spleen"], None, False, "segment"),
         ([], "Is there a mass?", False, "ask"),
         ([], "Is there a mass?", True, "ask"),
         ([], None, True, "classify"),
@@ -127,6 +127,12 @@ def test_harmless_signs_are_kept() -> None:
 )
 def test_task_follows_from_what_is_given(targets: list[str], question: str | None, box: bool, name: str) -> None:
     assert choose_task(None, targets, question, box).name == name
+
+
+@pytest.mark.parametrize("task", ["segment", "recognize", "report"])
+def test_a_box_is_not_taken_where_it_would_only_be_drawn(task: str) -> None:
+    with pytest.raises(InputError, match="is about the whole image: leave the box out, or choose one of classify"):
+        choose_task(task, ["liver"] if task == "segment" else [], None, True)
 
 
 def test_a_named_task_is_taken() -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, field, fields
 from numbers import Integral, Real
 from typing import Any
 
@@ -26,6 +26,7 @@ SCHEMA = 1
 MAX_MASK_PIXELS = 2**27
 MAX_DECODED_PIXELS = 2**30
 MAX_FINDINGS = 1000
+MAX_DETAILS = 64
 MAX_TEXT = 1_000_000
 MAX_TOKENS = 100_000
 
@@ -268,7 +269,7 @@ class Finding:
         return (self.label, self.phrase, *numbers)
 
     def _to_dict(self) -> dict[str, Any]:
-        plain = {field.name: getattr(self, field.name) for field in fields(self)}
+        plain = {one.name: getattr(self, one.name) for one in fields(self)}
         box, mask = plain.pop("box"), plain.pop("mask")
         return {**plain, "box": box and list(box), "mask": None if mask is None else rle_encode(mask)}
 
@@ -306,6 +307,10 @@ class Interpretation:
         Time the answer took.
     notes : tuple of str
         What a reader should know, for instance that the answer was cut off.
+    details : dict
+        What was looked at and how, as text, numbers and lists of them: ``slice`` of ``slices``, ``window``,
+        ``modality``, ``box``, ``presence_threshold``; ``pixels``, a checksum of the picture; and what
+        `unibiomed.images.mask_to_slice` needs.
 
     Raises
     ------
@@ -327,8 +332,10 @@ class Interpretation:
     tokens: tuple[str, ...] = ()
     seconds: float = 0.0
     notes: tuple[str, ...] = ()
+    details: dict[str, Any] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
+        _set(self, "details", _details(self.details))
         for name in ("task", "question", "text", "raw_text", "image", "model"):
             _set(self, name, _text(getattr(self, name), name))
         height, width = _image_size(self.height, self.width)
@@ -366,7 +373,7 @@ class Interpretation:
         dict
             With ``"schema": 1``; `from_dict` reads it back to an equal interpretation.
         """
-        plain = {field.name: getattr(self, field.name) for field in fields(self)}
+        plain = {one.name: getattr(self, one.name) for one in fields(self)}
         plain = {name: list(value) if isinstance(value, tuple) else value for name, value in plain.items()}
         return {"schema": SCHEMA, **plain, "findings": [finding._to_dict() for finding in self.findings]}
 
@@ -404,10 +411,10 @@ def _values(cls: type, data: object) -> dict[str, Any]:
     """Pick the fields of ``cls`` out of a JSON object; those without a default must be there."""
     if not isinstance(data, Mapping):
         raise InputError("Findings must be JSON objects; this is not a findings file of unibiomed.")
-    for field in fields(cls):
-        if field.default is MISSING and field.name not in data:
-            raise InputError(f"'{field.name}' is missing; this is not a findings file of unibiomed.")
-    return {field.name: data[field.name] for field in fields(cls) if field.name in data}
+    for one in fields(cls):
+        if one.default is MISSING and one.default_factory is MISSING and one.name not in data:
+            raise InputError(f"'{one.name}' is missing; this is not a findings file of unibiomed.")
+    return {one.name: data[one.name] for one in fields(cls) if one.name in data}
 
 
 def _set(target: object, name: str, value: object) -> None:
@@ -420,6 +427,27 @@ def _text(value: object, name: str) -> str:
     if len(value) > MAX_TEXT:
         raise InputError(f"'{name}' is longer than {MAX_TEXT} characters.")
     return value
+
+
+def _details(value: object) -> dict[str, Any]:
+    """A copy in which all is JSON's own."""
+    if not isinstance(value, Mapping) or len(value) > MAX_DETAILS:
+        raise InputError(f"'details' must be an object of at most {MAX_DETAILS} entries.")
+
+    def plain(item: object) -> Any:
+        if isinstance(item, list | tuple):
+            return [plain(part) for part in _items(item, "details", MAX_DETAILS)]
+        if isinstance(item, str):
+            return _text(item, "details")
+        if item is None or isinstance(item, bool):
+            return item
+        if isinstance(item, Integral):
+            return int(item)
+        if isinstance(item, Real) and math.isfinite(float(item)):
+            return float(item)
+        raise InputError("'details' may hold texts, numbers and lists of them.")
+
+    return {_text(name, "details"): plain(item) for name, item in value.items()}
 
 
 def _items(value: object, name: str, most: int) -> Iterable[Any]:

@@ -95,13 +95,16 @@ def choose_task(task: str | None, targets: Sequence[str], question: str | None, 
     Raises
     ------
     InputError
-        If the task is unknown, or lacks the target, box or question that it needs.
+        If the task is unknown, lacks the target, box or question that it needs, or is given a box that it cannot use.
     """
     chosen = get_task(
         task or ("segment" if targets else "ask" if question is not None else "classify" if box else "recognize")
     )
     if chosen.needs_box and not box:
         raise InputError(f"task '{chosen.name}' needs a box: give it with --box x0,y0,x1,y1")
+    if box and not (chosen.needs_box or chosen.needs_question):
+        boxed = ", ".join(other.name for other in TASKS.values() if other.needs_box or other.needs_question)
+        raise InputError(f"task '{chosen.name}' is about the whole image: leave the box out, or choose one of {boxed}")
     asked: Sequence[str | None] = targets or [None]
     for target in asked:
         make_question(chosen.name, target=target, text=question)

@@ -38,6 +38,44 @@ def test_the_others_still_run(interpreter, script, paths, tmp_path):
     assert items[2].files["findings"].name == "eye-2_findings.json"
 
 
+def test_results_of_another_picture_stay_and_those_of_the_same_are_replaced(interpreter, script, picture, tmp_path):
+    out, script.says = tmp_path / "out", ["It is [SEG]."]
+    for name, pixels in (("a/eye.png", picture), ("b/eye.png", 255 - picture)):
+        (tmp_path / name).parent.mkdir()
+        Image.fromarray(pixels).save(tmp_path / name)
+        list(interpret_batch(interpreter, [str(tmp_path / name)], out, targets=["liver"]))
+    ends = ("_overlay.png", "_1_liver.png", "_findings.json")
+    assert {path.name for path in out.iterdir()} == {f"{stem}{end}" for stem in ("eye", "eye-2") for end in ends}
+    # asked for something else, the first leaves no mask of what was asked before
+    (out / "eye_1_mine.txt").write_text("of a user")
+    list(interpret_batch(interpreter, [str(tmp_path / "a/eye.png")], out, targets=["spleen"]))
+    assert {path.name for path in out.iterdir() if not path.name.startswith("eye-2")} == {
+        "eye_overlay.png",
+        "eye_1_spleen.png",
+        "eye_findings.json",
+        "eye_1_mine.txt",
+    }
+
+
+def test_a_findings_file_names_no_other_files_to_take_away(interpreter, script, picture, tmp_path):
+    out, script.says = tmp_path / "out", ["It is [SEG]."]
+    (item,) = interpret_batch(interpreter, _one(picture, tmp_path), out, targets=["liver"])
+    path = item.files["findings"]
+    document = json.loads(path.read_text())
+    (tmp_path / "precious.png").write_bytes(b"x")
+    (out / "eye_notes.png").write_bytes(b"x")
+    document["files"] |= {"mask_2": "../precious.png", "mask_3": "eye_notes.png", "mask_4": 5}
+    path.write_text(json.dumps(document))
+    list(interpret_batch(interpreter, _one(picture, tmp_path), out, targets=["spleen"]))
+    assert (tmp_path / "precious.png").exists() and (out / "eye_notes.png").exists()
+    assert not (out / "eye_1_liver.png").exists()
+
+
+def _one(picture: np.ndarray, folder: Path) -> list[str]:
+    Image.fromarray(picture).save(folder / "eye.png")
+    return [str(folder / "eye.png")]
+
+
 def test_it_works_one_by_one(interpreter, script, paths):
     items = interpret_batch(interpreter, paths)
     assert script.questions == []

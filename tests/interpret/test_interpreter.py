@@ -19,6 +19,7 @@ from unibiomed.findings import Interpretation
 from unibiomed.images import MedicalImage
 from unibiomed.interpret import Interpreter, load
 from unibiomed.interpret import interpreter as module
+from unibiomed.interpret.taught import Taught
 from unibiomed.model.modeling import UniBiomedModel
 from unibiomed.tasks import TASKS
 
@@ -37,6 +38,65 @@ def iou(a: np.ndarray, b: np.ndarray) -> float:
 
 
 # ---------------------------------------------------------------- the six tasks
+
+
+@pytest.mark.parametrize("typed", ["Retinal Vessel", "RETINAL VESSEL", "retinal vessel", " retinal  vessel"])
+def test_targets_are_asked_for_in_the_letters_that_were_taught(interpreter, script, picture, typed):
+    interpreter.taught = Taught({"retinal vessel": ["blood vessel"], "MS lesion": []})
+    script.says = ["It is [SEG]."]
+    result = interpreter.interpret(picture, targets=[typed])
+    assert script.questions == ["Please segment the retinal vessel in the image."]
+    assert [f.label for f in result.findings] == [typed] and result.notes == ()
+
+
+def test_a_target_that_was_not_taught_is_told(interpreter, script, picture):
+    interpreter.taught = Taught({"retinal vessel": ["Blood vessel"], "MS lesion": []})
+    script.says = ["It is [SEG]."] * 4
+    result = interpreter.interpret(picture, targets=["retinal vessels", "tumor", "blood vessel", "ms LESION"])
+    assert script.questions[1:] == [
+        f"Please segment the {t} in the image." for t in ("tumor", "Blood vessel", "MS lesion")
+    ]
+    assert result.notes == (
+        "'retinal vessels' is not a target that this model was taught: 'not found' says nothing; did you mean "
+        "'retinal vessel'?",
+        "'tumor' is not a target that this model was taught: 'not found' says nothing",
+    )
+
+
+def test_every_target_of_nano_is_known_in_any_letters():
+    taught = load().taught
+    assert len(taught.targets) == 32
+    for target, others in taught.targets.items():
+        for name in (target, *others):
+            assert {taught.spelling(word) for word in (name, name.upper(), name.title())} <= {target, *others}
+            assert taught.warning(name.capitalize()) is None
+    assert taught.spelling("Polyp") == "polyp"
+
+
+def test_results_tell_what_was_looked_at_and_come_back(interpreter, script, picture):
+    script.says = ["liver"]
+    result = interpreter.interpret(picture, box=(10, 20, 40, 50), modality="CT")
+    details = result.details
+    assert (details["box"], details["modality"], details["format"]) == ([10, 20, 40, 50], "CT", "array")
+    assert details["presence_threshold"] is None or 0 <= details["presence_threshold"] <= 1
+    other = interpreter.interpret(255 - picture, box=(10, 20, 40, 50))
+    assert len(details["pixels"]) == 16 and details["pixels"] != other.details["pixels"]
+    again = type(result).from_dict(result.to_dict())
+    assert again.findings == result.findings and again.details == details
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"targets": [1]}, "have to be texts"),
+        ({"question": 3}, "have to be texts"),
+        ({"targets": ["a"], "max_new_tokens": 0}, "an answer of 0 tokens"),
+        ({"targets": ["a", "b"], "question": "Where?"}, "one question cannot ask for several targets"),
+    ],
+)
+def test_questions_of_the_wrong_kind(interpreter, picture, given, words):
+    with pytest.raises(InputError, match=words):
+        interpreter.interpret(picture, **given)
 
 
 def test_segment_gives_each_target_its_mask_on_the_images_own_pixels(interpreter, script, picture):

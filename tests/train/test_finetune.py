@@ -17,8 +17,9 @@ from unibiomed.model.generation import generate
 from unibiomed.model.weights import load_model
 from unibiomed.tasks import TASKS
 from unibiomed.train import heldout
-from unibiomed.train.finetune import finetune, finetune_recipe
+from unibiomed.train.finetune import _check_asked, finetune, finetune_recipe
 from unibiomed.train.packing import IGNORE
+from unibiomed.train.start import write_card
 from unibiomed.train.views import Viewer
 
 ASKED = """
@@ -114,6 +115,30 @@ def test_the_folder_one_stands_in(data_root: Path, tmp_path: Path, monkeypatch: 
     monkeypatch.chdir(data_root / "colon" / "images")
     with pytest.raises(ModelError):  # and not that there is no data set of this name
         finetune(Path(".."), tmp_path / "run", str(tmp_path / "nothing"), steps=1)
+
+
+def test_another_fine_tuning_does_not_go_on_with_this_one(tuned: Path, whole_run: Path, data_root: Path) -> None:
+    asked = json.loads((tuned / "asked.json").read_text())
+    _check_asked(tuned, asked)
+    for name, value in (("data", "0"), ("model", "other"), ("steps", asked["steps"] + 1), ("batch", 99)):
+        with pytest.raises(DataError, match=rf"holds another fine-tuning \({name} differ\): choose another --out"):
+            _check_asked(tuned, asked | {name: value})
+    assert json.loads((tuned / "asked.json").read_text()) == asked
+
+
+def test_the_card_keeps_what_the_start_was_trained_on(tmp_path: Path) -> None:
+    start, model = tmp_path / "start", torch.nn.Linear(2, 3)
+    for folder in (start, tmp_path / "new", tmp_path / "published"):
+        folder.mkdir()
+    write_card(start, model, {"old": "CC BY-NC"}, ["polyp"])
+    write_card(tmp_path / "new", model, {"mine": "CC0"}, ["liver"], start)
+    card = json.loads((tmp_path / "new" / "card.json").read_text())
+    assert card["trained_on"] == {"old": "CC BY-NC", "mine": "CC0"} and card["started_from"] == "start"
+    assert card["targets"].keys() == {"polyp", "liver"} and card["parameters"] == 9
+    # of a start that does not say what it knows, not all is known
+    (start / "card.json").unlink()
+    write_card(tmp_path / "published", model, {"mine": "CC0"}, ["liver"], start)
+    assert "targets" not in json.loads((tmp_path / "published" / "card.json").read_text())
 
 
 def test_what_is_wrong_is_told_first(whole_run: Path, data_root: Path, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from .. import __version__
-from ..errors import UniBiomedError
+from ..errors import InputError, UniBiomedError
 from ..tasks import TASKS
 from .data import add_data_commands
 from .evaluate import add_evaluate_command
@@ -67,10 +67,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
     except BrokenPipeError:
         # whoever read our output has left (`| head`): not an error, but Python would complain once more at exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _close_stdout()
         return 0
+    except OSError as error:
+        # all else that is written tells its own errors
+        _close_stdout()
+        complain(f"what is printed cannot be written ({error.strerror or error}); make room")
+        return 2
     finally:
         warnings.formatwarning = usual
+
+
+def _close_stdout() -> None:
+    """Let what is still to be printed go nowhere: Python would complain once more at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _glue_numbers(arguments: Sequence[str]) -> list[str]:
@@ -185,7 +195,18 @@ def run_interpret(options: argparse.Namespace) -> int:
         parse_window(options.window)
     if options.modality is not None:
         check_modality(options.modality)
+    if options.ask is not None and options.target:
+        raise InputError("--target and --ask are two questions: give one of them")
+    if options.ask is not None and options.task not in (None, "ask"):
+        raise InputError(f"--ask is a question of its own: leave out --task {options.task}, or --ask")
     choose_task(options.task, options.target, options.ask, box is not None)
+    if not str(options.out).strip(".") or options.model == "":
+        raise InputError("--out and --model need a name: leave them out for the usual ones")
+    if not any(os.path.exists(path) for path in options.images):
+        # found before the model is loaded, which takes seconds
+        for path in options.images:
+            complain(f"{path}: no such file: check the path")
+        return 2
 
     from tqdm import tqdm
 
@@ -219,11 +240,20 @@ def run_interpret(options: argparse.Namespace) -> int:
                 files = {name: str(path) for name, path in (item.files or {}).items()}
                 print(json.dumps(item.result.to_dict() | {"files": files}), flush=True)
             else:
-                print(item.path)
+                print(f"{item.path}{_which_slice(item.result)}")
                 _show(item.result)
     if not options.json and failed < len(options.images):
         print(f"Written to {options.out}. {NOTICE}")
     return 0 if not failed else 2 if failed == len(options.images) else 3
+
+
+def _which_slice(result: Result) -> str:
+    """Which slice, frame or page was looked at, of a file that has several."""
+    details = result.details
+    if not isinstance(count := details.get("slices"), int) or count < 2:
+        return ""
+    plane = f", {details['plane']}" if details.get("plane") else ""
+    return f": slice {details.get('slice')} of 0 to {count - 1}{plane}"
 
 
 def _show(result: Result) -> None:

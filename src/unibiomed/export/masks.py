@@ -12,6 +12,7 @@ import shutil
 import tempfile
 import unicodedata
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -21,6 +22,8 @@ from unibiomed.export.overlay import draw_overlay
 from unibiomed.findings import Interpretation
 
 LONGEST_SLUG = 40
+MAX_READ = 100_000_000
+"""Bytes of a findings file of an earlier run that is looked at."""
 
 
 def write_interpretation(
@@ -28,7 +31,8 @@ def write_interpretation(
 ) -> dict[str, Path]:
     """Write the picture, the masks and the findings of one interpretation, all of them or none.
 
-    Files of the same names are replaced; when anything fails they are put back as they were.
+    Files of the same names are replaced, and masks that an earlier interpretation of the picture left under this stem
+    taken away; when anything fails they are put back as they were.
 
     Parameters
     ----------
@@ -68,13 +72,47 @@ def write_interpretation(
     contents["findings"] = (json.dumps(document, indent=1, allow_nan=False) + "\n").encode("ascii")
 
     folder = Path(out_dir)
+    left = _written(folder, stem) - set(names.values())
     try:
         _write_all(folder, {names[key]: contents[key] for key in names})
+        for name in left:
+            (folder / name).unlink(missing_ok=True)
     except (OSError, ValueError) as error:
         reason = (error.strerror if isinstance(error, OSError) else None) or "not a usable path"
         where = ascii(str(folder)[:200])
         raise OutputError(f"Cannot write results to {where}: {reason}; choose another output folder.") from error
     return {key: folder / name for key, name in names.items()}
+
+
+def holds_another(folder: str | os.PathLike[str], interpretation: Interpretation, stem: str) -> bool:
+    """Whether a folder holds, under a stem, the findings of another picture, or what is none of ours.
+
+    Parameters
+    ----------
+    folder : path
+    interpretation : Interpretation
+        Known by the checksum of its picture, see `Interpretation.details`.
+    stem : str
+    """
+    path = Path(folder) / f"{stem}_findings.json"
+    return path.exists() and _read(path).get("details", {}).get("pixels") != interpretation.details.get("pixels")
+
+
+def _written(folder: Path, stem: str) -> set[str]:
+    """Names of the files that an earlier interpretation says it wrote; believed of masks and overlays of this stem."""
+    files = _read(folder / f"{stem}_findings.json").get("files")
+    names = files.values() if isinstance(files, dict) else ()
+    ours = re.compile(rf"{re.escape(stem)}_(\d+_[a-z0-9-]+|overlay)\.png")
+    return {name for name in names if isinstance(name, str) and ours.fullmatch(name)}
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """A findings file, or nothing of it where it is none."""
+    try:
+        document = json.loads(path.read_bytes()) if path.stat().st_size <= MAX_READ else {}
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return document if isinstance(document, dict) and isinstance(document.get("details", {}), dict) else {}
 
 
 def slug(label: str) -> str:

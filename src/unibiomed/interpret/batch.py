@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import errno
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import torch
 from tqdm import tqdm
 
 from unibiomed.errors import InputError, OutputError, UniBiomedError
+from unibiomed.export import holds_another
 from unibiomed.images.limits import shown
 
 from .interpreter import Interpreter
@@ -54,7 +56,8 @@ def interpret_batch(
     paths : sequence of str
         Image files. Two of the same name get a number each in the output folder.
     out : Path, optional
-        Where results are written; None writes nothing.
+        Where results are written; None writes nothing. Results of the same picture are replaced, those of another
+        one of the same name stay.
     progress : bool
         Show a progress bar.
     **question
@@ -75,7 +78,10 @@ def _interpret_one(
 ) -> BatchItem:
     try:
         result = model.interpret(path, **question)
-        files = None if out is None else result.save(out, unique(default_stem(path), taken))
+        stem = default_stem(path)
+        if question.get("slice_index") is not None:
+            stem += f"_s{question['slice_index']:03d}"
+        files = None if out is None else result.save(out, unique(stem, taken, partial(holds_another, out, result)))
         return BatchItem(path, result, files=files)
     except UniBiomedError as error:
         return BatchItem(path, error=error)
@@ -86,10 +92,10 @@ def _interpret_one(
         return BatchItem(path, error=InputError("this needs more memory than there is: shrink the image first"))
 
 
-def unique(stem: str, taken: set[str]) -> str:
-    """`stem`, or with a number behind it if it is taken; the answer is taken afterwards."""
+def unique(stem: str, taken: set[str], occupied: Callable[[str], bool] = lambda _: False) -> str:
+    """`stem`, or with a number behind it if it is taken or occupied; the answer is taken afterwards."""
     name, number = stem, 2
-    while name.casefold() in taken:  # some file systems do not tell case apart
+    while name.casefold() in taken or occupied(name):  # some file systems do not tell case apart
         name, number = f"{stem}-{number}", number + 1
     taken.add(name.casefold())
     return name

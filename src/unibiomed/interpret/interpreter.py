@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 import time
@@ -34,6 +35,7 @@ from unibiomed.tasks import (
 
 from .result import Result
 from .scores import derived_scores, text_score, trained_scores
+from .taught import Taught
 
 NANO = Path(__file__).parent.parent / "weights" / "nano"
 ImageLike = str | os.PathLike[str] | np.ndarray | Image.Image | MedicalImage
@@ -70,6 +72,8 @@ class Interpreter:
     presence_threshold : float, optional
         With trained scores, a target whose presence score is lower is reported absent and its mask emptied; with 0
         none is.
+    taught : Taught, optional
+        The targets that the model knows: they may then be asked for in any letter case, and of others a note warns.
     """
 
     def __init__(
@@ -79,7 +83,9 @@ class Interpreter:
         name: str,
         *,
         presence_threshold: float | None = None,
+        taught: Taught | None = None,
     ) -> None:
+        self.taught = taught or Taught({})
         self.model = model.eval()
         self.processor = processor
         self.name = name
@@ -148,11 +154,11 @@ class Interpreter:
             One of ``segment``, ``recognize``, ``report``, ``classify``, ``describe``, ``ask``. When left out it follows
             from what is given: targets, a question, a box, or nothing (``recognize``).
         targets : str or sequence of str
-            What to outline.
+            What to outline; the letter case of targets that the model was taught does not matter.
         box : sequence of int, optional
             x0, y0, x1, y1 in pixels, x1 and y1 exclusive.
         question : str, optional
-            The question of ``ask``; for other tasks it replaces the task's own words.
+            The question of ``ask``; for other tasks it replaces the task's own words, for one target at most.
         modality : str, optional
             One of the ten modalities, when the file does not say and you want the question to.
         slice_index : int, optional
@@ -174,7 +180,15 @@ class Interpreter:
             If the model's values are not numbers.
         """
         started = time.perf_counter()
-        names = [targets] if isinstance(targets, str) else list(targets)
+        names = [targets] if isinstance(targets, str) else list(targets or ())
+        if not all(isinstance(word, str) for word in (*names, question or "")):
+            raise InputError("targets and question have to be texts")
+        if max_new_tokens < 1:
+            raise InputError(f"an answer of {max_new_tokens} tokens says nothing: give 1 or more")
+        if question is not None and len(names) > 1:
+            raise InputError(
+                "one question cannot ask for several targets: leave out the question, or all targets but one"
+            )
         task = choose_task(task, names, question, box is not None).name
         if len(names) > MAX_QUESTIONS:
             raise InputError(f"{len(names)} targets are too many at once: ask for at most {MAX_QUESTIONS}")
@@ -188,10 +202,12 @@ class Interpreter:
         if encoded is None or checked is not None:
             encoded = self.encode(medical, box=checked)
         modality = modality or medical.modality
-        questions = [make_question(task, target=t, modality=modality, text=question) for t in asked]
+        spelled = [None if t is None else self.taught.spelling(t) for t in asked]
+        questions = [make_question(task, target=t, modality=modality, text=question) for t in spelled]
         answers = self.answer(encoded, questions, max_new_tokens=max_new_tokens)
         self._check_numbers(all(math.isfinite(p) for a in answers for p in a.probabilities))
         findings, notes = self._findings(task, answers, asked, encoded, checked)
+        notes += [warning for name in asked if name and (warning := self.taught.warning(name))]
         if names and task != "segment":
             notes.append(f"targets have no effect on the task '{task}'; they belong to 'segment'")
         return Result(
@@ -209,6 +225,13 @@ class Interpreter:
             tokens=tuple(self.processor.decode([i]) for a in answers for i in a.ids),
             seconds=time.perf_counter() - started,
             notes=tuple(notes),
+            details={
+                **medical.details,
+                "modality": modality,
+                "box": checked,
+                "presence_threshold": self.presence_threshold if self.model.config.scores_trained else None,
+                "pixels": hashlib.sha256(np.ascontiguousarray(medical.pixels).tobytes()).hexdigest()[:16],
+            },
             pixels=medical.pixels,
         )
 
@@ -395,4 +418,5 @@ def load(
             raise ModelError("this installation has no model: install unibiomed again, or give a model folder")
         model = NANO
     network, processor = load_model(model, device=device, dtype=dtype or "float32")
-    return Interpreter(network, processor, Path(os.path.abspath(model)).name)
+    folder = Path(model)
+    return Interpreter(network, processor, Path(os.path.abspath(model)).name, taught=Taught.read(folder))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -13,6 +15,7 @@ from unibiomed.data import load_records
 from unibiomed.data.catalog import OWN_ENTRY
 from unibiomed.data.records import Record
 from unibiomed.errors import DataError
+from unibiomed.model.checkpoint import read_json
 from unibiomed.model.configuration import UniBiomedConfig
 from unibiomed.model.weights import load_model
 
@@ -23,6 +26,8 @@ from .recipe import DataRecipe, LoraRecipe, ModelRecipe, Recipe, StageRecipe
 from .trainer import train
 
 NANO = Path(__file__).parent.parent / "weights" / "nano"
+ASKED = "asked.json"
+"""What a fine-tuning was begun with."""
 HELD_OUT = 50
 """Held-out images a data set that are scored."""
 SMALLER = "take a smaller --model, or a machine with more"
@@ -142,6 +147,7 @@ def finetune(
     with memory_told(SMALLER, out):
         before, answers_before, config = _scores(start, held_out)
     recipe = finetune_recipe(config, start, steps, batch, datasets)
+    _check_asked(out, {"model": start, "steps": steps, "batch": batch, "data": _digest(records)})
     folder = train(recipe, root, out, progress=progress, cure=f"lower --batch, or {SMALLER}")
     with memory_told(SMALLER, out):
         after, answers_after, _ = _scores(str(folder), held_out)
@@ -151,6 +157,32 @@ def finetune(
     with writing(out):
         (out / "finetune.json").write_text(json.dumps(asdict(result) | {"folder": str(folder)}, indent=2) + "\n")
     return result
+
+
+def _digest(records: list[Record]) -> str:
+    """Which images there are, and in which split each is."""
+    lines = sorted(f"{record.key} {record.split}" for record in records)
+    return hashlib.sha256("\n".join(lines).encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+def _check_asked(out: Path, asked: dict[str, Any]) -> None:
+    """Refuse to go on with another fine-tuning than the one that was begun in a folder.
+
+    Raises
+    ------
+    DataError
+        Data, model, steps or batch are others.
+    OutputError
+        The folder cannot be written.
+    """
+    path = out / ASKED
+    if (out / "checkpoint").exists() and path.is_file():
+        begun = read_json(path)
+        if other := [name for name, value in asked.items() if begun.get(name) != value]:
+            raise DataError(f"'{out}' holds another fine-tuning ({', '.join(other)} differ): choose another --out")
+    with writing(path):
+        out.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(asked, indent=2) + "\n")
 
 
 def _scores(name: str, records: list[Record]) -> tuple[dict[str, float], dict[str, float], UniBiomedConfig]:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
 from unibiomed.data.conversation import corpus_texts
+from unibiomed.data.phrasing import concept_of
 from unibiomed.data.records import Record
 from unibiomed.errors import DataError
 from unibiomed.model.backbone import fold_efficientnet_lite
+from unibiomed.model.checkpoint import read_json
 from unibiomed.model.configuration import nano_config
 from unibiomed.model.modeling import UniBiomedModel
 from unibiomed.model.processing import IMAGE_TOKEN, SETTINGS_FILE, ProcessorSettings, UniBiomedProcessor
@@ -119,7 +123,13 @@ def at_size(processor: UniBiomedProcessor, model: UniBiomedModel, size: int) -> 
     return UniBiomedProcessor(processor.tokenizer, settings)
 
 
-def write_card(folder: Path, model: nn.Module, licences: dict[str, str]) -> None:
+def write_card(
+    folder: Path,
+    model: nn.Module,
+    licences: dict[str, str],
+    targets: Iterable[str] | None = None,
+    start: Path | None = None,
+) -> None:
     """Write ``card.json``: what a model folder is, for ``unibiomed info`` and for whoever finds it.
 
     Parameters
@@ -129,13 +139,24 @@ def write_card(folder: Path, model: nn.Module, licences: dict[str, str]) -> None
     model : torch.nn.Module
     licences : dict of str to str
         Data sets the model was trained on, with their licences as stated.
+    targets : iterable of str, optional
+        What it was taught to outline; the card names targets where all are known.
+    start : Path, optional
+        The model folder that the training started from: what its card says holds for this model too.
     """
-    card = {
+    before: dict[str, Any] = {}
+    if start is not None and (start / "card.json").is_file():
+        before = read_json(start / "card.json")
+    card: dict[str, Any] = {
         "parameters": sum(p.numel() for p in model.parameters()),
         "licence": "research use only: the strictest terms of the data sets apply",
         "use": "not for clinical use without validation",
-        "trained_on": licences,
+        "started_from": None if start is None else start.name,
+        "trained_on": {**before.get("trained_on", {}), **licences},
     }
+    if targets is not None and (start is None or "targets" in before):
+        own = {name: [other for other in concept_of(name).names if other != name] for name in sorted(targets)}
+        card["targets"] = {**before.get("targets", {}), **own}
     with writing(folder):
         (folder / "card.json").write_text(json.dumps(card, indent=2) + "\n")
 

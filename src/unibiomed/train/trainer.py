@@ -21,6 +21,7 @@ from unibiomed.data import load_records
 from unibiomed.data.index import INDEX
 from unibiomed.data.records import Record
 from unibiomed.errors import DataError
+from unibiomed.model.weights import find_folder
 
 from .calibrate import calibrate_scores
 from .checkpoint import find_checkpoint, load_modules, read_state, writing
@@ -172,7 +173,10 @@ def _train(recipe: Recipe, data: Path, out: Path, accelerator: Accelerator, divi
     if main:
         export(model, processor, folder)
         licences = streamed_licences(data, recipe.data) if sharded else {r.dataset: r.licence for r in records}
-        write_card(folder, model, licences)
+        start = recipe.model.start
+        # of shards, only the index is known here
+        targets = None if sharded else heads.targets
+        write_card(folder, model, licences, targets, find_folder(start) if start else None)
         plot_log(out / "log.csv", out / "heldout.csv", out / "training.png")
         if run.problems:
             broken = f"broken records of '{named}' were left out: {len(run.problems)}, named in '{out / PROBLEMS}'"

@@ -1,0 +1,54 @@
+"""Which targets a model was taught, by its ``card.json``: their spelling, and a word of warning on all others."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+__all__ = ["Taught"]
+
+MAX_BYTES = 4_000_000
+SUGGESTED = 3
+
+
+class Taught:
+    """Targets of a model.
+
+    Parameters
+    ----------
+    targets : mapping of str to sequence of str
+        Names that it was taught, each with other names that it was taught for the same; empty where it is not known.
+    """
+
+    def __init__(self, targets: Mapping[str, Sequence[str]]) -> None:
+        self.targets = {name: tuple(others) for name, others in targets.items()}
+        every = [name for name, others in self.targets.items() for name in (name, *others)]
+        self._spelled = {name.casefold(): name for name in reversed(every)}
+
+    @classmethod
+    def read(cls, folder: Path) -> Taught:
+        """What the card in a model folder says; a model without one, or with a broken one, does not say."""
+        path = folder / "card.json"
+        try:
+            told = json.loads(path.read_text("utf-8"))["targets"] if path.stat().st_size <= MAX_BYTES else {}
+            return cls({str(name): [str(other) for other in others] for name, others in told.items()})
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            return cls({})
+
+    def spelling(self, target: str) -> str:
+        """`target` in the letters that the model was taught; as it is where it was not, or where that is not known.
+
+        A small model reads "Polyp" and "polyp" as different words.
+        """
+        return self._spelled.get(" ".join(target.split()).casefold(), target)
+
+    def warning(self, target: str) -> str | None:
+        """What is to be said of a target that the model was not taught."""
+        plain = " ".join(target.split()).casefold()
+        if not self._spelled or plain in self._spelled:
+            return None
+        close = difflib.get_close_matches(plain, self._spelled, SUGGESTED, 0.7)
+        meant = f"; did you mean {' or '.join(repr(self._spelled[name]) for name in close)}?" if close else ""
+        return f"'{target}' is not a target that this model was taught: 'not found' says nothing{meant}"
