@@ -63,6 +63,16 @@ def test_a_target_that_was_not_taught_is_told(interpreter, script, picture):
     )
 
 
+def test_a_finding_that_no_image_of_the_kind_was_said_to_show_counts_as_not_found(interpreter, script, picture):
+    interpreter.taught = Taught({}, {"CT": ["Sarcoma"], "MRI": ["Glioma"]})
+    script.says = ["It is [SEG]. Glioma"]
+    for modality, found in (("CT", False), ("MRI", True), (None, True), ("fundus", False)):
+        result = interpreter.interpret(picture, "recognize", modality=modality)
+        (finding,) = result.findings
+        assert (finding.label, finding.present, bool(finding.mask.any())) == ("Glioma", found, found), modality
+        assert any("not taught to find in" in note for note in result.notes) == (not found)
+
+
 def test_every_target_of_nano_is_known_in_any_letters():
     taught = load().taught
     assert len(taught.targets) == 32

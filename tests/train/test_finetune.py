@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from unibiomed.data.records import QuestionAnswer, Record
+from unibiomed.data.records import QuestionAnswer, Record, Region
 from unibiomed.errors import DataError, ModelError
 from unibiomed.model.generation import generate
 from unibiomed.model.weights import load_model
@@ -130,14 +130,21 @@ def test_the_card_keeps_what_the_start_was_trained_on(tmp_path: Path) -> None:
     start, model = tmp_path / "start", torch.nn.Linear(2, 3)
     for folder in (start, tmp_path / "new", tmp_path / "published"):
         folder.mkdir()
-    write_card(start, model, {"old": "CC BY-NC"}, ["polyp"])
-    write_card(tmp_path / "new", model, {"mine": "CC0"}, ["liver"], start)
+    records = [
+        Record(
+            f"a/{target}", None, "a", "CT", "abdomen", "g", "train", (Region(target, None, abnormal=target == "polyp"),)
+        )
+        for target in ("polyp", "liver")
+    ]
+    write_card(start, model, {"old": "CC BY-NC"}, records[:1])
+    write_card(tmp_path / "new", model, {"mine": "CC0"}, records[1:], start)
     card = json.loads((tmp_path / "new" / "card.json").read_text())
     assert card["trained_on"] == {"old": "CC BY-NC", "mine": "CC0"} and card["started_from"] == "start"
     assert card["targets"].keys() == {"polyp", "liver"} and card["parameters"] == 9
+    assert "polyp" in card["findings"]["CT"] and "liver" not in card["findings"]["CT"]
     # of a start that does not say what it knows, not all is known
     (start / "card.json").unlink()
-    write_card(tmp_path / "published", model, {"mine": "CC0"}, ["liver"], start)
+    write_card(tmp_path / "published", model, {"mine": "CC0"}, records, start)
     assert "targets" not in json.loads((tmp_path / "published" / "card.json").read_text())
 
 

@@ -206,7 +206,7 @@ class Interpreter:
         questions = [make_question(task, target=t, modality=modality, text=question) for t in spelled]
         answers = self.answer(encoded, questions, max_new_tokens=max_new_tokens)
         self._check_numbers(all(math.isfinite(p) for a in answers for p in a.probabilities))
-        findings, notes = self._findings(task, answers, asked, encoded, checked)
+        findings, notes = self._findings(task, answers, asked, encoded, checked, modality)
         notes += [warning for name in asked if name and (warning := self.taught.warning(name))]
         if names and task != "segment":
             notes.append(f"targets have no effect on the task '{task}'; they belong to 'segment'")
@@ -264,6 +264,7 @@ class Interpreter:
         asked: list[str | None],
         encoded: EncodedImage,
         box: Box | None,
+        modality: str | None,
     ) -> tuple[list[Finding], list[str]]:
         image = encoded.image
         size = (image.height, image.width)
@@ -275,8 +276,14 @@ class Interpreter:
         for answer, target in zip(answers, asked, strict=True):
             phrases = read_phrases(answer.text, target or "finding")
             for phrase in phrases:
-                mask = masks[number]
-                if presence[number] < threshold:
+                mask, score = masks[number], presence[number]
+                if task == "recognize" and not self.taught.finds(phrase.label, modality):
+                    mask, score = np.zeros_like(mask), 0.0
+                    notes.append(
+                        f"the answer names '{phrase.label}', which this model was not taught to find in {modality} "
+                        "images, so that it counts as not found"
+                    )
+                elif score < threshold:
                     mask = np.zeros_like(mask)
                     if target is None:
                         notes.append(
@@ -288,7 +295,7 @@ class Interpreter:
                         target or phrase.label,
                         mask,
                         phrase=phrase.phrase,
-                        score=presence[number],
+                        score=score,
                         mask_score=quality[number],
                         spacing=image.spacing,
                     )
@@ -304,9 +311,9 @@ class Interpreter:
                 findings.append(Finding.from_mask(NO_FINDINGS, np.zeros(size, bool), spacing=image.spacing))
             elif box is not None:
                 label = read_class(answer.text) if task == "classify" else "region"
-                score = text_score(answer.probabilities) if task == "classify" else None
+                sure = text_score(answer.probabilities) if task == "classify" else None
                 phrase_text = clean_text(answer.text) or label
-                findings.append(Finding(label or "region", phrase_text, score=score, box=box))
+                findings.append(Finding(label or "region", phrase_text, score=sure, box=box))
         return findings, notes
 
     @torch.inference_mode()

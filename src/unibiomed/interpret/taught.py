@@ -1,4 +1,4 @@
-"""Which targets a model was taught, by its ``card.json``: their spelling, and a word of warning on all others."""
+"""What a model was taught, by its ``card.json``: the spelling of targets, and a word of warning on all others."""
 
 from __future__ import annotations
 
@@ -14,15 +14,20 @@ SUGGESTED = 3
 
 
 class Taught:
-    """Targets of a model.
+    """Targets of a model, and its findings.
 
     Parameters
     ----------
     targets : mapping of str to sequence of str
         Names that it was taught, each with other names that it was taught for the same; empty where it is not known.
+    findings : mapping of str to sequence of str, optional
+        Modality to what it was taught to find in such images.
     """
 
-    def __init__(self, targets: Mapping[str, Sequence[str]]) -> None:
+    def __init__(
+        self, targets: Mapping[str, Sequence[str]], findings: Mapping[str, Sequence[str]] | None = None
+    ) -> None:
+        self.findings = {modality: tuple(names) for modality, names in (findings or {}).items()}
         self.targets = {name: tuple(others) for name, others in targets.items()}
         every = [name for name, others in self.targets.items() for name in (name, *others)]
         self._spelled = {name.casefold(): name for name in reversed(every)}
@@ -32,8 +37,12 @@ class Taught:
         """What the card in a model folder says; a model without one, or with a broken one, does not say."""
         path = folder / "card.json"
         try:
-            told = json.loads(path.read_text("utf-8"))["targets"] if path.stat().st_size <= MAX_BYTES else {}
-            return cls({str(name): [str(other) for other in others] for name, others in told.items()})
+            card = json.loads(path.read_text("utf-8")) if path.stat().st_size <= MAX_BYTES else {}
+            told = (
+                {str(name): [str(other) for other in others] for name, others in card[key].items()}
+                for key in ("targets", "findings")
+            )
+            return cls(*told)
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return cls({})
 
@@ -43,6 +52,12 @@ class Taught:
         A small model reads "Polyp" and "polyp" as different words.
         """
         return self._spelled.get(" ".join(target.split()).casefold(), target)
+
+    def finds(self, label: str, modality: str | None) -> bool:
+        """Whether a model may find this in an image of this modality; yes where that is not known."""
+        if not self.findings or modality is None:
+            return True
+        return label.strip(" .").casefold() in (name.casefold() for name in self.findings.get(modality, ()))
 
     def warning(self, target: str) -> str | None:
         """What is to be said of a target that the model was not taught."""

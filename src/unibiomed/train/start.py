@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from torch import nn
 
 from unibiomed.data.conversation import corpus_texts
 from unibiomed.data.phrasing import concept_of
-from unibiomed.data.records import Record
+from unibiomed.data.records import NO_FINDINGS, Record
 from unibiomed.errors import DataError
 from unibiomed.model.backbone import fold_efficientnet_lite
 from unibiomed.model.checkpoint import read_json
@@ -127,7 +128,7 @@ def write_card(
     folder: Path,
     model: nn.Module,
     licences: dict[str, str],
-    targets: Iterable[str] | None = None,
+    records: Iterable[Record] | None = None,
     start: Path | None = None,
 ) -> None:
     """Write ``card.json``: what a model folder is, for ``unibiomed info`` and for whoever finds it.
@@ -139,8 +140,8 @@ def write_card(
     model : torch.nn.Module
     licences : dict of str to str
         Data sets the model was trained on, with their licences as stated.
-    targets : iterable of str, optional
-        What it was taught to outline; the card names targets where all are known.
+    records : iterable of Record, optional
+        What it was trained on; the card names targets, and findings by modality, where all are known.
     start : Path, optional
         The model folder that the training started from: what its card says holds for this model too.
     """
@@ -154,11 +155,32 @@ def write_card(
         "started_from": None if start is None else start.name,
         "trained_on": {**before.get("trained_on", {}), **licences},
     }
-    if targets is not None and (start is None or "targets" in before):
-        own = {name: [other for other in concept_of(name).names if other != name] for name in sorted(targets)}
-        card["targets"] = {**before.get("targets", {}), **own}
+    if records is not None and (start is None or {"targets", "findings"} <= before.keys()):
+        targets, findings = taught_by(records)
+        card["targets"] = {**before.get("targets", {}), **targets}
+        known: dict[str, list[str]] = before.get("findings", {})
+        card["findings"] = {
+            modality: sorted({*known.get(modality, ()), *findings.get(modality, ())})
+            for modality in sorted({*known, *findings})
+        }
     with writing(folder):
         (folder / "card.json").write_text(json.dumps(card, indent=2) + "\n")
+
+
+def taught_by(records: Iterable[Record]) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
+    """Targets that records teach, with other names of each, and by modality the findings."""
+    targets: set[str] = set()
+    findings: dict[str, set[str]] = defaultdict(set)
+    for record in records:
+        targets.update(region.target for region in record.regions)
+        found = findings[record.modality]
+        for region in record.regions:
+            if region.abnormal:
+                found.update(concept_of(region.target).names)
+        if record.label not in (None, NO_FINDINGS):
+            found.add(str(record.label))
+    names = {name: [other for other in concept_of(name).names if other != name] for name in sorted(targets)}
+    return names, {modality: sorted(found) for modality, found in sorted(findings.items())}
 
 
 def export(model: UniBiomedModel, processor: UniBiomedProcessor, folder: Path) -> Path:

@@ -175,8 +175,7 @@ def _train(recipe: Recipe, data: Path, out: Path, accelerator: Accelerator, divi
         licences = streamed_licences(data, recipe.data) if sharded else {r.dataset: r.licence for r in records}
         start = recipe.model.start
         # of shards, only the index is known here
-        targets = None if sharded else heads.targets
-        write_card(folder, model, licences, targets, find_folder(start) if start else None)
+        write_card(folder, model, licences, None if sharded else records, find_folder(start) if start else None)
         plot_log(out / "log.csv", out / "heldout.csv", out / "training.png")
         if run.problems:
             broken = f"broken records of '{named}' were left out: {len(run.problems)}, named in '{out / PROBLEMS}'"
