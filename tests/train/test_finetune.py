@@ -132,7 +132,15 @@ def test_the_card_keeps_what_the_start_was_trained_on(tmp_path: Path) -> None:
         folder.mkdir()
     records = [
         Record(
-            f"a/{target}", None, "a", "CT", "abdomen", "g", "train", (Region(target, None, abnormal=target == "polyp"),)
+            f"a/{target}",
+            None,
+            "a",
+            "CT",
+            "abdomen",
+            "g",
+            "train",
+            (Region(target, None, abnormal=target == "polyp"),),
+            text="x",
         )
         for target in ("polyp", "liver")
     ]
