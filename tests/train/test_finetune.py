@@ -130,19 +130,9 @@ def test_the_card_keeps_what_the_start_was_trained_on(tmp_path: Path) -> None:
     start, model = tmp_path / "start", torch.nn.Linear(2, 3)
     for folder in (start, tmp_path / "new", tmp_path / "published"):
         folder.mkdir()
+    regions = [Region(target, None, abnormal=target == "polyp") for target in ("polyp", "liver")]
     records = [
-        Record(
-            f"a/{target}",
-            None,
-            "a",
-            "CT",
-            "abdomen",
-            "g",
-            "train",
-            (Region(target, None, abnormal=target == "polyp"),),
-            text="x",
-        )
-        for target in ("polyp", "liver")
+        Record(f"a/{region.target}", Path("a.png"), "a", "CT", "abdomen", "g", "train", (region,)) for region in regions
     ]
     write_card(start, model, {"old": "CC BY-NC"}, records[:1])
     write_card(tmp_path / "new", model, {"mine": "CC0"}, records[1:], start)
