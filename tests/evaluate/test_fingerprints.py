@@ -42,10 +42,10 @@ def test_a_model_is_known_by_what_is_in_its_files(model, tmp_path):
 
 def test_the_template_and_the_tokens_of_a_model_belong_to_it(model):
     seen = {folder_fingerprint(model)}
-    for name in ("chat_template.json", "chat_template.jinja", "tokenizer.model"):
+    for name in ("chat_template.json", "chat_template.jinja", "tokenizer.model", "card.json"):
         (model / name).write_text("{}")
         seen.add(folder_fingerprint(model))
-    assert len(seen) == 4
+    assert len(seen) == 5
 
 
 def test_a_series_is_listed_once_in_a_run(tmp_path, monkeypatch, toy_training):

@@ -70,7 +70,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _close_stdout()
         return 0
     except OSError as error:
-        # all else that is written tells its own errors
+        if error.filename is not None:
+            raise
+        # without a file's name it is about what is printed
         _close_stdout()
         complain(f"what is printed cannot be written ({error.strerror or error}); make room")
         return 2
@@ -143,7 +145,9 @@ def make_parser() -> argparse.ArgumentParser:
         metavar="P",
         help="below it a target is reported as not found, 0 to 1; 0 shows every mask (default: the model's own)",
     )
-    verb.add_argument("--out", type=Path, default=Path("unibiomed-results"), metavar="DIR", help="default: %(default)s")
+    verb.add_argument(
+        "--out", type=_folder, default=Path("unibiomed-results"), metavar="DIR", help="default: %(default)s"
+    )
     verb.add_argument("--json", action="store_true", help="print JSON (one object an image) instead of text")
     _model_options(verb)
     verb.set_defaults(run=run_interpret)
@@ -168,6 +172,16 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _name(text: str) -> str:
+    if not text.strip():
+        raise argparse.ArgumentTypeError("a name is needed; leave the option out for the usual one")
+    return text
+
+
+def _folder(text: str) -> Path:
+    return Path(_name(text))
+
+
 def _probability(text: str) -> float:
     try:
         value = float(text)
@@ -179,7 +193,7 @@ def _probability(text: str) -> float:
 
 
 def _model_options(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument("--model", metavar="M", help="model folder or hub name (default: the shipped nano)")
+    verb.add_argument("--model", type=_name, metavar="M", help="model folder or hub name (default: the shipped nano)")
     verb.add_argument("--device", help="cpu, cuda, mps (default: the best there is)")
     verb.add_argument("--dtype", help="float32, bfloat16 or float16 (default: float32)")
 
@@ -200,8 +214,6 @@ def run_interpret(options: argparse.Namespace) -> int:
     if options.ask is not None and options.task not in (None, "ask"):
         raise InputError(f"--ask is a question of its own: leave out --task {options.task}, or --ask")
     choose_task(options.task, options.target, options.ask, box is not None)
-    if not str(options.out).strip(".") or options.model == "":
-        raise InputError("--out and --model need a name: leave them out for the usual ones")
     if not any(os.path.exists(path) for path in options.images):
         # found before the model is loaded, which takes seconds
         for path in options.images:

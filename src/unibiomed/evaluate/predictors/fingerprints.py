@@ -22,10 +22,11 @@ PARTS = (
     "merges.txt",
     "*.jinja",
     "chat_template*.json",
+    "card.json",
     "*.model",
     "*__*.json",
 )
-"""What a model folder's answers depend on: weights, settings, tokens, and what a U-Net is for."""
+"""What a model folder's answers depend on: weights, settings, tokens, what it was taught, what a U-Net is for."""
 
 
 def folder_fingerprint(folder: Path) -> str:
