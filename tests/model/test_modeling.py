@@ -38,7 +38,8 @@ def prompts_like(tiny: Any, count: int) -> torch.Tensor:
     return torch.randn(count, width, generator=torch.Generator().manual_seed(1))
 
 
-def assert_same(a: MaskPrediction, b: MaskPrediction, tolerance: float = 1e-4) -> None:
+def assert_same(a: MaskPrediction, b: MaskPrediction, tolerance: float = 1e-3) -> None:
+    # how a sum is rounded follows from the number of images, on some CPUs more than on others
     torch.testing.assert_close(a.logits, b.logits, atol=tolerance, rtol=tolerance)
     torch.testing.assert_close(a.quality, b.quality, atol=tolerance, rtol=tolerance)
     torch.testing.assert_close(a.presence_logits, b.presence_logits, atol=tolerance, rtol=tolerance)

@@ -20,7 +20,7 @@ from unibiomed.train.recipe import LoraRecipe, ModelRecipe, Recipe
 from unibiomed.train.trainer import train
 
 from .conftest import STEPS, different, joint_recipe, logged, losses, state_of, weights
-from .several import coarse_recipe, in_processes, new_weights, parts, run, same_numbers, stopped
+from .several import coarse_recipe, in_processes, new_weights, parts, run, same_dice, same_numbers, stopped
 
 pytestmark = pytest.mark.usefixtures("no_plot")
 
@@ -34,7 +34,7 @@ def test_two_processes_are_one(plain_descent: None, data_root: Path, tmp_path: P
     same_numbers(tmp_path / "one", tmp_path / "two")
     learned = ["encoder", "text", "joint"]
     assert state_of(tmp_path / "two") == {"stage": 3, "step": 0, "stages": learned, "sources": [{}, {}]}
-    assert (tmp_path / "two" / "heldout.csv").read_text() == (tmp_path / "one" / "heldout.csv").read_text()
+    same_dice(tmp_path / "one", tmp_path / "two")
     assert json.loads((tmp_path / "two" / "model" / "config.json").read_text())["presence_calibration"] != [1.0, 0.0]
 
 

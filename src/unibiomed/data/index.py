@@ -270,4 +270,4 @@ def writing(path: Path) -> Iterator[None]:
         raise
     except OSError as error:
         reason = error.strerror or "not a usable path"
-        raise OutputError(f"'{path}' cannot be written ({reason}); make room or choose another place") from error
+        raise OutputError(f"'{path}' cannot be written ({reason}); make room or choose another --out") from error

@@ -64,12 +64,13 @@ class SameConv2d(nn.Conv2d):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(batch, channels, height, width) to (batch, channels, ceil(height / stride), ceil(width / stride))."""
         kernel, stride = self.kernel_size[0], self.stride[0]
-        if x.device.type == "cpu":
+        if x.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
             if kernel == stride == self.groups == 1:
                 # as a matrix product: with one thread PyTorch's convolution copies what goes in and what comes out
+                # (not in float32, where a matrix product rounds otherwise for other numbers of images)
                 y = F.linear(x.permute(0, 2, 3, 1), self.weight.flatten(1), self.bias)
                 return y.permute(0, 3, 1, 2)
-            if self.groups > 1 and torch.is_autocast_enabled("cpu"):
+            if self.groups > 1:
                 # oneDNN goes backward through most depthwise convolutions several times slower in half precision
                 with torch.autocast("cpu", enabled=False):
                     return self._convolve(x.to(self.weight.dtype))
