@@ -6,6 +6,7 @@ that boxes and areas agree with the masks, whether the values come from the mode
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
@@ -26,7 +27,6 @@ SCHEMA = 1
 MAX_MASK_PIXELS = 2**27
 MAX_DECODED_PIXELS = 2**30
 MAX_FINDINGS = 1000
-MAX_DETAILS = 64
 MAX_TEXT = 1_000_000
 MAX_TOKENS = 100_000
 
@@ -431,23 +431,12 @@ def _text(value: object, name: str) -> str:
 
 def _details(value: object) -> dict[str, Any]:
     """A copy in which all is JSON's own."""
-    if not isinstance(value, Mapping) or len(value) > MAX_DETAILS:
-        raise InputError(f"'details' must be an object of at most {MAX_DETAILS} entries.")
-
-    def plain(item: object) -> Any:
-        if isinstance(item, list | tuple):
-            return [plain(part) for part in _items(item, "details", MAX_DETAILS)]
-        if isinstance(item, str):
-            return _text(item, "details")
-        if item is None or isinstance(item, bool):
-            return item
-        if isinstance(item, Integral):
-            return int(item)
-        if isinstance(item, Real) and math.isfinite(float(item)):
-            return float(item)
-        raise InputError("'details' may hold texts, numbers and lists of them.")
-
-    return {_text(name, "details"): plain(item) for name, item in value.items()}
+    try:
+        text = json.dumps(dict(value), allow_nan=False, default=lambda number: number.item())  # type: ignore[call-overload]
+    except (TypeError, ValueError, AttributeError, RecursionError) as error:
+        raise InputError("'details' must be an object of texts, numbers and lists of them.") from error
+    copy: dict[str, Any] = json.loads(_text(text, "details"))
+    return copy
 
 
 def _items(value: object, name: str, most: int) -> Iterable[Any]:

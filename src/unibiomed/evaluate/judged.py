@@ -38,7 +38,8 @@ def score_tables(rows: Sequence[Row]) -> dict[str, Any]:
     out: dict[str, Any] = {}
     scored = any(row.presence is not None for row in rows)
     for name, part in (("presence", rows), ("presence_own", own)):
-        known = [row for row in part if row.there is not None and (told_presence(row) is not None) and scored]
+        # failures alone tell nothing of scores
+        known = [row for row in part if scored and row.there is not None and told_presence(row) is not None]
         if len({row.there for row in known}) == 2:
             presence, there = [told_presence(row) or 0.0 for row in known], [bool(row.there) for row in known]
             subjects = [row.subject for row in known]
