@@ -39,7 +39,8 @@ class UniBiomedConfig(PreTrainedConfig):
         With ``shared_vision``, what a drawn box holds is added to the image tokens, see
         :class:`~unibiomed.model.region.RegionSummary`.
     fine_masks : bool
-        Mask logits at half of the input's side in place of a quarter, see :class:`~unibiomed.model.fine.FineMasks`.
+        Mask logits as fine as the input, in place of a quarter of its side, see
+        :class:`~unibiomed.model.fine.FineMasks`.
     context_match : bool
         The presence score is at most the score of the target belonging to such an image, see
         :class:`~unibiomed.model.context.ContextMatch`.

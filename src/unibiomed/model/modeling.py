@@ -18,7 +18,7 @@ from transformers.utils import ModelOutput
 
 from .configuration import UniBiomedConfig
 from .context import ContextMatch, both
-from .fine import FineMasks
+from .fine import FineMasks, MaskDecoder
 from .region import RegionSummary
 
 
@@ -51,7 +51,7 @@ class MaskPrediction(ModelOutput):
     ----------
     logits : torch.Tensor
         (N, candidates, image_size / 4, image_size / 4) mask logits; the published model has 3 candidates. With
-        ``fine_masks`` their side is image_size / 2.
+        ``fine_masks`` their side is image_size.
     quality : torch.Tensor
         (N, candidates) predicted IoU, in [0, 1].
     presence_logits : torch.Tensor
@@ -139,6 +139,7 @@ class UniBiomedModel(PreTrainedModel):
         if config.region_summary:
             self.region = RegionSummary(prompt_width, hidden)
         if config.fine_masks:
+            self.grounding.mask_decoder = MaskDecoder(config.grounding_config.mask_decoder_config)  # type: ignore[union-attr]
             self.fine = FineMasks(prompt_width)
         if config.context_match:
             self.context = ContextMatch(prompt_width)
@@ -232,7 +233,7 @@ class UniBiomedModel(PreTrainedModel):
                 features = self._project(tile_pixels)
                 tokens = [part.flatten(0, 1) for part in features.split(tile_counts)]
         if self.config.fine_masks:
-            maps += (self.fine.look(grounding_pixels.to(self.dtype), maps[0]),)
+            maps += (self.fine.look(grounding_pixels.to(self.dtype)),)
         return ImageFeatures(tokens, maps)
 
     def _project(self, pixels: torch.Tensor) -> torch.Tensor:
@@ -293,23 +294,25 @@ class UniBiomedModel(PreTrainedModel):
         )
         sparse = torch.cat([sparse, prompts.view(images, per_image, 1, -1).to(sparse.dtype)], dim=2)
         position = grounding.get_image_wide_positional_embeddings().expand(images, -1, -1, -1)
-        logits, quality, mask_tokens, presence = grounding.mask_decoder(
-            image_embeddings=maps[2],
-            image_positional_embeddings=position,
-            sparse_prompt_embeddings=sparse,
-            dense_prompt_embeddings=dense,
-            multimask_output=True,
-            high_resolution_features=[maps[0], maps[1]],
-        )
-        logits = logits.flatten(0, 1)
         if self.config.fine_masks:
-            logits = self.fine(logits, mask_tokens.flatten(0, 1), maps[3].expand(len(logits), -1, -1, -1))
-        presence = presence.flatten()
+            decoded = grounding.mask_decoder(maps[2] + dense, position, sparse, maps[:2])
+            logits, quality, tokens, presence, known = decoded
+            logits = self.fine(logits, tokens, known, maps[0], maps[3])
+        else:
+            logits, quality, _, presence = grounding.mask_decoder(
+                image_embeddings=maps[2],
+                image_positional_embeddings=position,
+                sparse_prompt_embeddings=sparse,
+                dense_prompt_embeddings=dense,
+                multimask_output=True,
+                high_resolution_features=[maps[0], maps[1]],
+            )
+            logits, quality, presence = logits.flatten(0, 1), quality.flatten(0, 1), presence.flatten()
         if self.config.context_match:
             seen = self.context.look(deepest)
             seen = seen.expand(len(prompts), -1) if image_index is None else seen[image_index]
             presence = both(presence, self.context(seen, prompts).to(presence.dtype))
-        return MaskPrediction(logits=logits, quality=quality.flatten(0, 1), presence_logits=presence)
+        return MaskPrediction(logits=logits, quality=quality, presence_logits=presence)
 
     # ---------------------------------------------------------------- training
 

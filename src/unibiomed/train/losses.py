@@ -111,7 +111,7 @@ def segmentation_loss(
     targets : torch.Tensor
         (N, height, width) truth in [0, 1].
     points : int
-        Points a mask, drawn by uncertainty; 0 takes every pixel at twice the logits' resolution.
+        Points a mask, drawn by uncertainty; 0 takes every pixel at twice the logits' resolution, or the truth's own.
     seeds : sequence of int, optional
         A seed for each mask's points.
     weights : tuple of float
@@ -126,7 +126,8 @@ def segmentation_loss(
         where = uncertain_points(logits.detach(), points, seeds=seeds)
         bce, dice = mask_losses(sample_points(logits, where), sample_points(targets, where))
     else:
-        size = (2 * logits.shape[-2], 2 * logits.shape[-1])
+        sides = zip(logits.shape[-2:], targets.shape[-2:], strict=True)
+        size = tuple(min(2 * side, true) for side, true in sides)
         fine = F.interpolate(logits[:, None], size, mode="bilinear", align_corners=False)
         truth = F.interpolate(targets[:, None], size, mode="area")
         bce, dice = mask_losses(fine.flatten(1), truth.flatten(1))

@@ -20,6 +20,7 @@ PARTS = {
     "grounding": "the rest of SAM2: neck and decoder",
     "neck": "SAM2's neck alone",
     "decoder": "SAM2's prompt encoder and mask decoder alone",
+    "features": "what the mask decoder makes of the neck's features, which `region_summary` reads too, alone",
     "fine": "what makes masks finer than SAM2's alone",
     "scores": "the heads of the presence and mask scores",
     "context": "what tells which targets belong to an image alone",
@@ -63,7 +64,7 @@ class ModelRecipe:
     region_summary: bool = False
     """Tell the language model what a drawn box holds; `box_weight` teaches where the box is."""
     fine_masks: bool = False
-    """Mask logits at half of the input's side, for thin targets, in place of a quarter."""
+    """Mask logits as fine as the input, for thin targets, in place of a quarter of its side."""
     context_match: bool = False
     """Judge whether a target belongs to such an image, apart from whether it is there; `context_weight` teaches it."""
     width: int = 256

@@ -34,6 +34,7 @@ from .lora import add_lora
 from .mixture import Mixture, Shards, Source, check_streamed, check_weights, streamed_licences
 from .plot import plot_log
 from .processes import denormals_flushed, memory_kept, open_accelerator
+from .prompts import prompts_from_words, uses_prompts
 from .recipe import Recipe
 from .run import Run
 from .start import at_size, export, load_start, make_model, make_processor, write_card
@@ -138,6 +139,8 @@ def _train(recipe: Recipe, data: Path, out: Path, accelerator: Accelerator, divi
         add_lora(model, lora)
     if found is not None:
         load_modules(found, {"model": model, "heads": heads})
+    elif recipe.model.start and store is not None and uses_prompts(recipe.stages):
+        prompts_from_words(model, processor, heads, store, seen, recipe.seed)
     if accelerator.scaler is not None and "scaler" in state:
         accelerator.scaler.load_state_dict(state["scaler"])
     done = {stage.name: math.inf for stage in recipe.stages[:first]}
