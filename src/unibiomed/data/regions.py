@@ -13,9 +13,9 @@ import numpy as np
 from scipy.ndimage import find_objects, label
 from scipy.spatial import ConvexHull, QhullError
 
-__all__ = ["RegionFacts", "describe_region", "number_words", "percent_words", "region_sentence", "split_parts"]
+from unibiomed.findings import Box, mask_box
 
-Box = tuple[int, int, int, int]
+__all__ = ["RegionFacts", "describe_region", "number_words", "percent_words", "region_sentence", "split_parts"]
 
 SPECK_SHARE, SPECK_PIXELS = 0.0005, 4
 """Parts that are smaller than this share of the image, or this many pixels, are drawing noise and are not counted."""
@@ -96,7 +96,7 @@ def describe_region(
         For an empty mask, a region of no parts, area and shape.
     """
     height, width = mask.shape
-    box = _mask_box(mask)
+    box = mask_box(mask)
     if box is None:
         return RegionFacts("", "", "", "", 0.0, None if spacing is None else 0.0, 0, "", False, None)
     x0, y0, x1, y1 = box
@@ -143,7 +143,7 @@ def split_parts(mask: np.ndarray, limit: int = 64) -> list[Box]:
     list of tuple of int
         ``(x0, y0, x1, y1)`` in pixels, the last two exclusive.
     """
-    box = _mask_box(mask)
+    box = mask_box(mask)
     if box is None:
         return []
     x0, y0, x1, y1 = box
@@ -159,7 +159,7 @@ def split_parts(mask: np.ndarray, limit: int = 64) -> list[Box]:
         wider = 2 * (step - 1)
         top, left = max(0, y0 + rows.start * step - wider), max(0, x0 + columns.start * step - wider)
         bottom, right = y0 + (rows.stop - 1) * step + 1 + wider, x0 + (columns.stop - 1) * step + 1 + wider
-        inside = _mask_box(mask[top:bottom, left:right])
+        inside = mask_box(mask[top:bottom, left:right])
         assert inside is not None
         boxes.append((left + inside[0], top + inside[1], left + inside[2], top + inside[3]))
     return boxes
@@ -216,15 +216,6 @@ def number_words(count: int) -> str:
     return f"about {10 * round(count / 10)}" if count <= 100 else "more than 100"
 
 
-def _mask_box(mask: np.ndarray) -> Box | None:
-    rows = np.flatnonzero(mask.any(axis=1))
-    if not rows.size:
-        return None
-    y0, y1 = int(rows[0]), int(rows[-1]) + 1
-    columns = np.flatnonzero(mask[y0:y1].any(axis=0))
-    return int(columns[0]), y0, int(columns[-1]) + 1, y1
-
-
 def _step(box: Box) -> int:
     return max(1, -(-max(box[2] - box[0], box[3] - box[1]) // MAX_SIDE))
 
@@ -260,7 +251,7 @@ def _patient_side(side: str, modality: str, site: str) -> str:
 
 def _shape(part: np.ndarray, spacing: tuple[float, float] | None) -> str:
     """Word for the shape of one part, by how long it is (moments) and how well it fills its convex hull."""
-    x0, y0, x1, y1 = _mask_box(part) or (0, 0, 1, 1)
+    x0, y0, x1, y1 = mask_box(part) or (0, 0, 1, 1)
     part = part[y0:y1, x0:x1]
     rows, columns = np.nonzero(part)
     if not rows.size:

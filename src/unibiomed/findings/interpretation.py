@@ -1,144 +1,41 @@
-"""What an interpretation says: findings with their masks, and the answer they belong to.
+"""An interpretation of an image: findings with their masks, and the answer they belong to.
 
-Plain data that every other room speaks. Nothing here can be built invalid: the constructors check shapes, ranges and
-that boxes and areas agree with the masks, whether the values come from the model or from a JSON file.
+Nothing here can be built invalid: the constructors check shapes, ranges and that boxes and areas agree with the masks,
+whether the values come from the model or from a JSON file.
 """
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
-from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
-from pycocotools import mask as coco  # type: ignore[import-untyped,unused-ignore]
 
 from unibiomed.errors import InputError
 
-Box = tuple[int, int, int, int]
+from .checks import (
+    Box,
+    check_box,
+    check_details,
+    check_items,
+    check_mask,
+    check_number,
+    check_optional,
+    check_size,
+    check_spacing,
+    check_text,
+)
+from .masks import check_rle, mask_box, rle_decode, rle_encode
 
 NO_FINDINGS = "No findings"
 """Label of the one finding, with an all-zero mask, of an image that shows nothing abnormal."""
 
 SCHEMA = 1
-MAX_MASK_PIXELS = 2**27
 MAX_DECODED_PIXELS = 2**30
 MAX_FINDINGS = 1000
-MAX_TEXT = 1_000_000
 MAX_TOKENS = 100_000
-
-
-def mask_box(mask: np.ndarray) -> Box | None:
-    """Return the tightest box around a mask.
-
-    Takes a (height, width) bool array; gives (x0, y0, x1, y1), x1 and y1 exclusive, or None for an empty mask.
-    """
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    if not rows.size:
-        return None
-    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
-
-
-def rle_encode(mask: np.ndarray) -> dict[str, Any]:
-    """Encode a mask as compressed COCO run lengths, ready for JSON.
-
-    Parameters
-    ----------
-    mask : np.ndarray
-        (height, width) bool, or integers where anything but 0 is inside.
-
-    Returns
-    -------
-    dict
-        ``{"size": [height, width], "counts": str}``, as pycocotools writes and reads it.
-
-    Raises
-    ------
-    InputError
-        The array is not a mask, or has more than ``MAX_MASK_PIXELS`` pixels.
-    """
-    rle = coco.encode(np.asfortranarray(_mask(mask), dtype=np.uint8))
-    return {"size": [int(side) for side in rle["size"]], "counts": rle["counts"].decode("ascii")}
-
-
-def rle_decode(rle: object) -> np.ndarray:
-    """Decode compressed COCO run lengths; sizes and runs are checked before the mask is made.
-
-    Parameters
-    ----------
-    rle : dict
-        ``{"size": [height, width], "counts": str}``.
-
-    Returns
-    -------
-    np.ndarray
-        (height, width) bool, C-contiguous.
-
-    Raises
-    ------
-    InputError
-        Not run lengths, larger than ``MAX_MASK_PIXELS`` pixels, or runs that do not fill the size exactly.
-    """
-    height, width, counts = check_rle(rle)
-    runs = _runs(counts, height * width)
-    inside = np.arange(runs.size) % 2 == 1
-    return np.ascontiguousarray(np.repeat(inside, runs).reshape((height, width), order="F"))
-
-
-def check_rle(rle: object) -> tuple[int, int, str]:
-    """Check the form of compressed COCO run lengths, without unpacking them.
-
-    Parameters
-    ----------
-    rle : dict
-        As for `rle_decode`.
-
-    Returns
-    -------
-    tuple of int, int and str
-        Height and width in pixels, and the runs as text.
-
-    Raises
-    ------
-    InputError
-        Not run lengths, or larger than ``MAX_MASK_PIXELS`` pixels. Runs that do not fill the size are not noticed.
-    """
-    size = rle.get("size") if isinstance(rle, Mapping) else None
-    if not isinstance(rle, Mapping) or not isinstance(size, list | tuple) or len(size) != 2:
-        raise InputError("A mask must be run lengths with 'size' [height, width] and 'counts'; export the mask again.")
-    # A giant is refused before anything is decoded.
-    height, width = _image_size(size[0], size[1])
-    counts = rle.get("counts")
-    if isinstance(counts, bytes):
-        counts = counts.decode("latin-1")
-    if not isinstance(counts, str) or not counts.isascii() or not 0 < len(counts) <= 7 * (height * width + 1):
-        raise InputError("A mask's run lengths ('counts') must be the text that COCO writes; export the mask again.")
-    return height, width, counts
-
-
-def _runs(counts: str, pixels: int) -> np.ndarray:
-    """Unpack COCO's text, 5 bits a character, each run from the third on as the difference to the one two before it."""
-    broken = InputError("A mask's run lengths do not fill its size; the file is damaged, export the mask again.")
-    codes = np.frombuffer(counts.encode("ascii"), dtype=np.uint8).astype(np.int64) - 48
-    if codes.min() < 0 or codes.max() > 63 or codes[-1] & 32:
-        raise broken
-    ends = np.flatnonzero(codes & 32 == 0)
-    starts = np.concatenate(([0], ends[:-1] + 1))
-    lengths = ends - starts + 1
-    if lengths.max() > 7 or lengths.size > pixels + 1:
-        raise broken
-    shifts = 5 * (np.arange(codes.size) - np.repeat(starts, lengths))
-    runs = np.add.reduceat((codes & 31) << shifts, starts)
-    runs -= np.where(codes[ends] & 16, np.int64(1) << (5 * lengths), 0)
-    runs[1::2] = np.cumsum(runs[1::2])
-    runs[2::2] = np.cumsum(runs[2::2])
-    # Each run is bounded before the sum, so that the sum cannot overflow into the right answer.
-    if runs.min() < 0 or runs.max() > pixels or runs.sum() != pixels:
-        raise broken
-    return runs
 
 
 @dataclass(frozen=True, eq=False)
@@ -183,18 +80,18 @@ class Finding:
     present: bool = True
 
     def __post_init__(self) -> None:
-        _set(self, "label", _text(self.label, "label"))
-        _set(self, "phrase", _text(self.phrase, "phrase"))
-        _set(self, "score", _optional(self.score, "score", 1.0))
-        _set(self, "mask_score", _optional(self.mask_score, "mask_score", 1.0))
-        _set(self, "area_fraction", _number(self.area_fraction, "area_fraction", 1.0))
-        _set(self, "area_mm2", _optional(self.area_mm2, "area_mm2", math.inf))
-        _set(self, "box", None if self.box is None else _box(self.box))
+        _set(self, "label", check_text(self.label, "label"))
+        _set(self, "phrase", check_text(self.phrase, "phrase"))
+        _set(self, "score", check_optional(self.score, "score", 1.0))
+        _set(self, "mask_score", check_optional(self.mask_score, "mask_score", 1.0))
+        _set(self, "area_fraction", check_number(self.area_fraction, "area_fraction", 1.0))
+        _set(self, "area_mm2", check_optional(self.area_mm2, "area_mm2", math.inf))
+        _set(self, "box", None if self.box is None else check_box(self.box))
         if not isinstance(self.present, bool | np.bool_):
             raise InputError("A finding's 'present' must be true or false.")
         _set(self, "present", bool(self.present))
         if self.mask is not None:
-            _set(self, "mask", _mask(self.mask))
+            _set(self, "mask", check_mask(self.mask))
             self._check_mask()
 
     def _check_mask(self) -> None:
@@ -239,9 +136,9 @@ class Finding:
         InputError
             Not a mask, a score outside 0 to 1, or a spacing that is not two positive numbers.
         """
-        inside = _mask(mask)
+        inside = check_mask(mask)
         pixels = int(np.count_nonzero(inside))
-        sides = _spacing(spacing)
+        sides = check_spacing(spacing)
         return cls(
             label=label,
             phrase=label if phrase is None else phrase,
@@ -335,21 +232,25 @@ class Interpretation:
     details: dict[str, Any] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
-        _set(self, "details", _details(self.details))
+        _set(self, "details", check_details(self.details))
         for name in ("task", "question", "text", "raw_text", "image", "model"):
-            _set(self, name, _text(getattr(self, name), name))
-        height, width = _image_size(self.height, self.width)
+            _set(self, name, check_text(getattr(self, name), name))
+        height, width = check_size(self.height, self.width)
         _set(self, "height", height)
         _set(self, "width", width)
-        _set(self, "spacing", _spacing(self.spacing))
-        _set(self, "seconds", _number(self.seconds, "seconds", math.inf))
-        _set(self, "notes", tuple(_text(note, "notes") for note in _items(self.notes, "notes", MAX_TOKENS)))
-        _set(self, "tokens", tuple(_text(token, "tokens") for token in _items(self.tokens, "tokens", MAX_TOKENS)))
-        odds = _items(self.token_probabilities, "token_probabilities", MAX_TOKENS)
-        _set(self, "token_probabilities", tuple(_number(p, "token_probabilities", 1.0) for p in odds))
+        _set(self, "spacing", check_spacing(self.spacing))
+        _set(self, "seconds", check_number(self.seconds, "seconds", math.inf))
+        _set(self, "notes", tuple(check_text(note, "notes") for note in check_items(self.notes, "notes", MAX_TOKENS)))
+        _set(
+            self,
+            "tokens",
+            tuple(check_text(token, "tokens") for token in check_items(self.tokens, "tokens", MAX_TOKENS)),
+        )
+        odds = check_items(self.token_probabilities, "token_probabilities", MAX_TOKENS)
+        _set(self, "token_probabilities", tuple(check_number(p, "token_probabilities", 1.0) for p in odds))
         if len(self.tokens) != len(self.token_probabilities):
             raise InputError("'tokens' and 'token_probabilities' must have the same length.")
-        _set(self, "findings", tuple(_items(self.findings, "findings", MAX_FINDINGS)))
+        _set(self, "findings", tuple(check_items(self.findings, "findings", MAX_FINDINGS)))
         for finding in self.findings:
             self._check_finding(finding)
 
@@ -399,8 +300,8 @@ class Interpretation:
         if type(schema) is not int or schema != SCHEMA:
             raise InputError(f"This is not a findings file that this version can read (schema {SCHEMA}).")
         values = _values(cls, data)
-        height, width = _image_size(values["height"], values["width"])
-        items = list(_items(values["findings"], "findings", MAX_FINDINGS))
+        height, width = check_size(values["height"], values["width"])
+        items = list(check_items(values["findings"], "findings", MAX_FINDINGS))
         if len(items) * height * width > MAX_DECODED_PIXELS:
             raise InputError("The findings' masks are too large to be read together; read fewer findings at a time.")
         values["findings"] = tuple(Finding._from_dict(item, height, width) for item in items)
@@ -419,96 +320,3 @@ def _values(cls: type, data: object) -> dict[str, Any]:
 
 def _set(target: object, name: str, value: object) -> None:
     object.__setattr__(target, name, value)
-
-
-def _text(value: object, name: str) -> str:
-    if not isinstance(value, str):
-        raise InputError(f"'{name}' must be text.")
-    if len(value) > MAX_TEXT:
-        raise InputError(f"'{name}' is longer than {MAX_TEXT} characters.")
-    return value
-
-
-def _details(value: object) -> dict[str, Any]:
-    """A copy in which all is JSON's own."""
-    try:
-        text = json.dumps(dict(value), allow_nan=False, default=lambda number: number.item())  # type: ignore[call-overload]
-    except (TypeError, ValueError, AttributeError, RecursionError) as error:
-        raise InputError("'details' must be an object of texts, numbers and lists of them.") from error
-    copy: dict[str, Any] = json.loads(_text(text, "details"))
-    return copy
-
-
-def _items(value: object, name: str, most: int) -> Iterable[Any]:
-    if not isinstance(value, list | tuple):
-        raise InputError(f"'{name}' must be a list.")
-    if len(value) > most:
-        raise InputError(f"'{name}' has {len(value)} entries; at most {most} can be used.")
-    return value
-
-
-def _number(value: object, name: str, high: float) -> float:
-    """Check a finite number from 0 to ``high``."""
-    message = (
-        f"'{name}' must be a number from 0 to {high:g}." if math.isfinite(high) else f"'{name}' must be 0 or more."
-    )
-    if isinstance(value, bool) or not isinstance(value, Real):
-        raise InputError(message)
-    try:
-        number = float(value)
-    except OverflowError:
-        raise InputError(message) from None
-    if not (math.isfinite(number) and 0 <= number <= high):
-        raise InputError(message)
-    return number
-
-
-def _optional(value: object, name: str, high: float) -> float | None:
-    return None if value is None else _number(value, name, high)
-
-
-def _integer(value: object, message: str) -> int:
-    if isinstance(value, bool) or not isinstance(value, Integral) or value < 0:
-        raise InputError(message)
-    return int(value)
-
-
-def _box(value: object) -> Box:
-    message = "A box must be [x0, y0, x1, y1] in whole pixels with 0 <= x0 < x1 and 0 <= y0 < y1."
-    if not isinstance(value, list | tuple) or len(value) != 4:
-        raise InputError(message)
-    x0, y0, x1, y1 = (_integer(side, message) for side in value)
-    if not (x0 < x1 and y0 < y1):
-        raise InputError(message)
-    return x0, y0, x1, y1
-
-
-def _spacing(value: object) -> tuple[float, float] | None:
-    if value is None:
-        return None
-    if not isinstance(value, list | tuple) or len(value) != 2:
-        raise InputError("'spacing' must be (row, column) in mm per pixel.")
-    row, column = (_number(side, "spacing", 1e6) for side in value)
-    if row == 0 or column == 0:
-        raise InputError("'spacing' must be two positive numbers of mm per pixel.")
-    return row, column
-
-
-def _image_size(height: object, width: object) -> tuple[int, int]:
-    message = "An image's height and width must be whole numbers of pixels, 1 or more."
-    rows, columns = _integer(height, message), _integer(width, message)
-    if not (rows and columns):
-        raise InputError(message)
-    if rows * columns > MAX_MASK_PIXELS:
-        raise InputError(f"The image or mask is larger than {MAX_MASK_PIXELS} pixels; crop or shrink it first.")
-    return rows, columns
-
-
-def _mask(value: object) -> np.ndarray:
-    """Return a read-only (height, width) bool copy."""
-    if not isinstance(value, np.ndarray) or value.ndim != 2 or value.dtype.kind not in "biu":
-        raise InputError("A mask must be a (height, width) array of booleans or integers.")
-    _image_size(*value.shape)
-    mask = np.array(value != 0, dtype=bool, order="C")
-    mask.flags.writeable = False
-    return mask

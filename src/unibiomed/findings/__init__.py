@@ -1,0 +1,19 @@
+"""What an interpretation says: plain data that every other room speaks."""
+
+from .checks import MAX_MASK_PIXELS, Box
+from .interpretation import MAX_DECODED_PIXELS, NO_FINDINGS, SCHEMA, Finding, Interpretation
+from .masks import check_rle, mask_box, rle_decode, rle_encode
+
+__all__ = [
+    "MAX_DECODED_PIXELS",
+    "MAX_MASK_PIXELS",
+    "NO_FINDINGS",
+    "SCHEMA",
+    "Box",
+    "Finding",
+    "Interpretation",
+    "check_rle",
+    "mask_box",
+    "rle_decode",
+    "rle_encode",
+]
