@@ -33,7 +33,9 @@ def test_two_processes_are_one(plain_descent: None, data_root: Path, tmp_path: P
     assert {"text", "mask", "presence", "quality", "prompted", "dense", "label"} == set(parts(tmp_path / "two")[-1])
     same_numbers(tmp_path / "one", tmp_path / "two")
     learned = ["encoder", "text", "joint"]
-    assert state_of(tmp_path / "two") == {"stage": 3, "step": 0, "stages": learned, "sources": [{}, {}]}
+    data = {"abdomen": 6, "colon": 6, "reports": 5}
+    state = {"stage": 3, "step": 0, "stages": learned, "data": data, "sources": [{}, {}]}
+    assert state_of(tmp_path / "two") == state
     same_dice(tmp_path / "one", tmp_path / "two")
     assert json.loads((tmp_path / "two" / "model" / "config.json").read_text())["presence_calibration"] != [1.0, 0.0]
 

@@ -64,7 +64,9 @@ def test_divided_among_two_is_one(plain_descent: None, data_root: Path, tmp_path
     same_numbers(tmp_path / "one", tmp_path / "two")
     same_heads(tmp_path / "one", tmp_path / "two")
     learned = ["encoder", "text", "joint"]
-    assert state_of(tmp_path / "two") == {"stage": 3, "step": 0, "stages": learned, "sources": [{}, {}]}
+    data = {"abdomen": 6, "colon": 6, "reports": 5}
+    state = {"stage": 3, "step": 0, "stages": learned, "data": data, "sources": [{}, {}]}
+    assert state_of(tmp_path / "two") == state
     same_dice(tmp_path / "one", tmp_path / "two")
 
 

@@ -180,6 +180,20 @@ def test_the_folder_of_another_recipe(whole_run: Path, data_root: Path, tmp_path
             train(recipe, data_root, tmp_path, progress=False)
 
 
+def test_the_folder_of_other_data(whole_run: Path, data_root: Path, tmp_path: Path) -> None:
+    shutil.copytree(data_root, tmp_path / "data")
+    for name in ("checkpoint", "processor"):
+        shutil.copytree(whole_run / name, tmp_path / "run" / name)
+    kept = (tmp_path / "run" / "checkpoint" / "state.json").read_bytes()
+    (tmp_path / "data" / "colon" / "images" / "train2.png").unlink()
+    with pytest.raises(DataError, match="6 training records of 'colon', and now there are 5"):
+        train(tiny_recipe(), tmp_path / "data", tmp_path / "run", progress=False)
+    shutil.rmtree(tmp_path / "data" / "reports")
+    with pytest.raises(DataError, match="5 training records of 'reports', and now there are 0"):
+        train(tiny_recipe(data=DataRecipe(["abdomen", "colon"])), data_root, tmp_path / "run", progress=False)
+    assert (tmp_path / "run" / "checkpoint" / "state.json").read_bytes() == kept
+
+
 def test_a_processor_that_was_not_finished(whole_run: Path, kit: Kit, tmp_path: Path) -> None:
     """A kill between tokenizer and settings: the settings must not be the published ones."""
     make_processor(TINY, kit.records, tmp_path)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections import Counter
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -135,6 +136,8 @@ def _train(recipe: Recipe, data: Path, out: Path, accelerator: Accelerator, divi
         if learned != stage.name:
             stages = f"it has learned the stage '{learned}' where the recipe has '{stage.name}'"
             raise DataError(f"checkpoint '{found}' was made by another recipe: {stages}; choose another --out")
+    images = dict(sorted(Counter(record.dataset for record in records).items()))
+    _check_data(images, state, found)
     if state["step"] and (lora := recipe.stages[first].lora):
         add_lora(model, lora)
     if found is not None:
@@ -153,7 +156,8 @@ def _train(recipe: Recipe, data: Path, out: Path, accelerator: Accelerator, divi
             stacklevel=2,
         )
     log = Log(out / "log.csv", done, accelerator)
-    run = Run(recipe, out, accelerator, divided, model.train(), heads, processor, log, store, held_out, progress)
+    model.train()
+    run = Run(recipe, out, accelerator, divided, model, heads, processor, log, store, held_out, progress, images)
     if main and found is not None:
         run.problems = read_problems(out / PROBLEMS)
     if accelerator.log_with:
@@ -185,6 +189,18 @@ def _train(recipe: Recipe, data: Path, out: Path, accelerator: Accelerator, divi
             warnings.warn(broken, stacklevel=2)
     accelerator.wait_for_everyone()
     return folder
+
+
+def _check_data(images: dict[str, int], state: dict[str, Any], found: Path | None) -> None:
+    """Refuse to go on with other data than a checkpoint has learned from; an older one does not say which."""
+    before = state.get("data") or images
+    changed = [name for name in sorted({*before, *images}) if before.get(name) != images.get(name)]
+    if changed:
+        name = changed[0]
+        counts = f"{before.get(name, 0)} training records of '{name}', and now there are {images.get(name, 0)}"
+        raise DataError(
+            f"checkpoint '{found}' was made from other data ({counts}): choose another --out, or give the same data"
+        )
 
 
 def _held_out(data: Path, recipe: Recipe, records: list[Record] | None) -> list[Record] | ShardedRecords:
