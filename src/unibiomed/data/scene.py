@@ -26,6 +26,21 @@ def named_by_image(record: Record, region: Region) -> bool:
     return alone or concept_of(region.target).labelled
 
 
+def classes(record: Record) -> dict[str, str]:
+    """Answers of ``classify`` that a record can teach, without reading its masks, and the target of each.
+
+    Returns
+    -------
+    dict of str to str
+        ``"liver in abdomen CT"`` to ``"liver"``.
+    """
+    found, label = {}, record.diagnosis(True)
+    for region in record.regions:
+        named = label if label not in (None, NO_FINDINGS) and named_by_image(record, region) else region.target
+        found[_class_words(lower_first(str(named)), record.site, record.modality)] = region.target
+    return found
+
+
 class Scene:
     """What one image is known to show; facts are measured when first asked for.
 
@@ -134,8 +149,7 @@ class Scene:
 
     def class_words(self, index: int) -> str:
         """Answer of ``classify``: ``"liver in abdomen CT"``."""
-        site = {"cells": "cell"}.get(self.record.site, self.record.site)
-        return f"{self.plain_label(index)} in {site} {self.modality or 'image'}"
+        return _class_words(self.plain_label(index), self.record.site, self.modality)
 
     def region_text(self, index: int, box: Box | None = None) -> str:
         """Sentences on a region, or on its part in a box: label, extent, shape, place, and what else is known of it."""
@@ -192,6 +206,10 @@ def fill_value(template: str, value: str) -> str:
     count = number_words(int(value)) if value.isdecimal() else value
     items = [item.strip() for item in value.split(";") if item.strip()]
     return template.format(value=value, a_value=with_article(value), list=listed(items or [value]), count=count)
+
+
+def _class_words(name: str, site: str, modality: str | None) -> str:
+    return f"{name} in {({'cells': 'cell'}).get(site, site)} {modality or 'image'}"
 
 
 def lower_first(label: str) -> str:

@@ -7,7 +7,7 @@ import math
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ from unibiomed.tasks import (
     read_phrases,
 )
 
+from .naming import Named, Outline, box_fit, name_answers, outline_targets, rank_names
 from .result import Result
 from .scores import derived_scores, text_score, trained_scores
 from .taught import Taught
@@ -40,6 +41,7 @@ from .taught import Taught
 NANO = Path(__file__).parent.parent / "weights" / "nano"
 ImageLike = str | os.PathLike[str] | np.ndarray | Image.Image | MedicalImage
 MAX_QUESTIONS = 64
+SHOWN_NAMES = 3
 
 
 @dataclass
@@ -53,11 +55,14 @@ class EncodedImage:
         Of the image as it is.
     tokens : int
         Language-model tokens of the image.
+    outlines : dict of str to Outline
+        Targets that were looked for in it, to name what a box holds.
     """
 
     image: MedicalImage
     features: ImageFeatures
     tokens: int
+    outlines: dict[str, Outline] = field(default_factory=dict)
 
 
 class Interpreter:
@@ -206,7 +211,17 @@ class Interpreter:
         questions = [make_question(task, target=t, modality=modality, text=question) for t in spelled]
         answers = self.answer(encoded, questions, max_new_tokens=max_new_tokens)
         self._check_numbers(all(math.isfinite(p) for a in answers for p in a.probabilities))
+        named: list[Named] = []
+        if task == "classify" and checked is not None:
+            plain = image if isinstance(image, EncodedImage) else None
+            named = self._name_box(answers[0], plain or self.encode(medical), encoded, questions[0], checked, modality)
+        if named:
+            said, answers = read_class(answers[0].text), [named[0].answer]
         findings, notes = self._findings(task, answers, asked, encoded, checked, modality)
+        if named:
+            findings = [replace(findings[0], score=named[0].probability)]
+            if findings[0].label != said:
+                notes.append(f"by its words alone the model would have said '{said}'; the masks decided")
         notes += [warning for name in asked if name and (warning := self.taught.warning(name))]
         if names and task != "segment":
             notes.append(f"targets have no effect on the task '{task}'; they belong to 'segment'")
@@ -227,6 +242,7 @@ class Interpreter:
             notes=tuple(notes),
             details={
                 **medical.details,
+                **({"names": {read_class(n.answer.text): n.probability for n in named[:SHOWN_NAMES]}} if named else {}),
                 "modality": modality,
                 "box": checked,
                 "presence_threshold": self.presence_threshold if self.model.config.scores_trained else None,
@@ -254,6 +270,30 @@ class Interpreter:
                 "this model can hold: shorten the question"
             )
         return generate(self.model, self.processor, encoded.features, prompts, max_new_tokens=max_new_tokens)
+
+    def _name_box(
+        self, own: Answer, plain: EncodedImage, boxed: EncodedImage, question: str, box: Box, modality: str | None
+    ) -> list[Named]:
+        """What a box may hold, the likeliest first; nothing where it is not known what the model was taught."""
+        targets = self.taught.held(modality, clean_text(own.text))
+        if len(targets) < 2 or not self.model.config.scores_trained:
+            return []
+        wanted = sorted(set(targets.values()) - plain.outlines.keys())
+        asked = self.answer(plain, [make_question("segment", target=name, modality=modality) for name in wanted])
+        prompts = {
+            n: a.prompts[0] for n, a in zip(wanted, asked, strict=True) if a.prompts is not None and len(a.prompts)
+        }
+        plain.outlines.update(outline_targets(self.model, plain.features, prompts))
+        height, width = plain.image.height, plain.image.width
+        fits = {}
+        for name in set(targets.values()) & plain.outlines.keys():
+            outline = plain.outlines[name]
+            down, right = outline.mask.shape[0] / height, outline.mask.shape[1] / width
+            scaled = (box[0] * right, box[1] * down, box[2] * right, box[3] * down)
+            fits[name] = outline.presence * box_fit(outline.mask, scaled)
+        prompt = self.processor.prompt_ids(question.replace("\0", " "), boxed.tokens)
+        answers = name_answers(self.model, self.processor, boxed.features, prompt, list(targets))
+        return rank_names(own, answers, targets, fits)
 
     # ---------------------------------------------------------------- reading
 
@@ -318,9 +358,10 @@ class Interpreter:
 
     @torch.inference_mode()
     def _masks(self, answers: list[Answer], encoded: EncodedImage) -> tuple[list[np.ndarray], list[float], list[float]]:
-        prompts = torch.cat([a.prompts for a in answers if a.prompts is not None])
-        if not len(prompts):
+        caught = [a.prompts for a in answers if a.prompts is not None and len(a.prompts)]
+        if not caught:
             return [], [], []
+        prompts = torch.cat(caught)
         height, width = encoded.image.height, encoded.image.width
         if len(prompts) * height * width > MAX_DECODED_PIXELS:
             raise InputError(

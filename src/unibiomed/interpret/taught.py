@@ -22,11 +22,17 @@ class Taught:
         Names that it was taught, each with other names that it was taught for the same; empty where it is not known.
     findings : mapping of str to sequence of str, optional
         Modality to what it was taught to find in such images.
+    regions : mapping of str to mapping of str to str, optional
+        Modality to what a drawn box may hold, in the words of the answer, and the target that it is.
     """
 
     def __init__(
-        self, targets: Mapping[str, Sequence[str]], findings: Mapping[str, Sequence[str]] | None = None
+        self,
+        targets: Mapping[str, Sequence[str]],
+        findings: Mapping[str, Sequence[str]] | None = None,
+        regions: Mapping[str, Mapping[str, str]] | None = None,
     ) -> None:
+        self.regions = {modality: dict(held) for modality, held in (regions or {}).items()}
         self.findings = {modality: tuple(names) for modality, names in (findings or {}).items()}
         self.targets = {name: tuple(others) for name, others in targets.items()}
         every = [name for name, others in self.targets.items() for name in (name, *others)]
@@ -42,7 +48,11 @@ class Taught:
                 {str(name): [str(other) for other in others] for name, others in card[key].items()}
                 for key in ("targets", "findings")
             )
-            return cls(*told)
+            # cards of older models do not have them
+            held = card.get("regions", {})
+            regions = {str(m): {str(words): str(t) for words, t in names.items()} for m, names in held.items()}
+            targets, findings = told
+            return cls(targets, findings, regions)
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return cls({})
 
@@ -58,6 +68,15 @@ class Taught:
         if not self.findings or modality is None:
             return True
         return label.strip(" .").casefold() in (name.casefold() for name in self.findings.get(modality, ()))
+
+    def held(self, modality: str | None, said: str) -> dict[str, str]:
+        """What a box may hold in an image of this modality, and the target that it is.
+
+        Where the modality is not known, it is that of an answer: "optic disc in retina fundus" tells.
+        """
+        if modality is None:
+            modality = next((name for name, held in self.regions.items() if said in held), None)
+        return self.regions.get(modality, {}) if modality else {}
 
     def warning(self, target: str) -> str | None:
         """What is to be said of a target that the model was not taught."""

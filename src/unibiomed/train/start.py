@@ -15,6 +15,7 @@ from torch import nn
 from unibiomed.data.conversation import corpus_texts
 from unibiomed.data.phrasing import concept_of
 from unibiomed.data.records import NO_FINDINGS, Record
+from unibiomed.data.scene import classes
 from unibiomed.errors import DataError
 from unibiomed.model.backbone import fold_efficientnet_lite
 from unibiomed.model.checkpoint import read_json
@@ -155,32 +156,49 @@ def write_card(
         "started_from": None if start is None else start.name,
         "trained_on": {**before.get("trained_on", {}), **licences},
     }
-    if records is not None and (start is None or {"targets", "findings"} <= before.keys()):
-        targets, findings = taught_by(records)
-        card["targets"] = {**before.get("targets", {}), **targets}
+    if records is not None and (start is None or {"targets", "findings", "regions"} <= before.keys()):
+        taught = taught_by(records)
+        card["targets"] = {**before.get("targets", {}), **taught["targets"]}
         known: dict[str, list[str]] = before.get("findings", {})
         card["findings"] = {
-            modality: sorted({*known.get(modality, ()), *findings.get(modality, ())})
-            for modality in sorted({*known, *findings})
+            modality: sorted({*known.get(modality, ()), *taught["findings"].get(modality, ())})
+            for modality in sorted({*known, *taught["findings"]})
+        }
+        boxed: dict[str, dict[str, str]] = before.get("regions", {})
+        card["regions"] = {
+            modality: {**boxed.get(modality, {}), **taught["regions"].get(modality, {})}
+            for modality in sorted({*boxed, *taught["regions"]})
         }
     with writing(folder):
         (folder / "card.json").write_text(json.dumps(card, indent=2) + "\n")
 
 
-def taught_by(records: Iterable[Record]) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
-    """Targets that records teach, with other names of each, and by modality the findings."""
+def taught_by(records: Iterable[Record]) -> dict[str, dict[str, Any]]:
+    """What records teach.
+
+    Returns
+    -------
+    dict
+        ``targets``, with other names of each; ``findings``, by modality; ``regions``, by modality what a drawn box may
+        hold, in the words of the answer, and the target that it is.
+    """
     targets: set[str] = set()
     findings: dict[str, set[str]] = defaultdict(set)
+    regions: dict[str, dict[str, str]] = defaultdict(dict)
     for record in records:
         targets.update(region.target for region in record.regions)
+        regions[record.modality].update(classes(record))
         found = findings[record.modality]
         for region in record.regions:
             if region.abnormal:
                 found.update(concept_of(region.target).names)
         if record.label not in (None, NO_FINDINGS):
             found.add(str(record.label))
-    names = {name: [other for other in concept_of(name).names if other != name] for name in sorted(targets)}
-    return names, {modality: sorted(found) for modality, found in sorted(findings.items())}
+    return {
+        "targets": {name: [o for o in concept_of(name).names if o != name] for name in sorted(targets)},
+        "findings": {modality: sorted(found) for modality, found in sorted(findings.items())},
+        "regions": {modality: dict(sorted(held.items())) for modality, held in sorted(regions.items()) if held},
+    }
 
 
 def export(model: UniBiomedModel, processor: UniBiomedProcessor, folder: Path) -> Path:

@@ -67,9 +67,8 @@ class OwnPredictor:
         for sample in case.samples:
             if sample in plain:
                 continue
-            image = pixels if sample.box else seen
             result = self.interpreter.interpret(
-                image,
+                seen,
                 sample.task,
                 targets=[sample.target] if sample.target else (),
                 box=sample.box,
