@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from scipy.ndimage import find_objects, label
+from transformers import DynamicCache
 
 from unibiomed.findings import Box
 from unibiomed.model.cut import mask_cut
@@ -109,14 +110,18 @@ def name_answers(
     replies = [processor.encode(name + END) for name in names]
     longest = max(map(len, replies))
     pad = model.config.mllm_config.text_config.eos_token_id
-    ids = torch.tensor([[*prompt, *reply, *[pad] * (longest - len(reply))] for reply in replies], device=model.device)
-    labels = torch.full_like(ids, -100)
-    for row, reply in enumerate(replies):
-        labels[row, len(prompt) : len(prompt) + len(reply)] = ids[row, len(prompt) : len(prompt) + len(reply)]
-    index = torch.zeros(len(names), dtype=torch.long, device=model.device)
-    # padding stands behind what is read, where no token can see it
-    logits = model(ids, labels=labels, features=features, image_index=index, seg_prompts=False).logits
-    told = logits.float().softmax(-1).gather(1, labels[labels != -100][:, None])[:, 0]
+    ids = torch.tensor([[*reply, *[pad] * (longest - len(reply))] for reply in replies], device=model.device)
+    read = model.mllm.model.language_model
+    cache = DynamicCache(config=model.config.mllm_config.text_config)
+    question = model.embed(torch.tensor([list(prompt)], device=model.device), features.tokens)
+    # the question is read once; padding stands behind what counts, where no token can see it
+    first = read(inputs_embeds=question, past_key_values=cache, use_cache=True).last_hidden_state[:, -1:]
+    cache.batch_repeat_interleave(len(names))
+    rest = read(inputs_embeds=model.embed(ids[:, :-1]), past_key_values=cache, use_cache=True).last_hidden_state
+    hidden = torch.cat([first.expand(len(names), -1, -1), rest], 1)
+    real = torch.arange(longest, device=model.device) < torch.tensor([[len(r)] for r in replies], device=model.device)
+    odds = model.mllm.lm_head(hidden[real]).float().softmax(-1)
+    told = odds.gather(1, ids[real][:, None])[:, 0]
     parts = told.split([len(reply) for reply in replies])
     return [
         Answer(ids=reply, text=name + END, probabilities=part.tolist(), finished=True)
