@@ -91,7 +91,7 @@ def ratio_sheet(found: dict[str, Shared], missing: int) -> Sheet:
     rows.append([f"mean over {len(found)}", str(len(subjects)), f"{total:,}", *means, number(estimate.to_dict())])
     note = "Dice of images that show the target; ratio of the means with its 95 % interval by subject."
     if missing:
-        note += f" For {missing} targets of data sets no U-Net is trained yet: left out on both sides."
+        note += f" Targets of data sets for which no U-Net is trained yet, left out on both sides: {missing}."
     columns = ("target", "test images", "training images seen", "nano", "U-Net", "ratio")
     return Sheet("ratio", "Beside specialists", columns, rows, note)
 

@@ -1,0 +1,101 @@
+"""The programs beside the package: what they count, on made-up rows. How fast anything is, is not tested."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+from unibiomed.evaluate.predictors.specialists import Specialist, UNet, save_specialist
+from unibiomed.evaluate.scoring import rows_path
+
+from .conftest import CHECKOUT
+
+
+@pytest.fixture
+def ratio(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(CHECKOUT / "benchmarks"))
+    import ratio
+
+    yield ratio
+    for name in ("ratio", "results"):
+        sys.modules.pop(name, None)
+
+
+def row(target: str, number: int, shared: int, **more: object) -> dict[str, object]:
+    """A row of two pixels predicted and two true: the Dice is half of `shared`."""
+    return {
+        "id": f"set/{number}#segment/{target}",
+        "task": "segment",
+        "dataset": "set",
+        "modality": "CT",
+        "subject": f"set/{number}",
+        "number": number,
+        "target": target,
+        "kind": "own",
+        "there": True,
+        "found": shared > 0,
+        "shared": shared,
+        "predicted": 2,
+        "true": 2,
+        **more,
+    }
+
+
+def write_rows(out: Path, model: str, rows: list[dict[str, object]]) -> None:
+    path = rows_path(out, model)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(r) + "\n" for r in rows))
+
+
+def test_the_ratio_is_of_what_both_were_asked(ratio: ModuleType, tmp_path: Path, monkeypatch) -> None:
+    nets = tmp_path / "nets"
+    for target in ("liver", "kidney"):
+        save_specialist(UNet(), Specialist("set", target, 64, 100), nets)
+    left_out = [
+        row("liver", 7, 0, there=False, true=0),
+        row("liver", 8, 0, kind="foreign"),
+        row("liver", 9, 0, change="blur"),
+        row("liver", 10, 0, paraphrase=1),
+        row("spleen", 1, 0),
+    ]
+    write_rows(tmp_path, "nano", [row("liver", 1, 2), row("liver", 2, 1), row("kidney", 1, 1), *left_out])
+    # the second liver was asked of nano alone
+    write_rows(tmp_path, "nets", [row("liver", 1, 1), row("kidney", 1, 2), *left_out])
+    page = tmp_path / "page.md"
+    page.write_text("before\n<!-- specialists: ratio -->\nold\n<!-- end -->\nafter\n")
+    monkeypatch.setattr(sys, "argv", ["ratio.py", str(page), str(tmp_path), str(nets)])
+    ratio.main()
+    text = page.read_text()
+    assert "old" not in text and text.startswith("before\n") and text.endswith("after\n")
+    lines = {cells[1]: cells[2:-1] for line in text.splitlines() if len(cells := line.split("|")) > 3}
+    stripped = {name.strip(): [cell.strip() for cell in cells] for name, cells in lines.items()}
+    assert stripped["liver"] == ["1", "100", "1.000", "0.500", "2.00"]
+    assert stripped["kidney"] == ["1", "100", "0.500", "1.000", "0.50"]
+    assert stripped["mean over 2"][:4] == ["2", "200", "0.750", "0.750"]
+    assert stripped["mean over 2"][4].startswith("1")
+    assert "left out on both sides: 1." in text
+
+
+def test_a_target_that_a_draw_misses_keeps_its_own_mean(ratio: ModuleType) -> None:
+    groups = [(np.array([1.0, 0.0]), np.array([1.0, 1.0])), (np.array([0.6]), np.array([0.8]))]
+    often = np.array([[1, 1, 1], [2, 0, 1], [0, 2, 0]])
+    wanted = [(0.5 + 0.6) / (1 + 0.8), (1 + 0.6) / (1 + 0.8), (0 + 0.6) / (1 + 0.8)]
+    assert ratio.macro_ratio(often, groups) == pytest.approx(wanted)
+
+
+def test_nothing_in_common_is_an_error(ratio: ModuleType, tmp_path: Path, monkeypatch, capsys) -> None:
+    save_specialist(UNet(), Specialist("set", "spleen", 64, 100), tmp_path / "nets")
+    write_rows(tmp_path, "nano", [row("liver", 1, 2)])
+    write_rows(tmp_path, "nets", [row("liver", 1, 2)])
+    page = tmp_path / "page.md"
+    page.write_text("<!-- specialists: ratio -->\nold\n<!-- end -->\n")
+    monkeypatch.setattr(sys, "argv", ["ratio.py", str(page), str(tmp_path), str(tmp_path / "nets")])
+    with pytest.raises(SystemExit) as caught:
+        ratio.main()
+    assert caught.value.code == 2 and "no target that both models were asked for" in capsys.readouterr().err
+    assert "old" in page.read_text()
