@@ -9,10 +9,10 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from .. import __version__
 from ..errors import InputError, UniBiomedError
@@ -311,12 +311,18 @@ def run_info(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(facts, indent=2))
     else:
-        for name, value in facts.items():
-            if isinstance(value, dict):
-                print(f"{name}:\n" + "\n".join(f"  {k}: {v}" for k, v in value.items()))
-            else:
-                print(f"{name}: {', '.join(value) if isinstance(value, list) else value}")
+        print("\n".join(_outline(facts)))
     return 0
+
+
+def _outline(facts: Mapping[str, Any], indent: str = "") -> Iterator[str]:
+    """A line a fact, those of a table below its name."""
+    for name, value in facts.items():
+        if isinstance(value, Mapping):
+            yield f"{indent}{name}:"
+            yield from _outline(value, indent + "  ")
+        else:
+            yield f"{indent}{name}: {', '.join(map(str, value)) if isinstance(value, list) else value}".rstrip()
 
 
 def run_convert(options: argparse.Namespace) -> int:
