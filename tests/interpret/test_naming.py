@@ -11,9 +11,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unibiomed.interpret.naming import FIT_WEIGHT, Named, box_fit, name_answers, rank_names
+from unibiomed.interpret import interpreter as module
+from unibiomed.interpret.naming import FIT_WEIGHT, Name, box_fit, outline_targets, rank_names, word_logits
 from unibiomed.interpret.taught import Taught
-from unibiomed.model.generation import Answer
 from unibiomed.model.processing import END
 
 HEART = {"left ventricle in heart MRI": "left ventricle", "myocardium in heart MRI": "myocardium"}
@@ -26,10 +26,6 @@ def filled(*boxes: tuple[int, int, int, int]) -> np.ndarray:
     for x0, y0, x1, y1 in boxes:
         mask[y0:y1, x0:x1] = True
     return mask
-
-
-def said(text: str, probability: float) -> Answer:
-    return Answer([1], text + END, [probability], finished=True)
 
 
 # ---------------------------------------------------------------- fit
@@ -53,46 +49,56 @@ def test_a_box_may_be_that_of_a_part_or_of_all_parts() -> None:
 # ---------------------------------------------------------------- names
 
 
+def ranked(odds: dict[str, float], targets: dict[str, str] = HEART, **fits: float) -> list[Name]:
+    words = {name: math.log(p) for name, p in odds.items()}
+    return rank_names(words, targets, {name.replace("_", " "): fit for name, fit in fits.items()})
+
+
 def test_masks_decide_where_words_are_in_doubt() -> None:
-    words = [said(name, p) for name, p in zip(HEART, (0.6, 0.4), strict=True)]
-    own = words[0]
-
-    def first(**fits: float) -> Named:
-        return rank_names(own, words, HEART, {name.replace("_", " "): fit for name, fit in fits.items()})[0]
-
-    assert first().target == "left ventricle" and first().probability == pytest.approx(0.6)
-    assert first(left_ventricle=0.9, myocardium=0.9).target == "left ventricle"
-    assert first(left_ventricle=0.4, myocardium=0.9).target == "myocardium"
+    odds = dict(zip(HEART, (0.6, 0.4), strict=True))
+    first = ranked(odds)[0]
+    assert (first.label, first.words) == ("left ventricle", "left ventricle in heart MRI")
+    assert first.probability == first.in_words == pytest.approx(0.6)
+    assert ranked(odds, left_ventricle=0.9, myocardium=0.9)[0].label == "left ventricle"
     # as odds: words times e to the weighted fit
-    odds = 0.4 * math.exp(FIT_WEIGHT * 0.9), 0.6 * math.exp(FIT_WEIGHT * 0.4)
-    assert first(left_ventricle=0.4, myocardium=0.9).probability == pytest.approx(odds[0] / sum(odds))
+    first, second = ranked(odds, left_ventricle=0.4, myocardium=0.9)
+    weighed = 0.4 * math.exp(FIT_WEIGHT * 0.9), 0.6 * math.exp(FIT_WEIGHT * 0.4)
+    assert (first.label, first.in_words) == ("myocardium", pytest.approx(0.4))
+    assert first.probability == pytest.approx(weighed[0] / sum(weighed))
+    assert first.probability + second.probability == pytest.approx(1.0)
 
 
-def test_words_of_the_models_own_are_a_candidate_without_a_mask() -> None:
-    words = [said(name, 0.01) for name in HEART]
-    own = said("a heart", 0.9)
-    ranked = rank_names(own, words, HEART, {})
-    assert len(ranked) == 3 and ranked[0].target is None and ranked[0].answer is own
-    assert sum(n.probability for n in ranked) == pytest.approx(1.0)
-    assert rank_names(own, words, HEART, {"myocardium": 1.0})[0].target == "myocardium"
+def test_answers_that_name_the_same_are_one() -> None:
+    cells = {f"cell nucleus in {site} pathology": "cell nucleus" for site in ("brain", "cell")}
+    odds = dict(zip((*cells, "gland in colon pathology"), (0.25, 0.3, 0.45), strict=True))
+    first, second = ranked(odds, {**cells, "gland in colon pathology": "gland"})
+    assert (first.label, first.words) == ("cell nucleus", "cell nucleus in cell pathology")
+    assert (first.probability, second.probability) == (pytest.approx(0.55), pytest.approx(0.45))
+
+
+@pytest.mark.parametrize("broken", [math.nan, math.inf])
+def test_numbers_that_are_none_name_nothing(broken: float) -> None:
+    with pytest.raises(ValueError, match="not numbers"):
+        rank_names({name: -1.0 for name in HEART}, HEART, {"myocardium": broken})
+    with pytest.raises(ValueError, match="not numbers"):
+        rank_names({name: broken for name in HEART}, HEART, {})
 
 
 @torch.inference_mode()
 def test_the_probability_of_a_name_is_that_with_which_the_model_writes_it(shared_interpreter, picture) -> None:
     interpreter = shared_interpreter
-    encoded = interpreter.encode(picture)
-    prompt = interpreter.processor.prompt_ids("What is this?", encoded.tokens)
+    processor, encoded = interpreter.processor, interpreter.encode(picture)
+    prompt = processor.prompt_ids("What is this?", encoded.tokens)
     names = ["a mass in the left lung", "No findings.", "liver"]
-    together = name_answers(interpreter.model, interpreter.processor, encoded.features, prompt, names)
-    assert [answer.text for answer in together] == [name + END for name in names]
-    for name, answer in zip(names, together, strict=True):
-        alone = name_answers(interpreter.model, interpreter.processor, encoded.features, prompt, [name])[0]
-        assert answer.probabilities == pytest.approx(alone.probabilities, rel=1e-3)
-        ids = torch.tensor([prompt + answer.ids])
-        odds = interpreter.model(ids, features=encoded.features).logits[0].softmax(-1)
-        wanted = [float(odds[len(prompt) - 1 + i, token]) for i, token in enumerate(answer.ids)]
-        assert answer.probabilities == pytest.approx(wanted, rel=1e-3)
-        assert interpreter.processor.decode(answer.ids) == name + END
+    together = word_logits(interpreter.model, processor, encoded.features, prompt, names)
+    for name, logit in zip(names, together, strict=True):
+        reply = processor.encode(name + END)
+        odds = interpreter.model(torch.tensor([prompt + reply]), features=encoded.features).logits[0].softmax(-1)
+        wanted = sum(math.log(odds[len(prompt) - 1 + i, token]) for i, token in enumerate(reply))
+        assert logit == pytest.approx(wanted, rel=1e-3)
+        assert word_logits(interpreter.model, processor, encoded.features, prompt, [name]) == [
+            pytest.approx(logit, rel=1e-3)
+        ]
 
 
 # ---------------------------------------------------------------- what was taught
@@ -114,38 +120,114 @@ def test_what_a_box_may_hold_follows_from_the_modality_or_the_answer(tmp_path) -
 # ---------------------------------------------------------------- as a user has it
 
 
-def answers(question: str) -> str:
-    return "left ventricle in heart MRI" if "green box" in question else "It is [SEG]."
-
-
-def test_a_box_is_named_by_its_mask(interpreter, script, picture, monkeypatch) -> None:
-    interpreter.taught = Taught({}, {}, {"MRI": HEART})
+@pytest.fixture
+def heart(interpreter, script, monkeypatch):
+    """A model with trained scores that says "left ventricle", 0.7 to 0.3, whatever the box."""
+    interpreter.taught = Taught({}, {}, {"MRI": HEART, "CT": {"left ventricle in heart CT": "left ventricle"}})
     config = interpreter.model.config
     monkeypatch.setattr(config, "presence_calibration", [1.0, 0.0])
     monkeypatch.setattr(config, "mask_calibration", [1.0, 0.0])
     assert config.scores_trained
-    monkeypatch.setattr(
-        "unibiomed.interpret.interpreter.name_answers",
-        lambda model, processor, features, prompt, names: [said(n, p) for n, p in zip(names, (0.7, 0.3), strict=True)],
-    )
-    script.says = answers
-    # of the targets in the order of the alphabet, the second fills the upper left quarter, the first the image
-    whole = torch.full((16, 16), 9.0)
+    monkeypatch.setattr(module, "word_logits", lambda *given: [math.log(p) for p in (0.7, 0.3)[: len(given[-1])]])
+    script.says = lambda question: "left ventricle in heart MRI" if "green box" in question else "It is [SEG]."
+    # of the targets in the order of the alphabet, the first fills the image, the second the upper left quarter
     quarter = script.logits(0)
-    script.logits = lambda k: quarter if k else whole
-    seen = interpreter.encode(picture)
-    result = interpreter.interpret(seen, box=(0, 0, 48, 30), modality="MRI")
+    script.logits = lambda k: quarter if k else torch.full((16, 16), 9.0)
+    return interpreter
+
+
+def encodings(interpreter, monkeypatch) -> list[object]:
+    """The boxes of all images that are looked at from now on."""
+    looked: list[object] = []
+    encode = type(interpreter).encode
+
+    def look(self, image, *, box=None, **reading):
+        looked.append(box)
+        return encode(self, image, box=box, **reading)
+
+    monkeypatch.setattr(type(interpreter), "encode", look)
+    return looked
+
+
+QUARTER, WHOLE = (0, 0, 48, 30), (0, 0, 97, 61)
+
+
+def test_a_box_is_named_by_its_mask(heart, script, picture) -> None:
+    seen = heart.encode(picture)
+    result = heart.interpret(seen, box=QUARTER, modality="MRI")
     (finding,) = result.findings
-    assert (finding.label, finding.box) == ("myocardium", (0, 0, 48, 30)) and result.text == "myocardium in heart MRI"
-    assert finding.score == pytest.approx(result.details["names"]["myocardium"]) and finding.score > 0.5
-    assert list(result.details["names"]) == ["myocardium", "left ventricle"]
-    assert result.notes == ("by its words alone the model would have said 'left ventricle'; the masks decided",)
-    asked = len(script.decoded)
-    # the image as a whole: the other one fits; and what was outlined once is not outlined again
-    result = interpreter.interpret(seen, box=(0, 0, 97, 61), modality="MRI")
-    assert result.findings[0].label == "left ventricle" and result.notes == ()
-    assert len(script.decoded) == asked
-    # without trained scores, or where it is not known what was taught, words stand alone
-    interpreter.taught = Taught({})
-    result = interpreter.interpret(seen, box=(0, 0, 48, 30), modality="MRI")
-    assert result.findings[0].label == "left ventricle" and "names" not in result.details
+    assert (finding.label, finding.phrase, finding.box) == ("myocardium", "myocardium in heart MRI", QUARTER)
+    assert result.text == "myocardium in heart MRI"
+    # what the model wrote is still told
+    assert result.raw_text.startswith("left ventricle in heart MRI") and "".join(result.tokens) == result.raw_text
+    names = result.details["names"]
+    assert list(names) == ["myocardium", "left ventricle"] and finding.score == names["myocardium"] > 0.5
+    assert result.notes == ("by words alone it would be 'left ventricle'; the masks decided",)
+    # what was outlined once is not outlined again
+    assert script.decoded == [2]
+    result = heart.interpret(seen, box=WHOLE, modality="MRI")
+    assert result.findings[0].label == "left ventricle" and result.notes == () and script.decoded == [2]
+    # a question that names another modality is another question
+    heart.taught.regions["PET"] = HEART
+    heart.interpret(seen, box=WHOLE, modality="PET")
+    assert script.decoded == [2, 2]
+
+
+def test_an_image_is_looked_at_as_often_as_is_needed(heart, picture, monkeypatch) -> None:
+    looked = encodings(heart, monkeypatch)
+    heart.interpret(picture, box=QUARTER, modality="MRI")
+    assert looked == [QUARTER, None]
+    # one name alone, a question of one's own, nothing known, or no trained scores: words stand as they are
+    for change in (
+        {"modality": "CT"},
+        {"modality": "MRI", "question": "What is in the green box?"},
+        {"modality": "OCT"},
+    ):
+        looked.clear()
+        result = heart.interpret(picture, "classify", box=QUARTER, **change)
+        assert looked == [QUARTER] and "names" not in result.details
+        assert result.findings[0].label == "left ventricle"
+    monkeypatch.setattr(heart.model.config, "scores_trained", False)
+    looked.clear()
+    assert "names" not in heart.interpret(picture, box=QUARTER, modality="MRI").details and looked == [QUARTER]
+
+
+def test_masks_that_are_all_of_one_target_are_not_made(heart, script, picture, monkeypatch) -> None:
+    heart.taught = Taught({}, {}, {"MRI": dict.fromkeys(HEART, "heart")})
+    looked = encodings(heart, monkeypatch)
+    result = heart.interpret(picture, box=QUARTER, modality="MRI")
+    assert looked == [QUARTER] and script.decoded == []
+    assert result.details["names"] == {"left ventricle": pytest.approx(0.7), "myocardium": pytest.approx(0.3)}
+
+
+def test_targets_are_looked_for_in_the_image_without_a_box(heart, picture, monkeypatch) -> None:
+    boxed = heart.encode(picture, box=WHOLE)
+    looked = encodings(heart, monkeypatch)
+    heart.interpret(boxed, box=QUARTER, modality="MRI")
+    assert looked == [QUARTER, None] and boxed.outlines == {}
+
+
+def test_targets_without_a_mask_have_no_fit(heart, script, picture) -> None:
+    says = script.says
+    script.says = lambda question: "There is none." if "myocardium" in question else says(question)
+    seen = heart.encode(picture)
+    result = heart.interpret(seen, box=QUARTER, modality="MRI")
+    assert result.findings[0].label == "left ventricle" and seen.outlines["MRI", "myocardium"] is None
+    asked = len(script.questions)
+    heart.interpret(seen, box=WHOLE, modality="MRI")
+    assert len(script.questions) == asked + 1
+
+
+def test_masks_of_the_model_itself(shared_interpreter, picture, monkeypatch) -> None:
+    """Nothing of the mask decoder is made up here."""
+    monkeypatch.setattr(shared_interpreter.model.config, "presence_calibration", [1.0, 0.0, 0.1])
+    encoded = shared_interpreter.encode(picture)
+    torch.manual_seed(0)
+    prompts = {"liver": torch.randn(1, 32), "spleen": torch.randn(2, 32), "kidney": torch.zeros(0, 32)}
+    monkeypatch.setattr(shared_interpreter.model.config, "mask_calibration", [1.0, 0.0])
+    outlines = outline_targets(shared_interpreter.model, encoded.features, prompts)
+    assert list(outlines) == ["liver", "spleen"]
+    alone = outline_targets(shared_interpreter.model, encoded.features, {"spleen": prompts["spleen"][:1]})["spleen"]
+    assert outlines["spleen"].presence == pytest.approx(alone.presence, rel=1e-3)
+    assert outlines["spleen"].mask.dtype == bool and np.mean(outlines["spleen"].mask != alone.mask) < 0.01
+    assert outline_targets(shared_interpreter.model, encoded.features, {}) == {}

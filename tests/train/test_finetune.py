@@ -140,7 +140,15 @@ def test_the_card_keeps_what_the_start_was_trained_on(tmp_path: Path) -> None:
     assert card["trained_on"] == {"old": "CC BY-NC", "mine": "CC0"} and card["started_from"] == "start"
     assert card["targets"].keys() == {"polyp", "liver"} and card["parameters"] == 9
     assert "polyp" in card["findings"]["CT"] and "liver" not in card["findings"]["CT"]
-    # of a start that does not say what it knows, not all is known
+    assert card["regions"] == {"CT": {"liver in abdomen CT": "liver", "polyp in abdomen CT": "polyp"}}
+    # of a start that does not say what it knows, or only a part of it, not all is known
+    older = json.loads((start / "card.json").read_text())
+    del older["regions"]
+    (start / "card.json").write_text(json.dumps(older))
+    write_card(tmp_path / "new", model, {"mine": "CC0"}, records[1:], start)
+    card = json.loads((tmp_path / "new" / "card.json").read_text())
+    assert card["targets"].keys() == {"polyp", "liver"} and "polyp" in card["findings"]["CT"]
+    assert "regions" not in card
     (start / "card.json").unlink()
     write_card(tmp_path / "published", model, {"mine": "CC0"}, records, start)
     assert "targets" not in json.loads((tmp_path / "published" / "card.json").read_text())

@@ -34,11 +34,24 @@ def classes(record: Record) -> dict[str, str]:
     dict of str to str
         ``"liver in abdomen CT"`` to ``"liver"``.
     """
-    found, label = {}, record.diagnosis(True)
+    shown, found = record.diagnosis(True), {}
     for region in record.regions:
-        named = label if label not in (None, NO_FINDINGS) and named_by_image(record, region) else region.target
-        found[_class_words(lower_first(str(named)), record.site, record.modality)] = region.target
+        # what an image does not show is in no box of it
+        if not (region.abnormal and record.label == NO_FINDINGS):
+            name = lower_first(_label(record, region, shown))
+            found[_class_words(name, record.site, record.modality)] = region.target
     return found
+
+
+def _label(record: Record, region: Region, diagnosis: str | None) -> str:
+    """The most specific name of a region, with a large first letter, given what the image as a whole is called.
+
+    It is the image's label where that can mean no other region: the data set has a single abnormal target, or the
+    words of the field say that the label names this target.
+    """
+    if named_by_image(record, region) and diagnosis not in (None, NO_FINDINGS):
+        return str(diagnosis)
+    return region.target[:1].upper() + region.target[1:]
 
 
 class Scene:
@@ -133,15 +146,8 @@ class Scene:
         return self._measure(part)
 
     def label(self, index: int) -> str:
-        """The most specific name of a region, with a large first letter.
-
-        It is the image's label where that can mean no other region: the data set has a single abnormal target, or the
-        words of the field say that the label names this target.
-        """
-        region = self.record.regions[index]
-        if named_by_image(self.record, region) and self.diagnosis not in (None, NO_FINDINGS):
-            return str(self.diagnosis)
-        return region.target[:1].upper() + region.target[1:]
+        """The most specific name of a region, with a large first letter."""
+        return _label(self.record, self.record.regions[index], self.diagnosis)
 
     def plain_label(self, index: int) -> str:
         """`label` as it stands within a sentence."""

@@ -7,7 +7,7 @@ import math
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ from unibiomed.tasks import (
     read_phrases,
 )
 
-from .naming import Named, Outline, box_fit, name_answers, outline_targets, rank_names
+from .naming import Name, Outline, box_fit, outline_targets, rank_names, word_logits
 from .result import Result
 from .scores import derived_scores, text_score, trained_scores
 from .taught import Taught
@@ -55,14 +55,17 @@ class EncodedImage:
         Of the image as it is.
     tokens : int
         Language-model tokens of the image.
-    outlines : dict of str to Outline
-        Targets that were looked for in it, to name what a box holds.
+    box : tuple of int or None
+        What was drawn on it.
+    outlines : dict
+        By modality and name, targets that were looked for to name what a box holds; None for those without a mask.
     """
 
     image: MedicalImage
     features: ImageFeatures
     tokens: int
-    outlines: dict[str, Outline] = field(default_factory=dict)
+    box: Box | None = None
+    outlines: dict[tuple[str | None, str], Outline | None] = field(default_factory=dict)
 
 
 class Interpreter:
@@ -121,7 +124,7 @@ class Interpreter:
             None if tiles is None else tiles.to(device),
             None if tiles is None else [len(tiles)],
         )
-        return EncodedImage(medical, features, inputs.tokens)
+        return EncodedImage(medical, features, inputs.tokens, box)
 
     def _draw(self, pixels: np.ndarray, box: Box) -> np.ndarray:
         height, width = pixels.shape[:2]
@@ -211,24 +214,23 @@ class Interpreter:
         questions = [make_question(task, target=t, modality=modality, text=question) for t in spelled]
         answers = self.answer(encoded, questions, max_new_tokens=max_new_tokens)
         self._check_numbers(all(math.isfinite(p) for a in answers for p in a.probabilities))
-        named: list[Named] = []
-        if task == "classify" and checked is not None:
-            plain = image if isinstance(image, EncodedImage) else None
-            named = self._name_box(answers[0], plain or self.encode(medical), encoded, questions[0], checked, modality)
-        if named:
-            said, answers = read_class(answers[0].text), [named[0].answer]
         findings, notes = self._findings(task, answers, asked, encoded, checked, modality)
+        named: list[Name] = []
+        if task == "classify" and checked is not None and question is None:
+            named = self._name_box(image, encoded, questions[0], clean_text(answers[0].text), modality)
         if named:
-            findings = [replace(findings[0], score=named[0].probability)]
-            if findings[0].label != said:
-                notes.append(f"by its words alone the model would have said '{said}'; the masks decided")
+            first = named[0]
+            findings = [Finding(first.label, first.words, score=first.probability, box=checked)]
+            alone = max(named, key=lambda name: name.in_words)
+            if alone is not first:
+                notes.append(f"by words alone it would be '{alone.label}'; the masks decided")
         notes += [warning for name in asked if name and (warning := self.taught.warning(name))]
         if names and task != "segment":
             notes.append(f"targets have no effect on the task '{task}'; they belong to 'segment'")
         return Result(
             task=task,
             question=" ".join(questions),
-            text=_answer_text(task, answers, findings),
+            text=named[0].words if named else _answer_text(task, answers, findings),
             raw_text=" ".join(a.text for a in answers),
             findings=tuple(findings),
             height=medical.height,
@@ -242,7 +244,7 @@ class Interpreter:
             notes=tuple(notes),
             details={
                 **medical.details,
-                **({"names": {read_class(n.answer.text): n.probability for n in named[:SHOWN_NAMES]}} if named else {}),
+                **({"names": {name.label: name.probability for name in named[:SHOWN_NAMES]}} if named else {}),
                 "modality": modality,
                 "box": checked,
                 "presence_threshold": self.presence_threshold if self.model.config.scores_trained else None,
@@ -272,28 +274,37 @@ class Interpreter:
         return generate(self.model, self.processor, encoded.features, prompts, max_new_tokens=max_new_tokens)
 
     def _name_box(
-        self, own: Answer, plain: EncodedImage, boxed: EncodedImage, question: str, box: Box, modality: str | None
-    ) -> list[Named]:
+        self, image: ImageLike | EncodedImage, boxed: EncodedImage, question: str, said: str, modality: str | None
+    ) -> list[Name]:
         """What a box may hold, the likeliest first; nothing where it is not known what the model was taught."""
-        targets = self.taught.held(modality, clean_text(own.text))
+        box, targets = boxed.box, self.taught.held(modality, said)
+        assert box is not None, "no box was drawn"
         if len(targets) < 2 or not self.model.config.scores_trained:
             return []
-        wanted = sorted(set(targets.values()) - plain.outlines.keys())
-        asked = self.answer(plain, [make_question("segment", target=name, modality=modality) for name in wanted])
-        prompts = {
-            n: a.prompts[0] for n, a in zip(wanted, asked, strict=True) if a.prompts is not None and len(a.prompts)
-        }
-        plain.outlines.update(outline_targets(self.model, plain.features, prompts))
-        height, width = plain.image.height, plain.image.width
-        fits = {}
-        for name in set(targets.values()) & plain.outlines.keys():
-            outline = plain.outlines[name]
-            down, right = outline.mask.shape[0] / height, outline.mask.shape[1] / width
-            scaled = (box[0] * right, box[1] * down, box[2] * right, box[3] * down)
-            fits[name] = outline.presence * box_fit(outline.mask, scaled)
-        prompt = self.processor.prompt_ids(question.replace("\0", " "), boxed.tokens)
-        answers = name_answers(self.model, self.processor, boxed.features, prompt, list(targets))
-        return rank_names(own, answers, targets, fits)
+        fits: dict[str, float] = {}
+        # where all are names of one target, its mask cannot tell them apart
+        if len(wanted := sorted(set(targets.values()))) > 1:
+            plain = image if isinstance(image, EncodedImage) and image.box is None else self.encode(boxed.image)
+            self._outline(plain, wanted, modality)
+            for name in wanted:
+                if outline := plain.outlines[modality, name]:
+                    down, right = outline.mask.shape[0] / boxed.image.height, outline.mask.shape[1] / boxed.image.width
+                    scaled = (box[0] * right, box[1] * down, box[2] * right, box[3] * down)
+                    fits[name] = outline.presence * box_fit(outline.mask, scaled)
+        prompt = self.processor.prompt_ids(question, boxed.tokens)
+        words: dict[str, float] = {}
+        for part in _parts(list(targets), MAX_QUESTIONS):
+            words |= dict(zip(part, word_logits(self.model, self.processor, boxed.features, prompt, part), strict=True))
+        self._check_numbers(all(map(math.isfinite, (*fits.values(), *words.values()))))
+        return rank_names(words, targets, fits)
+
+    def _outline(self, plain: EncodedImage, targets: Sequence[str], modality: str | None) -> None:
+        """Look for targets in an image, those that were not looked for before."""
+        for part in _parts([name for name in targets if (modality, name) not in plain.outlines], MAX_QUESTIONS):
+            asked = self.answer(plain, [make_question("segment", target=name, modality=modality) for name in part])
+            prompts = {name: a.prompts for name, a in zip(part, asked, strict=True) if a.prompts is not None}
+            found = outline_targets(self.model, plain.features, prompts)
+            plain.outlines.update({(modality, name): found.get(name) for name in part})
 
     # ---------------------------------------------------------------- reading
 
@@ -419,6 +430,10 @@ def _as_image(image: ImageLike, **reading: Any) -> MedicalImage:
     if "slice_index" in reading:
         raise InputError("an array has no slices to choose from: give the slice itself")
     return from_array(image, **reading)
+
+
+def _parts(names: Sequence[str], most: int) -> list[Sequence[str]]:
+    return [names[start : start + most] for start in range(0, len(names), most)]
 
 
 def _extend(presence: list[float], quality: list[float], scores: tuple[list[float], list[float]]) -> None:

@@ -18,13 +18,13 @@ from transformers import DynamicCache
 
 from unibiomed.findings import Box
 from unibiomed.model.cut import mask_cut
-from unibiomed.model.generation import Answer
 from unibiomed.model.modeling import ImageFeatures, UniBiomedModel
 from unibiomed.model.processing import END, UniBiomedProcessor
+from unibiomed.tasks import read_class
 
 from .scores import trained_scores
 
-__all__ = ["Named", "Outline", "box_fit", "name_answers", "outline_targets", "rank_names"]
+__all__ = ["Name", "Outline", "box_fit", "outline_targets", "rank_names", "word_logits"]
 
 FIT_WEIGHT = 6.0
 """Logits that a mask gives whose box is the drawn one, where the target is surely there; by the validation split."""
@@ -41,25 +41,25 @@ class Outline:
 
 
 @dataclass(frozen=True)
-class Named:
+class Name:
     """What a box may hold.
 
     Attributes
     ----------
-    answer : Answer
-        In the words that the model was taught, with their probabilities.
-    target : str or None
-        What it is called as a target; None for words of the model's own.
-    fit : float
-        How well the target's mask fits the box, times its presence score; in [0, 1].
+    label : str
+        Such as "liver".
+    words : str
+        The answer that the model was taught, such as "liver in abdomen CT".
     probability : float
         Of all that it may hold, words and masks weighed together; in [0, 1].
+    in_words : float
+        The same by words alone.
     """
 
-    answer: Answer
-    target: str | None
-    fit: float
-    probability: float = 0.0
+    label: str
+    words: str
+    probability: float
+    in_words: float
 
 
 @torch.inference_mode()
@@ -87,14 +87,14 @@ def outline_targets(
 
 
 @torch.inference_mode()
-def name_answers(
+def word_logits(
     model: UniBiomedModel,
     processor: UniBiomedProcessor,
     features: ImageFeatures,
     prompt: Sequence[int],
     names: Sequence[str],
-) -> list[Answer]:
-    """What the model would have to write for each name, with the probability of each token.
+) -> list[float]:
+    """Logarithm of the probability with which the model would write each name, and nothing more.
 
     Parameters
     ----------
@@ -120,13 +120,9 @@ def name_answers(
     rest = read(inputs_embeds=model.embed(ids[:, :-1]), past_key_values=cache, use_cache=True).last_hidden_state
     hidden = torch.cat([first.expand(len(names), -1, -1), rest], 1)
     real = torch.arange(longest, device=model.device) < torch.tensor([[len(r)] for r in replies], device=model.device)
-    odds = model.mllm.lm_head(hidden[real]).float().softmax(-1)
+    odds = model.mllm.lm_head(hidden[real]).float().log_softmax(-1)
     told = odds.gather(1, ids[real][:, None])[:, 0]
-    parts = told.split([len(reply) for reply in replies])
-    return [
-        Answer(ids=reply, text=name + END, probabilities=part.tolist(), finished=True)
-        for name, reply, part in zip(names, replies, parts, strict=True)
-    ]
+    return [float(part.sum()) for part in told.split([len(reply) for reply in replies])]
 
 
 def box_fit(mask: np.ndarray, box: Sequence[float]) -> float:
@@ -163,31 +159,40 @@ def _iou(one: Sequence[float], other: Sequence[float]) -> float:
     return shared / (areas - shared) if areas > shared else 0.0
 
 
-def rank_names(
-    own: Answer, answers: Sequence[Answer], targets: Mapping[str, str], fits: Mapping[str, float]
-) -> list[Named]:
-    """All that a box may hold, the likeliest first.
+def rank_names(words: Mapping[str, float], targets: Mapping[str, str], fits: Mapping[str, float]) -> list[Name]:
+    """All that a box may hold, the likeliest first; answers that name the same are one.
 
     Parameters
     ----------
-    own : Answer
-        What the model writes by itself; a candidate too.
-    answers : sequence of Answer
-        From :func:`name_answers`.
+    words : mapping of str to float
+        Answers with the logarithm of their probability, from :func:`word_logits`.
     targets : mapping of str to str
-        The target of each name.
+        The target of each answer.
     fits : mapping of str to float
         How well each target's mask fits, times its presence score; in [0, 1].
+
+    Raises
+    ------
+    ValueError
+        A number is not finite.
     """
-    texts = [answer.text.removesuffix(END).strip() for answer in answers]
-    named = [
-        Named(answer, targets[text], fits.get(targets[text], 0.0)) for answer, text in zip(answers, texts, strict=True)
+    logits = np.array(list(words.values()))
+    masks = np.array([fits.get(targets[answer], 0.0) for answer in words])
+    if not (np.isfinite(logits).all() and np.isfinite(masks).all()):
+        raise ValueError("words or masks of a box are not numbers")
+    weighed, alone = _shares(logits + FIT_WEIGHT * masks), _shares(logits)
+    named: dict[str, list[int]] = {}
+    for i, answer in enumerate(words):
+        named.setdefault(read_class(answer), []).append(i)
+    answers = list(words)
+    ranked = [
+        Name(label, answers[max(rows, key=lambda i: weighed[i])], float(weighed[rows].sum()), float(alone[rows].sum()))
+        for label, rows in named.items()
     ]
-    if own.text.removesuffix(END).strip() not in texts:
-        named.append(Named(own, None, 0.0))
-    words = [sum(np.log(max(p, 1e-12)) for p in n.answer.probabilities) for n in named]
-    weighed = np.array(words) + FIT_WEIGHT * np.array([n.fit for n in named])
-    odds = np.exp(weighed - weighed.max())
-    odds /= odds.sum()
-    ranked = [Named(n.answer, n.target, n.fit, float(p)) for n, p in zip(named, odds, strict=True)]
-    return sorted(ranked, key=lambda n: -n.probability)
+    return sorted(ranked, key=lambda name: -name.probability)
+
+
+def _shares(logits: np.ndarray) -> np.ndarray:
+    odds = np.exp(logits - logits.max())
+    shares: np.ndarray = odds / odds.sum()
+    return shares

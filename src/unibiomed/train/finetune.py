@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections import Counter
 from dataclasses import asdict, dataclass
@@ -23,6 +22,7 @@ from .checkpoint import writing
 from .failures import memory_told
 from .heldout import held_out_answers, held_out_dice
 from .recipe import DataRecipe, LoraRecipe, ModelRecipe, Recipe, StageRecipe
+from .same import records_digest
 from .trainer import train
 
 NANO = Path(__file__).parent.parent / "weights" / "nano"
@@ -147,7 +147,7 @@ def finetune(
     with memory_told(SMALLER, out):
         before, answers_before, config = _scores(start, held_out)
     recipe = finetune_recipe(config, start, steps, batch, datasets)
-    _check_asked(out, {"model": start, "steps": steps, "batch": batch, "data": _digest(records)})
+    _check_asked(out, {"model": start, "steps": steps, "batch": batch, "data": records_digest(records)})
     folder = train(recipe, root, out, progress=progress, cure=f"lower --batch, or {SMALLER}")
     with memory_told(SMALLER, out):
         after, answers_after, _ = _scores(str(folder), held_out)
@@ -157,12 +157,6 @@ def finetune(
     with writing(out):
         (out / "finetune.json").write_text(json.dumps(asdict(result) | {"folder": str(folder)}, indent=2) + "\n")
     return result
-
-
-def _digest(records: list[Record]) -> str:
-    """Which images there are, and in which split each is."""
-    lines = sorted(f"{record.key} {record.split}" for record in records)
-    return hashlib.sha256("\n".join(lines).encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 def _check_asked(out: Path, asked: dict[str, Any]) -> None:

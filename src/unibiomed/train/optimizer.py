@@ -47,7 +47,7 @@ def parts_of(name: str) -> tuple[str, ...]:
 
 
 def part_of(name: str, recipe: StageRecipe) -> str | None:
-    """The part whose learning rate a parameter takes; None where it is frozen.
+    """The part whose learning rate a parameter takes; None where it is frozen, as it is with a rate of 0.
 
     With LoRA the language model's own layers are frozen, and its vision tower unless the recipe names it.
     """
@@ -55,7 +55,7 @@ def part_of(name: str, recipe: StageRecipe) -> str | None:
         if recipe.lora and part == "language" and parts_of(name)[0] in ("layers", "vision"):
             return None
         if part in recipe.learning_rates:
-            return part
+            return part if recipe.learning_rates[part] else None
     return None
 
 

@@ -102,7 +102,7 @@ class StageRecipe:
     turns: int = 2
     """Questions (or targets) an image."""
     learning_rates: dict[str, float] = field(default_factory=dict)
-    """Peak learning rate of each part (`PARTS`); the narrowest that is named counts, and without one it is frozen."""
+    """Peak learning rate of each part (`PARTS`), the narrowest that is named; without one, or at 0, it is frozen."""
     warmup: float = 0.05
     """Share of the steps in which the rate rises; then a cosine to `final`."""
     final: float = 0.0

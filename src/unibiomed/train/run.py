@@ -41,8 +41,8 @@ class Run:
     store: ImageStore | None
     held_out: list[Record] | ShardedRecords
     progress: bool
-    images: dict[str, int] = field(default_factory=dict)
-    """Training records of each data set, where they are known."""
+    data: str
+    """Digest of what is learned from."""
     problems: dict[str, str] = field(default_factory=dict)
     """Broken records of shards that this process left out: name, and what is wrong; the first process has all."""
 
@@ -94,7 +94,7 @@ class Run:
             If it cannot be written.
         """
         learned = [stage.name for stage in self.recipe.stages[: number + bool(step)]]
-        state: dict[str, Any] = {"stage": number, "step": step, "stages": learned, "data": self.images}
+        state: dict[str, Any] = {"stage": number, "step": step, "stages": learned, "data": self.data}
         state["sources"] = gather_object([sources or {}])
         if self.accelerator.scaler is not None:
             # numbers only; without them float16 would search for its scale again

@@ -156,21 +156,26 @@ def write_card(
         "started_from": None if start is None else start.name,
         "trained_on": {**before.get("trained_on", {}), **licences},
     }
-    if records is not None and (start is None or {"targets", "findings", "regions"} <= before.keys()):
-        taught = taught_by(records)
-        card["targets"] = {**before.get("targets", {}), **taught["targets"]}
-        known: dict[str, list[str]] = before.get("findings", {})
-        card["findings"] = {
-            modality: sorted({*known.get(modality, ()), *taught["findings"].get(modality, ())})
-            for modality in sorted({*known, *taught["findings"]})
-        }
-        boxed: dict[str, dict[str, str]] = before.get("regions", {})
-        card["regions"] = {
-            modality: {**boxed.get(modality, {}), **taught["regions"].get(modality, {})}
-            for modality in sorted({*boxed, *taught["regions"]})
-        }
+    taught = taught_by(records) if records is not None else {}
+    # a card that does not say what its model was taught before would say half of it after this training
+    for part in taught if start is None else taught.keys() & before.keys():
+        card[part] = _joined(before.get(part, {}), taught[part])
     with writing(folder):
         (folder / "card.json").write_text(json.dumps(card, indent=2) + "\n")
+
+
+def _joined(before: dict[str, Any], taught: dict[str, Any]) -> dict[str, Any]:
+    """What a card says together: by name lists and tables are joined."""
+    out: dict[str, Any] = {}
+    for name in sorted({*before, *taught}):
+        old, new = before.get(name), taught.get(name)
+        if isinstance(old, dict) and isinstance(new, dict):
+            out[name] = {**old, **new}
+        elif isinstance(old, list) and isinstance(new, list):
+            out[name] = sorted({*old, *new})
+        else:
+            out[name] = old if new is None else new
+    return out
 
 
 def taught_by(records: Iterable[Record]) -> dict[str, dict[str, Any]]:

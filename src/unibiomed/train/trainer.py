@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections import Counter
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -38,6 +37,7 @@ from .processes import denormals_flushed, memory_kept, open_accelerator
 from .prompts import prompts_from_words, uses_prompts
 from .recipe import Recipe
 from .run import Run
+from .same import records_digest, shards_digest
 from .start import at_size, export, load_start, make_model, make_processor, write_card
 from .store import ImageStore
 from .validation import CALIBRATED, ShardedRecords
@@ -136,8 +136,10 @@ def _train(recipe: Recipe, data: Path, out: Path, accelerator: Accelerator, divi
         if learned != stage.name:
             stages = f"it has learned the stage '{learned}' where the recipe has '{stage.name}'"
             raise DataError(f"checkpoint '{found}' was made by another recipe: {stages}; choose another --out")
-    images = dict(sorted(Counter(record.dataset for record in records).items()))
-    _check_data(images, state, found)
+    learned_from = shards_digest(data) if sharded else records_digest(everything)
+    # an older checkpoint does not say
+    if state.get("data", learned_from) != learned_from:
+        raise DataError(f"checkpoint '{found}' was made from other data: choose another --out, or give the same data")
     if state["step"] and (lora := recipe.stages[first].lora):
         add_lora(model, lora)
     if found is not None:
@@ -157,7 +159,7 @@ def _train(recipe: Recipe, data: Path, out: Path, accelerator: Accelerator, divi
         )
     log = Log(out / "log.csv", done, accelerator)
     model.train()
-    run = Run(recipe, out, accelerator, divided, model, heads, processor, log, store, held_out, progress, images)
+    run = Run(recipe, out, accelerator, divided, model, heads, processor, log, store, held_out, progress, learned_from)
     if main and found is not None:
         run.problems = read_problems(out / PROBLEMS)
     if accelerator.log_with:
@@ -189,18 +191,6 @@ def _train(recipe: Recipe, data: Path, out: Path, accelerator: Accelerator, divi
             warnings.warn(broken, stacklevel=2)
     accelerator.wait_for_everyone()
     return folder
-
-
-def _check_data(images: dict[str, int], state: dict[str, Any], found: Path | None) -> None:
-    """Refuse to go on with other data than a checkpoint has learned from; an older one does not say which."""
-    before = state.get("data") or images
-    changed = [name for name in sorted({*before, *images}) if before.get(name) != images.get(name)]
-    if changed:
-        name = changed[0]
-        counts = f"{before.get(name, 0)} training records of '{name}', and now there are {images.get(name, 0)}"
-        raise DataError(
-            f"checkpoint '{found}' was made from other data ({counts}): choose another --out, or give the same data"
-        )
 
 
 def _held_out(data: Path, recipe: Recipe, records: list[Record] | None) -> list[Record] | ShardedRecords:

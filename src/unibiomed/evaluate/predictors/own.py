@@ -86,7 +86,9 @@ def _prediction(sample: Sample, result: Result) -> Prediction:
     masks = [f.mask for f in masked if f.mask is not None]
     labels = [f.label for f in masked]
     if sample.task == "classify":
-        return Prediction(sample.id, result.raw_text, (read_class(result.raw_text),))
+        named = "names" in result.details
+        words = result.text if named else result.raw_text
+        return Prediction(sample.id, words, (read_class(words),))
     if sample.task == "recognize" and is_no_findings(result.raw_text):
         return Prediction(sample.id, result.raw_text, (NO_FINDINGS,))
     if sample.task in ("ask", "describe"):
