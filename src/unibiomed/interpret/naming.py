@@ -26,7 +26,7 @@ from .scores import trained_scores
 
 __all__ = ["Name", "Outline", "box_fit", "outline_targets", "rank_names", "word_logits"]
 
-FIT_WEIGHT = 6.0
+FIT_WEIGHT = 10.0
 """Logits that a mask gives whose box is the drawn one, where the target is surely there; by the validation split."""
 PARTS = 64
 """Parts of a mask whose boxes are looked at, the largest."""
