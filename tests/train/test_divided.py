@@ -202,3 +202,18 @@ def test_what_it_cannot_do(
         train(joint_recipe(precision=precision), data_root, tmp_path, progress=False)
     assert "\n" not in str(caught.value)
     assert os.environ[divided.SWITCH] == "true"
+
+
+@pytest.mark.parametrize("job", [run, run_divided])
+def test_masks_as_fine_as_the_input_in_two_processes(job: Any, data_root: Path, tmp_path: Path) -> None:
+    """Of the mask decoder a part has no gradient; of the first losses the numbers are those of one process."""
+    recipe = tiny_recipe(stages=[stage_recipe("encoder", learning_rates={"grounding": 1e-3})], evaluate=0)
+    assert recipe.model.fine_masks
+    run(recipe, data_root, tmp_path / "one")
+    in_processes(job, recipe, data_root, tmp_path / "two")
+    one, two = totals(tmp_path / "one"), totals(tmp_path / "two")
+    assert len(two) == 2 and two == pytest.approx(one, rel=1e-3)
+    mine, theirs = weights(tmp_path / "one"), weights(tmp_path / "two")
+    unused = [name for name in mine if name.startswith("m.") and ".output_hypernetworks_mlps.0." in name]
+    assert unused and all(torch.equal(mine[name], theirs[name]) for name in unused)
+    assert any(name.startswith("m.fine.") for name in theirs)
