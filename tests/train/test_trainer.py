@@ -18,7 +18,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from unibiomed.data import Record
+from unibiomed.data import Record, load_records
 from unibiomed.errors import DataError, OutputError
 from unibiomed.model.modeling import UniBiomedModel
 from unibiomed.model.processing import UniBiomedProcessor
@@ -26,6 +26,7 @@ from unibiomed.train import trainer
 from unibiomed.train.optimizer import part_of
 from unibiomed.train.processes import denormals_flushed
 from unibiomed.train.recipe import DataRecipe
+from unibiomed.train.same import records_digest
 from unibiomed.train.stages import EncoderStage
 from unibiomed.train.start import export, make_model, make_processor
 from unibiomed.train.trainer import train
@@ -74,7 +75,7 @@ def test_the_model_answers(whole_run: Path) -> None:
     ids = torch.tensor([processor.prompt_ids("Segment the liver.", inputs.tokens) + processor.encode("It is [SEG].")])
     with torch.inference_mode():
         out = model(ids, grounding_pixels=inputs.grounding_pixels)
-    assert out.masks.logits.shape == (1, 1, 32, 32)
+    assert out.masks.logits.shape == (1, 1, 64, 64)
     assert all(bool(torch.isfinite(value).all()) for value in (out.logits, out.masks.logits, out.masks.quality))
 
 
@@ -88,7 +89,7 @@ def test_the_log(whole_run: Path) -> None:
     assert {"mask", "presence", "quality"} <= {part.split("=")[0] for part in rows[0]["parts"].split()}
 
 
-def test_every_part_was_trained(whole_run: Path, kit: Kit, tmp_path: Path) -> None:
+def test_every_part_was_trained(whole_run: Path, data_root: Path) -> None:
     torch.manual_seed(tiny_recipe().seed)
     processor = UniBiomedProcessor.from_pretrained(whole_run / "processor")
     start = make_model(TINY, processor).state_dict()
@@ -98,7 +99,8 @@ def test_every_part_was_trained(whole_run: Path, kit: Kit, tmp_path: Path) -> No
     }
     assert moved == set(RATES)
     learned = ["encoder", "text", "joint"]
-    assert state_of(whole_run) == {"stage": 3, "step": 0, "stages": learned, "sources": [{}]}
+    data = records_digest(load_records(data_root))
+    assert state_of(whole_run) == {"stage": 3, "step": 0, "stages": learned, "data": data, "sources": [{}]}
 
 
 def test_a_run_without_checkpoints_is_the_same(whole_run: Path, data_root: Path, tmp_path: Path, no_plot: None) -> None:
@@ -125,7 +127,9 @@ def test_a_loss_that_is_not_a_number(data_root: Path, tmp_path: Path, monkeypatc
     with pytest.raises(DataError, match="step 2 of stage 'encoder'") as caught:
         train(tiny_recipe(), data_root, tmp_path, progress=False)
     assert "\n" not in str(caught.value) and "mask nan" in str(caught.value)
-    assert state_of(tmp_path) == {"stage": 0, "step": 2, "stages": ["encoder"], "sources": [{"0": None}]}
+    data = records_digest(load_records(data_root))
+    wanted = {"stage": 0, "step": 2, "stages": ["encoder"], "data": data, "sources": [{"0": None}]}
+    assert state_of(tmp_path) == wanted
     assert logged(tmp_path) == STEPS[:2]
 
 
@@ -143,7 +147,9 @@ def test_a_gradient_that_is_not_a_number(data_root: Path, tmp_path: Path, monkey
     monkeypatch.setattr(EncoderStage, "losses", steep)
     with pytest.raises(DataError, match=r"step 1 of stage 'encoder'.*gradient"):
         train(tiny_recipe(), data_root, tmp_path, progress=False)
-    assert state_of(tmp_path) == {"stage": 0, "step": 1, "stages": ["encoder"], "sources": [{"0": None}]}
+    data = records_digest(load_records(data_root))
+    wanted = {"stage": 0, "step": 1, "stages": ["encoder"], "data": data, "sources": [{"0": None}]}
+    assert state_of(tmp_path) == wanted
     for name in ("model", "heads"):
         tensors = load_file(tmp_path / "checkpoint" / f"{name}.safetensors")
         assert all(bool(torch.isfinite(tensor).all()) for tensor in tensors.values())
