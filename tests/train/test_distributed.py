@@ -17,8 +17,8 @@ from torch import multiprocessing
 from unibiomed.data import load_records
 from unibiomed.data.build import build_shards
 from unibiomed.errors import DataError
+from unibiomed.train.digests import records_digest
 from unibiomed.train.recipe import LoraRecipe, ModelRecipe, Recipe
-from unibiomed.train.same import records_digest
 from unibiomed.train.trainer import train
 
 from .conftest import STEPS, different, joint_recipe, logged, losses, state_of, weights

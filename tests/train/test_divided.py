@@ -18,8 +18,8 @@ from unibiomed.data import load_records
 from unibiomed.data.build import build_shards
 from unibiomed.errors import DataError
 from unibiomed.train import divided
+from unibiomed.train.digests import records_digest
 from unibiomed.train.recipe import LoraRecipe, ModelRecipe, Recipe
-from unibiomed.train.same import records_digest
 from unibiomed.train.stages import Counts, JointStage
 from unibiomed.train.trainer import train
 

@@ -23,10 +23,10 @@ from unibiomed.errors import DataError, OutputError
 from unibiomed.model.modeling import UniBiomedModel
 from unibiomed.model.processing import UniBiomedProcessor
 from unibiomed.train import trainer
+from unibiomed.train.digests import records_digest
 from unibiomed.train.optimizer import part_of
 from unibiomed.train.processes import denormals_flushed
 from unibiomed.train.recipe import DataRecipe
-from unibiomed.train.same import records_digest
 from unibiomed.train.stages import EncoderStage
 from unibiomed.train.start import export, make_model, make_processor
 from unibiomed.train.trainer import train

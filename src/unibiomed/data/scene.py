@@ -215,7 +215,7 @@ def fill_value(template: str, value: str) -> str:
 
 
 def _class_words(name: str, site: str, modality: str | None) -> str:
-    return f"{name} in {({'cells': 'cell'}).get(site, site)} {modality or 'image'}"
+    return f"{name} in {'cell' if site == 'cells' else site} {modality or 'image'}"
 
 
 def lower_first(label: str) -> str:

@@ -16,7 +16,7 @@ import torch
 from scipy.ndimage import find_objects, label
 from transformers import DynamicCache
 
-from unibiomed.findings import Box
+from unibiomed.findings import Box, mask_box
 from unibiomed.model.cut import mask_cut
 from unibiomed.model.modeling import ImageFeatures, UniBiomedModel
 from unibiomed.model.processing import END, UniBiomedProcessor
@@ -146,9 +146,9 @@ def box_fit(mask: np.ndarray, box: Sequence[float]) -> float:
     places = find_objects(numbered)
     places.sort(key=lambda place: -(place[0].stop - place[0].start) * (place[1].stop - place[1].start))
     boxes: list[Box] = [(x.start, y.start, x.stop, y.stop) for y, x in places[:PARTS]]
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    boxes.append((int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1))
-    return max(_iou(own, box) for own in boxes)
+    whole = mask_box(mask)
+    assert whole is not None, "a mask with parts has pixels"
+    return max(_iou(own, box) for own in (*boxes, whole))
 
 
 def _iou(one: Sequence[float], other: Sequence[float]) -> float:

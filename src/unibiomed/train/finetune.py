@@ -19,10 +19,10 @@ from unibiomed.model.configuration import UniBiomedConfig
 from unibiomed.model.weights import load_model
 
 from .checkpoint import writing
+from .digests import records_digest
 from .failures import memory_told
 from .heldout import held_out_answers, held_out_dice
 from .recipe import DataRecipe, LoraRecipe, ModelRecipe, Recipe, StageRecipe
-from .same import records_digest
 from .trainer import train
 
 NANO = Path(__file__).parent.parent / "weights" / "nano"

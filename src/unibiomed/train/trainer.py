@@ -25,6 +25,7 @@ from unibiomed.model.weights import find_folder
 
 from .calibrate import calibrate_scores
 from .checkpoint import find_checkpoint, load_modules, read_state, writing
+from .digests import records_digest, shards_digest
 from .divided import asked
 from .failures import kept_told, memory_told
 from .heads import AuxiliaryHeads
@@ -37,7 +38,6 @@ from .processes import denormals_flushed, memory_kept, open_accelerator
 from .prompts import prompts_from_words, uses_prompts
 from .recipe import Recipe
 from .run import Run
-from .same import records_digest, shards_digest
 from .start import at_size, export, load_start, make_model, make_processor, write_card
 from .store import ImageStore
 from .validation import CALIBRATED, ShardedRecords

@@ -1,4 +1,4 @@
-"""Whether a training goes on with the data that it began with."""
+"""Digests of data, which tell whether a training goes on with what it began with."""
 
 from __future__ import annotations
 
