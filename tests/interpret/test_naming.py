@@ -11,7 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unibiomed.interpret import interpreter as module
+from unibiomed.interpret import boxes as module
 from unibiomed.interpret.naming import FIT_WEIGHT, Name, box_fit, outline_targets, rank_names, word_logits
 from unibiomed.interpret.taught import Taught
 from unibiomed.model.processing import END

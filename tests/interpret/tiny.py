@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from unibiomed.interpret import Interpreter
-from unibiomed.interpret.interpreter import EncodedImage
+from unibiomed.interpret.asking import EncodedImage
 from unibiomed.model.configuration import nano_config
 from unibiomed.model.generation import Answer
 from unibiomed.model.modeling import MaskPrediction, UniBiomedModel

@@ -7,20 +7,17 @@ import math
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 
 from unibiomed.errors import InputError, ModelError
 from unibiomed.findings import MAX_DECODED_PIXELS, Box, Finding
-from unibiomed.images import MedicalImage, check_box, check_modality, draw_box, from_array, read_image
+from unibiomed.images import check_box, check_modality
 from unibiomed.model.cut import mask_cut
-from unibiomed.model.generation import MAX_NEW_TOKENS, Answer, generate
-from unibiomed.model.modeling import ImageFeatures, UniBiomedModel
+from unibiomed.model.generation import MAX_NEW_TOKENS, Answer
+from unibiomed.model.modeling import UniBiomedModel
 from unibiomed.model.processing import UniBiomedProcessor
 from unibiomed.model.weights import load_model
 from unibiomed.tasks import (
@@ -33,42 +30,18 @@ from unibiomed.tasks import (
     read_phrases,
 )
 
-from .naming import Name, Outline, box_fit, outline_targets, rank_names, word_logits
+from .asking import Asker, EncodedImage, ImageLike, as_image
+from .boxes import MAX_QUESTIONS, describe_box, name_box
+from .naming import Name
 from .result import Result
 from .scores import derived_scores, text_score, trained_scores
 from .taught import Taught
 
 NANO = Path(__file__).parent.parent / "weights" / "nano"
-ImageLike = str | os.PathLike[str] | np.ndarray | Image.Image | MedicalImage
-MAX_QUESTIONS = 64
 SHOWN_NAMES = 3
 
 
-@dataclass
-class EncodedImage:
-    """An image the model has looked at: ask as often as you like.
-
-    Attributes
-    ----------
-    image : MedicalImage
-    features : ImageFeatures
-        Of the image as it is.
-    tokens : int
-        Language-model tokens of the image.
-    box : tuple of int or None
-        What was drawn on it.
-    outlines : dict
-        By modality and name, targets that were looked for to name what a box holds; None for those without a mask.
-    """
-
-    image: MedicalImage
-    features: ImageFeatures
-    tokens: int
-    box: Box | None = None
-    outlines: dict[tuple[str | None, str], Outline | None] = field(default_factory=dict)
-
-
-class Interpreter:
+class Interpreter(Asker):
     """A loaded model that answers questions about images.
 
     Parameters
@@ -93,50 +66,9 @@ class Interpreter:
         presence_threshold: float | None = None,
         taught: Taught | None = None,
     ) -> None:
-        self.taught = taught or Taught({})
-        self.model = model.eval()
-        self.processor = processor
-        self.name = name
+        super().__init__(model, processor, name, taught or Taught({}))
         own = model.config.presence_threshold
         self.presence_threshold = own if presence_threshold is None else presence_threshold
-
-    # ---------------------------------------------------------------- looking
-
-    @torch.inference_mode()
-    def encode(self, image: ImageLike, *, box: Box | None = None, **reading: Any) -> EncodedImage:
-        """Look at an image once; the result may be given to :meth:`interpret` in its place.
-
-        Parameters
-        ----------
-        image : path, array, PIL image or MedicalImage
-        box : tuple of int, optional
-            Drawn on the image, as the region questions of the paper have it.
-        **reading
-            ``slice_index`` and ``window`` of :func:`unibiomed.images.read_image`.
-        """
-        medical = _as_image(image, **reading)
-        pixels = medical.pixels if box is None else self._draw(medical.pixels, box)
-        inputs = self.processor.image(pixels)
-        device = self.model.device
-        tiles = inputs.tile_pixels
-        features = self.model.encode_image(
-            inputs.grounding_pixels.to(device),
-            None if tiles is None else tiles.to(device),
-            None if tiles is None else [len(tiles)],
-        )
-        return EncodedImage(medical, features, inputs.tokens, box)
-
-    def _draw(self, pixels: np.ndarray, box: Box) -> np.ndarray:
-        height, width = pixels.shape[:2]
-        x0, y0, x1, y1 = check_box(box, height, width)
-        if self.processor.settings.tile_size:
-            return draw_box(pixels, (x0, y0, x1, y1))
-        # a model that sees everything at one small size learned the outline at that size
-        side = self.processor.settings.grounding_size
-        small = np.asarray(Image.fromarray(pixels).resize((side, side), Image.Resampling.BICUBIC))
-        left, top = x0 * side // width, y0 * side // height
-        right, bottom = max(-(-x1 * side // width), left + 1), max(-(-y1 * side // height), top + 1)
-        return draw_box(small, (left, top, right, bottom))
 
     # ---------------------------------------------------------------- asking
 
@@ -205,7 +137,7 @@ class Interpreter:
         asked: list[str | None] = list(names) if task == "segment" and names else [None]
         encoded = image if isinstance(image, EncodedImage) else None
         seen = image.image if isinstance(image, EncodedImage) else image
-        medical = _as_image(seen, slice_index=slice_index, window=window)
+        medical = as_image(seen, slice_index=slice_index, window=window)
         checked = None if box is None else check_box(box, medical.height, medical.width)
         if encoded is None or checked is not None:
             encoded = self.encode(medical, box=checked)
@@ -213,14 +145,17 @@ class Interpreter:
         spelled = [None if t is None else self.taught.spelling(t) for t in asked]
         questions = [make_question(task, target=t, modality=modality, text=question) for t in spelled]
         answers = self.answer(encoded, questions, max_new_tokens=max_new_tokens)
-        self._check_numbers(all(math.isfinite(p) for a in answers for p in a.probabilities))
-        findings, notes = self._findings(task, answers, asked, encoded, checked, modality)
+        self.check_numbers(all(math.isfinite(p) for a in answers for p in a.probabilities))
         named: list[Name] = []
         if task == "classify" and checked is not None and question is None:
-            named = self._name_box(image, encoded, questions[0], clean_text(answers[0].text), modality)
+            named = name_box(self, image, encoded, modality, clean_text(answers[0].text))
+        elif task == "describe" and checked is not None and question is None:
+            answers[0], named = describe_box(self, image, encoded, questions[0], modality, answers[0], max_new_tokens)
+        findings, notes = self._findings(task, answers, asked, encoded, checked, modality)
         if named:
             first = named[0]
-            findings = [Finding(first.label, first.words, score=first.probability, box=checked)]
+            phrase = first.words if task == "classify" else clean_text(answers[0].text)
+            findings = [Finding(first.label, phrase, score=first.probability, box=checked)]
             alone = max(named, key=lambda name: name.in_words)
             if alone is not first:
                 notes.append(f"by words alone it would be '{alone.label}'; the masks decided")
@@ -230,7 +165,7 @@ class Interpreter:
         return Result(
             task=task,
             question=" ".join(questions),
-            text=named[0].words if named else _answer_text(task, answers, findings),
+            text=named[0].words if named and task == "classify" else _answer_text(task, answers, findings),
             raw_text=" ".join(a.text for a in answers),
             findings=tuple(findings),
             height=medical.height,
@@ -252,59 +187,6 @@ class Interpreter:
             },
             pixels=medical.pixels,
         )
-
-    def answer(
-        self, encoded: EncodedImage, questions: Sequence[str], *, max_new_tokens: int = MAX_NEW_TOKENS
-    ) -> list[Answer]:
-        """The model's raw answers to questions about one image, made in one batch.
-
-        Raises
-        ------
-        InputError
-            If a question is longer than the model can read.
-        """
-        # a zero character marks the image's place while a prompt is made
-        prompts = [self.processor.prompt_ids(q.replace("\0", " "), encoded.tokens) for q in questions]
-        longest = self.model.config.mllm_config.text_config.max_position_embeddings
-        if max(map(len, prompts), default=0) + max_new_tokens > longest:
-            raise InputError(
-                f"the image, the question and an answer of {max_new_tokens} tokens need more than the {longest} tokens "
-                "this model can hold: shorten the question"
-            )
-        return generate(self.model, self.processor, encoded.features, prompts, max_new_tokens=max_new_tokens)
-
-    def _name_box(
-        self, image: ImageLike | EncodedImage, boxed: EncodedImage, question: str, said: str, modality: str | None
-    ) -> list[Name]:
-        """What a box may hold, the likeliest first; nothing where it is not known what the model was taught."""
-        box, targets = boxed.box, self.taught.held(modality, said)
-        assert box is not None, "no box was drawn"
-        if len(targets) < 2 or not self.model.config.scores_trained:
-            return []
-        fits: dict[str, float] = {}
-        # where all are names of one target, its mask cannot tell them apart
-        if len(wanted := sorted(set(targets.values()))) > 1:
-            plain = image if isinstance(image, EncodedImage) and image.box is None else self.encode(boxed.image)
-            self._outline(plain, wanted, modality)
-            for name in wanted:
-                if outline := plain.outlines[modality, name]:
-                    down, right = outline.mask.shape[0] / boxed.image.height, outline.mask.shape[1] / boxed.image.width
-                    scaled = (box[0] * right, box[1] * down, box[2] * right, box[3] * down)
-                    fits[name] = outline.presence * box_fit(outline.mask, scaled)
-        prompt = self.processor.prompt_ids(question, boxed.tokens)
-        words: dict[str, float] = {}
-        for part in _parts(list(targets), MAX_QUESTIONS):
-            words |= dict(zip(part, word_logits(self.model, self.processor, boxed.features, prompt, part), strict=True))
-        self._check_numbers(all(map(math.isfinite, (*fits.values(), *words.values()))))
-        return rank_names(words, targets, fits)
-
-    def _outline(self, plain: EncodedImage, targets: Sequence[str], modality: str | None) -> None:
-        """Look for targets in an image, those that were not looked for before."""
-        for part in _parts([name for name in targets if (modality, name) not in plain.outlines], MAX_QUESTIONS):
-            asked = self.answer(plain, [make_question("segment", target=name, modality=modality) for name in part])
-            prompts = {name: a.prompts for name, a in zip(part, asked, strict=True) if a.prompts is not None}
-            found = outline_targets(self.model, plain.features, prompts)
-            plain.outlines.update({(modality, name): found.get(name) for name in part})
 
     # ---------------------------------------------------------------- reading
 
@@ -387,7 +269,7 @@ class Interpreter:
         for part in prompts.split(MAX_QUESTIONS):
             predicted = self.model.decode_masks(encoded.features.maps, part)
             best = predicted.best()
-            self._check_numbers(bool(torch.isfinite(best).all()))
+            self.check_numbers(bool(torch.isfinite(best).all()))
             if trained:
                 _extend(presence, quality, trained_scores(predicted, self.model.config))
             levels = mask_cut(best, self.model.config.mask_cut).sigmoid().tolist()
@@ -398,12 +280,6 @@ class Interpreter:
                 if not trained:
                     _extend(presence, quality, derived_scores(probabilities))
         return masks, presence, quality
-
-    def _check_numbers(self, finite: bool) -> None:
-        if not finite:
-            kind = str(self.model.dtype).removeprefix("torch.")
-            cure = "get the model again" if kind == "float32" else "use float32"
-            raise ModelError(f"the values of the model '{self.name}' are not numbers in {kind}: {cure}")
 
 
 def _joined(parts: list[Finding], spacing: tuple[float, float] | None) -> Finding:
@@ -417,23 +293,6 @@ def _joined(parts: list[Finding], spacing: tuple[float, float] | None) -> Findin
         mask_score=max(part.mask_score or 0.0 for part in parts),
         spacing=spacing,
     )
-
-
-def _as_image(image: ImageLike, **reading: Any) -> MedicalImage:
-    reading = {name: value for name, value in reading.items() if value is not None}
-    if isinstance(image, MedicalImage):
-        if reading:
-            raise InputError("a window or slice can only be chosen while an image file is read")
-        return image
-    if isinstance(image, str | os.PathLike):
-        return read_image(image, **reading)
-    if "slice_index" in reading:
-        raise InputError("an array has no slices to choose from: give the slice itself")
-    return from_array(image, **reading)
-
-
-def _parts(names: Sequence[str], most: int) -> list[Sequence[str]]:
-    return [names[start : start + most] for start in range(0, len(names), most)]
 
 
 def _extend(presence: list[float], quality: list[float], scores: tuple[list[float], list[float]]) -> None:

@@ -1,0 +1,114 @@
+"""Name what a drawn box holds, and have it described under that name."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from unibiomed.model.generation import MAX_NEW_TOKENS, Answer
+from unibiomed.tasks import clean_text, make_question
+
+from .asking import Asker, EncodedImage, ImageLike
+from .naming import Name, box_fit, outline_targets, rank_names, word_logits
+
+__all__ = ["MAX_QUESTIONS", "describe_box", "name_box"]
+
+MAX_QUESTIONS = 64
+
+
+def name_box(
+    asker: Asker, image: ImageLike | EncodedImage, boxed: EncodedImage, modality: str | None, said: str | None = None
+) -> list[Name]:
+    """What a box may hold, the likeliest first; nothing where it is not known what the model was taught.
+
+    Parameters
+    ----------
+    asker : Asker
+    image : path, array, PIL image, MedicalImage or EncodedImage
+        Without a box; where it is encoded, it is not looked at again.
+    boxed : EncodedImage
+        With the box drawn on it.
+    modality : str or None
+    said : str, optional
+        The model's own answer, where it was asked what the box holds.
+    """
+    box, question = boxed.box, make_question("classify", modality=modality)
+    assert box is not None, "no box was drawn"
+    if not (asker.taught.regions and asker.model.config.scores_trained):
+        return []
+    if modality is None and said is None:
+        said = clean_text(asker.answer(boxed, [question])[0].text)
+    targets = asker.taught.held(modality, said or "")
+    if len(targets) < 2:
+        return []
+    fits: dict[str, float] = {}
+    # where all are names of one target, its mask cannot tell them apart
+    if len(wanted := sorted(set(targets.values()))) > 1:
+        plain = image if isinstance(image, EncodedImage) and image.box is None else asker.encode(boxed.image)
+        _outline(asker, plain, wanted, modality)
+        for name in wanted:
+            if outline := plain.outlines[modality, name]:
+                down, right = outline.mask.shape[0] / boxed.image.height, outline.mask.shape[1] / boxed.image.width
+                scaled = (box[0] * right, box[1] * down, box[2] * right, box[3] * down)
+                fits[name] = outline.presence * box_fit(outline.mask, scaled)
+    prompt = asker.processor.prompt_ids(question, boxed.tokens)
+    words: dict[str, float] = {}
+    for part in _parts(list(targets)):
+        words |= dict(zip(part, word_logits(asker.model, asker.processor, boxed.features, prompt, part), strict=True))
+    asker.check_numbers(all(map(math.isfinite, (*fits.values(), *words.values()))))
+    return rank_names(words, targets, fits)
+
+
+def describe_box(
+    asker: Asker,
+    image: ImageLike | EncodedImage,
+    boxed: EncodedImage,
+    question: str,
+    modality: str | None,
+    free: Answer,
+    max_new_tokens: int = MAX_NEW_TOKENS,
+) -> tuple[Answer, list[Name]]:
+    """A description that begins with the same name as `classify` gives the box.
+
+    Descriptions that the model was taught begin with a name ("Kidney. A small, oval kidney in ..."). Where it is not
+    the one that masks and words together tell, the model writes its description anew, from that name on.
+
+    Parameters
+    ----------
+    asker, image, boxed, modality
+        As for :func:`name_box`.
+    question : str
+        What was asked.
+    free : Answer
+        What the model wrote by itself.
+    max_new_tokens : int
+        Longest answer.
+
+    Returns
+    -------
+    Answer
+    list of Name
+        As of :func:`name_box`; empty where the description begins with none of them, and stands as it is.
+    """
+    names = name_box(asker, image, boxed, modality)
+    begun = clean_text(free.text).split(".")[0].strip().casefold()
+    if begun not in (name.label.casefold() for name in names):
+        return free, []
+    label = names[0].label
+    if begun == label.casefold():
+        return free, names
+    begin = f"{label[:1].upper()}{label[1:]}."
+    return asker.answer(boxed, [question], max_new_tokens=max_new_tokens, begin=begin)[0], names
+
+
+def _outline(asker: Asker, plain: EncodedImage, targets: Sequence[str], modality: str | None) -> None:
+    """Look for targets in an image, those that were not looked for before."""
+    for part in _parts([name for name in targets if (modality, name) not in plain.outlines]):
+        asked = asker.answer(plain, [make_question("segment", target=name, modality=modality) for name in part])
+        prompts = {name: a.prompts for name, a in zip(part, asked, strict=True) if a.prompts is not None}
+        found = outline_targets(asker.model, plain.features, prompts)
+        plain.outlines.update({(modality, name): found.get(name) for name in part})
+
+
+def _parts(names: Sequence[str]) -> list[Sequence[str]]:
+    return [names[start : start + MAX_QUESTIONS] for start in range(0, len(names), MAX_QUESTIONS)]
