@@ -231,3 +231,67 @@ def test_masks_of_the_model_itself(shared_interpreter, picture, monkeypatch) -> 
     assert outlines["spleen"].presence == pytest.approx(alone.presence, rel=1e-3)
     assert outlines["spleen"].mask.dtype == bool and np.mean(outlines["spleen"].mask != alone.mask) < 0.01
     assert outline_targets(shared_interpreter.model, encoded.features, {}) == {}
+
+
+# ---------------------------------------------------------------- descriptions
+
+
+@pytest.fixture
+def told(heart, script, monkeypatch):
+    """What descriptions are to begin with; the heart's model writes one of the left ventricle."""
+    begins: list[str] = []
+    says = script.says
+    script.says = lambda question: "Left ventricle. A round one." if "describe" in question else says(question)
+    answer = type(heart).answer
+
+    def spy(self, encoded, questions, *, begin="", **rest):
+        if begin:
+            begins.append(begin)
+            return [script.answer(self, f"{begin} A thin one.")]
+        return answer(self, encoded, questions, **rest)
+
+    monkeypatch.setattr(type(heart), "answer", spy)
+    return begins
+
+
+def test_a_description_goes_by_the_name_of_the_box(heart, told, picture) -> None:
+    result = heart.interpret(picture, "describe", box=QUARTER, modality="MRI")
+    assert told == ["Myocardium."] and result.text == "Myocardium. A thin one."
+    (finding,) = result.findings
+    assert (finding.label, finding.phrase, finding.box) == ("myocardium", result.text, QUARTER)
+    named = heart.interpret(picture, "classify", box=QUARTER, modality="MRI")
+    assert finding.label == named.findings[0].label and finding.score == named.findings[0].score
+    assert result.details["names"] == named.details["names"]
+    assert result.notes == ("by words alone it would be 'left ventricle'; the masks decided",)
+
+
+def test_a_description_that_begins_with_the_right_name_stands(heart, told, picture) -> None:
+    result = heart.interpret(picture, "describe", box=WHOLE, modality="MRI")
+    assert told == [] and result.text == "Left ventricle. A round one." and result.notes == ()
+    assert result.findings[0].label == "left ventricle" and next(iter(result.details["names"])) == "left ventricle"
+
+
+def test_a_description_of_another_form_stands(heart, told, script, picture) -> None:
+    script.says = lambda question: "A round shadow." if "describe" in question else "It is [SEG]."
+    result = heart.interpret(picture, "describe", box=QUARTER, modality="MRI")
+    assert told == [] and result.text == "A round shadow." and "names" not in result.details
+    assert result.findings[0].label == "region"
+
+
+def test_where_the_modality_is_not_known_the_answer_of_classify_tells_it(heart, told, script, picture) -> None:
+    heart.interpret(picture, "describe", box=QUARTER)
+    assert told == ["Myocardium."] and any("What is in the green box" in question for question in script.questions)
+
+
+def test_a_question_of_ones_own_is_answered_in_the_models_own_words(heart, told, picture) -> None:
+    result = heart.interpret(picture, "describe", box=QUARTER, modality="MRI", question="Please describe it.")
+    assert told == [] and result.text == "Left ventricle. A round one." and "names" not in result.details
+
+
+def test_an_answer_goes_on_from_the_words_it_begins_with(shared_interpreter, picture) -> None:
+    encoded = shared_interpreter.encode(picture)
+    (free,) = shared_interpreter.answer(encoded, ["What is this?"], max_new_tokens=6)
+    first = shared_interpreter.processor.decode(free.ids[:2])
+    assert shared_interpreter.processor.encode(first) == free.ids[:2], "the words of the answer are its tokens"
+    (led,) = shared_interpreter.answer(encoded, ["What is this?"], max_new_tokens=4, begin=first)
+    assert led.ids == free.ids[2:6] and led.text == free.text
