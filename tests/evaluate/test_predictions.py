@@ -162,9 +162,18 @@ def test_a_field_that_is_not_there_is_refused(store):
 @pytest.mark.parametrize("score", [float("nan"), float("inf"), -0.1, 1.1])
 def test_scores_are_probabilities(score):
     with pytest.raises(DataError, match=r"is not in \[0, 1\]"):
-        Prediction.of_masks(SAMPLE, "", ["liver"], [MASK], [score])
+        Prediction(SAMPLE, scores=(score,))
     with pytest.raises(DataError, match=r"is not in \[0, 1\]"):
-        Prediction.of_masks(SAMPLE, "", ["liver"], [MASK], [0.5], [score])
+        Prediction(SAMPLE, mask_scores=(score,))
+
+
+@pytest.mark.parametrize("score", [float("nan"), float("inf"), -0.1, 1.1])
+def test_a_score_that_is_none_fails_its_sample_alone(store, score):
+    for scores in ([score], [0.5, score]):
+        made = Prediction.of_masks(SAMPLE, "", ["liver"], [MASK], *([s] for s in scores))
+        assert made.error == f"score {score} is not in [0, 1]" and made.masks == ()
+        store.write(made)
+        assert store.read(SAMPLE) == made
 
 
 @pytest.mark.parametrize("word", ["NaN", "Infinity", "-Infinity", "1e999"])

@@ -84,17 +84,13 @@ class Prediction:
         mask_scores: Sequence[float | None] = (),
         seconds: float | None = None,
     ) -> Prediction:
-        """A prediction from masks as (height, width) bool arrays."""
+        """A prediction from masks as (height, width) bool arrays; a failed one where a score is not in [0, 1]."""
         none: tuple[float | None, ...] = (None,) * len(masks)
-        return cls(
-            sample,
-            text,
-            tuple(labels),
-            tuple(rle_encode(mask) for mask in masks),
-            tuple(None if score is None else float(score) for score in scores) or none,
-            tuple(None if score is None else float(score) for score in mask_scores) or none,
-            seconds,
-        )
+        told = [tuple(None if s is None else float(s) for s in part) or none for part in (scores, mask_scores)]
+        # a model may give NaN for one sample: the others of the image have their answers
+        if wrong := [s for part in told for s in part if s is not None and not 0 <= s <= 1]:
+            return cls.failed(sample, f"score {wrong[0]} is not in [0, 1]")
+        return cls(sample, text, tuple(labels), tuple(map(rle_encode, masks)), told[0], told[1], seconds)
 
     @classmethod
     def failed(cls, sample: str, error: str) -> Prediction:
