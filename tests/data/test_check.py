@@ -310,6 +310,23 @@ def test_names_in_folders_are_listed_as_the_reader_knows_them(tmp_path: Path) ->
     assert not toy.check().near_duplicates
 
 
+@pytest.mark.parametrize("turn", [1, 3, 6])
+def test_pictures_that_are_turned_without_their_masks(toy: Toy, turn: int) -> None:
+    path = toy.folder / "images" / "p1_a.png"
+    exif = Image.Exif()
+    exif[0x0112] = turn
+    with Image.open(path) as picture:
+        picture.copy().save(path, exif=exif)
+    report = toy.check()
+    kinds = {1: [], 3: ["turned image"], 6: ["size mismatch", "turned image"]}
+    assert sorted(problem.kind for problem in report.problems) == kinds[turn], report.table()
+    if turn == 3:
+        assert (
+            "its EXIF tag turns it, but not its masks and boxes" in report.table()
+            and "images/p1_a.png" in report.table()
+        )
+
+
 def test_run_lengths_and_boxes(tmp_path: Path) -> None:
     toy = Toy(tmp_path)
     toy.image("a", 1, mask=None)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import struct
+import zlib
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
+from PIL import Image
 
 from unibiomed.data import pixels
-from unibiomed.data.pixels import default_window, load_mask, load_picture
+from unibiomed.data.pixels import default_window, is_turned, load_mask, load_picture, mask_numbers
 from unibiomed.errors import DataError
 from unibiomed.images import read_image, read_volume
 
@@ -101,3 +104,40 @@ def test_windows_of_the_record_go_first(tmp_path):
     assert (load_picture(path, "a", "CT", 1, None, "lung") == shown).all()
     with pytest.raises(DataError, match="unknown window"):
         load_picture(path, "a", "CT", 1, "liver")
+
+
+def grey_png(path: Path, numbers: np.ndarray, bits: int) -> Path:
+    """Write whole numbers as a grey PNG of 2 or 4 bits, which Pillow cannot."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    height, width = numbers.shape
+    each = 8 // bits
+    rows = b""
+    for row in numbers:
+        padded = np.pad(row, (0, -width % each)).reshape(-1, each)
+        rows += b"\0" + bytes(sum(int(v) << bits * (each - 1 - i) for i, v in enumerate(group)) for group in padded)
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, bits, 0, 0, 0, 0))
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b""))
+    return path
+
+
+@pytest.mark.parametrize("bits", [2, 4])
+def test_numbers_of_few_bits_are_those_that_are_stored(tmp_path, bits):
+    numbers = np.random.default_rng(0).integers(0, 2**bits, (5, 7))
+    path = grey_png(tmp_path / "mask.png", numbers, bits)
+    assert mask_numbers(path).tolist() == numbers.tolist()
+    assert load_mask(path, (5, 7), (1,), None).tolist() == (numbers == 1).tolist()
+
+
+@pytest.mark.parametrize(("turn", "turned"), [(None, False), (0, False), (1, False), (3, True), (6, True)])
+@pytest.mark.parametrize("ending", ["png", "jpg", "tif"])
+def test_turned_pictures_are_known_by_their_tag(tmp_path, turn, turned, ending):
+    exif = Image.Exif()
+    if turn is not None:
+        exif[0x0112] = turn
+    Image.new("RGB", (4, 6)).save(path := tmp_path / f"picture.{ending}", exif=exif)
+    assert is_turned(path) == turned
+    path.write_bytes(b"broken")
+    assert not is_turned(path)

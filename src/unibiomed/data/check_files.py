@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from unibiomed.data.pixels import mask_numbers
+from unibiomed.data.pixels import is_turned, mask_numbers
 from unibiomed.data.records import Record, Region
 from unibiomed.data.similar import difference_hash, thumbnail
 from unibiomed.errors import DataError, InputError
@@ -96,6 +96,9 @@ def _look_at(picture: Picture) -> Seen:
                     seen = Seen(picture.name, hash=difference_hash(pixels), thumbnail=thumbnail(pixels))
     except DataError as error:
         problems.append(Problem("unreadable image", ERROR, (picture.name,), _reason(error)))
+    if isinstance(middle.image, Path) and any(r.regions for r in picture.records) and is_turned(middle.image):
+        detail = "its EXIF tag turns it, but not its masks and boxes; save it without the tag"
+        problems.append(Problem("turned image", WARNING, (picture.name,), detail))
     present: set[str] = set()
     by_file: dict[Path, Users] = defaultdict(list)
     for record in picture.records:

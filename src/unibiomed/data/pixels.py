@@ -14,7 +14,16 @@ from scipy.ndimage import label
 from unibiomed.errors import DataError, InputError
 from unibiomed.images import Volume, read_image, read_volume
 
-__all__ = ["MAX_MASK_PIXELS", "default_window", "load_labels", "load_mask", "load_picture", "mask_numbers", "parts"]
+__all__ = [
+    "MAX_MASK_PIXELS",
+    "default_window",
+    "is_turned",
+    "load_labels",
+    "load_mask",
+    "load_picture",
+    "mask_numbers",
+    "parts",
+]
 
 MAX_MASK_PIXELS = 100_000_000
 KEPT_BYTES = 2**30
@@ -29,6 +38,9 @@ CT_WINDOWS = {
 _MASK_FORMATS = ("PNG", "BMP", "TIFF", "GIF")
 """Without loss: JPEG would blur numbers into others. A GIF's numbers are those of its palette."""
 _MASK_MODES = ("1", "L", "P", "I", "I;16", "I;16B")
+_STRETCHED = {"L;2": 85, "L;4": 17}
+"""Pillow stretches greys of 2 and 4 bits to 0 to 255: by how much."""
+_ORIENTATION = 0x0112
 _BROKEN = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 
 
@@ -82,6 +94,15 @@ def load_picture(
         raise DataError(str(error)) from error
     except _BROKEN as error:
         raise DataError(f"{name}: the image in the shard is broken; build the shard again") from error
+
+
+def is_turned(path: Path) -> bool:
+    """Whether a picture has an EXIF tag by which it is shown turned or mirrored; a broken one has none."""
+    try:
+        with Image.open(path, formats=("PNG", "JPEG", "TIFF")) as picture:
+            return bool(picture.getexif().get(_ORIENTATION, 1) not in (0, 1))
+    except _BROKEN:
+        return False
 
 
 def default_window(volume: Volume, modality: str, site: str) -> str | tuple[float, float] | None:
@@ -267,7 +288,9 @@ def mask_numbers(path: Path) -> np.ndarray:
                 raise DataError(f"{path.name}: mask of {width} x {height} pixels is too large; scale it down")
             if image.mode not in _MASK_MODES:
                 raise DataError(f"{path.name}: mask has mode {image.mode}; save it with one channel of class numbers")
-            return np.asarray(image)
+            stretched = _STRETCHED.get(str(image.tile[0][3] if image.tile else ""), 1)
+            numbers: np.ndarray = np.asarray(image) // stretched if stretched > 1 else np.asarray(image)
+            return numbers
     except FileNotFoundError as error:
         raise DataError(f"{path.name}: mask file is missing from {path.parent}; restore it") from error
     except _BROKEN as error:
