@@ -30,6 +30,7 @@ from unibiomed import interpret
 from unibiomed.cli import NOTICE, main
 from unibiomed.findings import Interpretation
 from unibiomed.images import mask_to_slice
+from unibiomed.interpret.taught import Taught
 from unibiomed.tasks import TASKS
 
 HEIGHT, WIDTH = 61, 97
@@ -149,7 +150,7 @@ def test_every_task(ask, script, here, task):
     assert Image.open(here / "out" / "eye_overlay.png").width >= WIDTH
     for label in labels:
         assert label in run.out
-    assert ("presence" in run.out) == bool(labels), "a table only where there is something to list"
+    assert ("#  finding  " in run.out) == bool(labels), "a table only where there is something to list"
 
 
 @pytest.mark.parametrize(
@@ -193,6 +194,12 @@ def test_no_findings(ask, script, here):
 def test_what_a_reader_should_know_is_printed(ask, script):
     script.says, script.finished = ["It is a long"], False
     assert "Note: the answer was cut at its longest length.\n" in ask("eye.png", "--ask", "What?").out
+
+
+def test_a_note_that_asks_ends_with_its_question(ask, script, loaded, monkeypatch):
+    script.says = ["It is [SEG]."]
+    monkeypatch.setattr(loaded, "taught", Taught({"liver": ()}))
+    assert "did you mean 'liver'?\n" in ask("eye.png", "--target", "livr").out
 
 
 def test_the_modality_can_be_named(ask, script):

@@ -46,6 +46,14 @@ def test_without_spacing_there_is_no_column_of_mm2() -> None:
     assert "mm²" not in table and "0,0,5,5" in table
 
 
+def test_names_without_a_mask_have_a_probability() -> None:
+    assert findings_table(told(Finding("polyp", "polyp", score=0.913, box=(1, 2, 3, 4)))).splitlines() == [
+        "#  finding  probability  box (x0,y0,x1,y1)",
+        "─  ───────  ───────────  ─────────────────",
+        "1  polyp         91.3 %  1,2,3,4",
+    ]
+
+
 def test_without_findings_there_is_a_sentence() -> None:
     assert findings_table(told()) == "No findings."
 

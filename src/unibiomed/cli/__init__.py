@@ -273,7 +273,7 @@ def _show(result: Result) -> None:
     if result.findings:  # a table without rows would read like a diagnosis
         print(result.table())
     for note in result.notes:
-        print(f"Note: {note}.")
+        print(f"Note: {note}" if note.endswith("?") else f"Note: {note}.")
     print(flush=True)
 
 

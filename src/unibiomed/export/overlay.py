@@ -7,7 +7,7 @@ from PIL import Image, ImageDraw
 
 from unibiomed.errors import InputError
 from unibiomed.export.lettering import Color, Lettering
-from unibiomed.export.wording import DISCLAIMER, UNKNOWN, absence, percent, plain, square_mm
+from unibiomed.export.wording import DISCLAIMER, UNKNOWN, absence, percent, plain, score_head, square_mm
 from unibiomed.findings import Finding, Interpretation
 
 # Okabe and Ito, "Color Universal Design" (2008), without black; the order keeps neighbours in a list far apart.
@@ -239,7 +239,7 @@ class _Sheet:
         gap = 2 * self.size
         width = (self.inner - (columns - 1) * gap) // columns
         spelled = [[self.letters.spell(word) for word in row] for row in self.rows]
-        heads = ["", "presence", "area", ""]
+        heads = ["", score_head(self.findings), "area", ""]
         cells = [max(self.letters.width(row[i], self._small) for row in [heads, *spelled]) for i in (1, 2, 3)]
         half = -(-len(spelled) // columns)
         ends = []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 
-from unibiomed.export.wording import UNKNOWN, absence, percent, plain, square_mm
+from unibiomed.export.wording import UNKNOWN, absence, percent, plain, score_head, square_mm
 from unibiomed.findings import Finding, Interpretation
 
 LONGEST_LABEL = 40
@@ -22,14 +22,17 @@ def findings_table(interpretation: Interpretation) -> str:
     -------
     str
         One line of heads, one rule and one line a finding, without a final line break; a sentence when there are
-        no findings. Columns: number, label, presence and mask score in percent, area, box as x0,y0,x1,y1.
+        no findings. Columns: number, label, presence and mask score in percent, area, box as x0,y0,x1,y1; of names
+        without a mask, number, label, probability and box.
     """
     if not interpretation.findings:
         return "No findings."
     metric = any(finding.area_mm2 is not None for finding in interpretation.findings)
     rows = [_row(number, finding) for number, finding in enumerate(interpretation.findings, start=1)]
-    heads = ["#", "finding", "presence", "mask score", "area", "mm²", "box (x0,y0,x1,y1)"]
-    kept = [column for column in range(len(heads)) if metric or heads[column] != "mm²"]
+    outlined = any(finding.mask is not None for finding in interpretation.findings)
+    heads = ["#", "finding", score_head(interpretation.findings), "mask score", "area", "mm²", "box (x0,y0,x1,y1)"]
+    left_out = ({"mm²"} if not metric else set()) | (set() if outlined else {"mask score", "area", "mm²"})
+    kept = [column for column in range(len(heads)) if heads[column] not in left_out]
     table = [[line[column] for column in kept] for line in [heads, *rows]]
     widths = [max(_width(line[column]) for line in table) for column in range(len(kept))]
     left = {kept.index(heads.index("finding")), len(kept) - 1}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Sequence
 
 from unibiomed.findings import NO_FINDINGS, Finding
 
@@ -50,6 +51,11 @@ def square_mm(value: float | None) -> str:
     if value >= 100:
         return f"{value:,.0f} mm²"
     return f"{value:.1f} mm²" if value >= 1 or value == 0 else f"{value:.2g} mm²"
+
+
+def score_head(findings: Sequence[Finding]) -> str:
+    """What the scores of findings are: of masks whether the target is there, of names how likely they are."""
+    return "presence" if any(finding.mask is not None for finding in findings) else "probability"
 
 
 def absence(finding: Finding) -> str:
