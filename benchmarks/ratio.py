@@ -1,10 +1,11 @@
 """Of the Dice that U-Nets trained for one target each reach: how much one model for all targets reaches.
 
-    unibiomed evaluate shared --data DATA --model nano --model specialists:runs/specialists --limit 24 --out runs/shared
-    python benchmarks/ratio.py docs/results.md runs/shared runs/specialists
+    unibiomed evaluate shared --data DATA --limit 0 --model nano --model specialists:runs/specialists --out runs/beside
+    python benchmarks/ratio.py docs/results.md runs/beside runs/specialists
 
 Fills the table between ``<!-- specialists: ratio -->`` and ``<!-- end -->``. Targets for which there is no U-Net yet
-are left out on both sides, and counted. Images that show the target, strict protocol.
+are left out on both sides, and counted. Strict protocol, twice: of images that show the target, and of all images of
+the data set for which it is known whether they do (where they do not, an empty mask is 1 and any pixel 0).
 """
 
 from __future__ import annotations
@@ -35,11 +36,21 @@ class Shared:
     subjects: list[str] = field(default_factory=list)
     ours: list[float] = field(default_factory=list)
     theirs: list[float] = field(default_factory=list)
+    there: list[bool] = field(default_factory=list)
+
+    def dice(self, *, absent: bool) -> tuple[np.ndarray, np.ndarray]:
+        """Both models' Dice, of images that show the target, with `absent` of all."""
+        kept = np.ones(len(self.there), bool) if absent else np.array(self.there, bool)
+        return np.array(self.ours)[kept], np.array(self.theirs)[kept]
+
+    def people(self, *, absent: bool) -> list[str]:
+        """Whose images these are."""
+        return [one for one, there in zip(self.subjects, self.there, strict=True) if there or absent]
 
 
 def dice_rows(out: Path, model: str) -> dict[str, Row]:
-    """The samples of a model whose image shows the target that is asked for."""
-    rows = (row for row in read_rows(rows_path(out, model)) if row.task == "segment" and row.there)
+    """The samples of a model that ask for a mask of what images of the data set may show."""
+    rows = (row for row in read_rows(rows_path(out, model)) if row.task == "segment")
     return {row.id: row for row in rows if row.kind != "foreign" and row.change is None and not row.paraphrase}
 
 
@@ -57,7 +68,8 @@ def join(ours: dict[str, Row], theirs: dict[str, Row], trained: dict[Pair, Speci
         shared.subjects.append(row.subject)
         shared.ours.append(row.dice)
         shared.theirs.append(theirs[name].dice)
-    return dict(sorted(found.items()))
+        shared.there.append(bool(row.there))
+    return {target: shared for target, shared in sorted(found.items()) if any(shared.there)}
 
 
 def macro_ratio(often: np.ndarray, groups: list[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
@@ -79,20 +91,33 @@ def ratio_sheet(found: dict[str, Shared], missing: int) -> Sheet:
     """One row a target, and one for the means over targets."""
     rows = []
     for target, shared in found.items():
-        ours, theirs = float(np.mean(shared.ours)), float(np.mean(shared.theirs))
-        images = sum(about.samples for about in shared.trained)
-        ratio = f"{ours / theirs:.2f}" if theirs else "–"
-        rows.append([target, str(len(shared.ours)), f"{images:,}", f"{ours:.3f}", f"{theirs:.3f}", ratio])
-    groups = [(np.array(shared.ours), np.array(shared.theirs)) for shared in found.values()]
-    subjects = [subject for shared in found.values() for subject in shared.subjects]
-    estimate = estimate_of(lambda often: macro_ratio(often, groups), subjects)
-    means = [f"{np.mean([g[side].mean() for g in groups]):.3f}" for side in (0, 1)]
-    total = sum(about.samples for shared in found.values() for about in shared.trained)
-    rows.append([f"mean over {len(found)}", str(len(subjects)), f"{total:,}", *means, number(estimate.to_dict())])
-    note = "Dice of images that show the target; ratio of the means with its 95 % interval by subject."
+        row = [target, f"{sum(shared.there):,}", f"{len(shared.there):,}"]
+        row.append(f"{sum(about.samples for about in shared.trained):,}")
+        for absent in (False, True):
+            ours, theirs = (float(side.mean()) for side in shared.dice(absent=absent))
+            row += [f"{ours:.3f}", f"{theirs:.3f}", f"{ours / theirs:.2f}" if theirs else "–"]
+        rows.append(row)
+    every = found.values()
+    total = [
+        f"mean over {len(found)}",
+        f"{sum(sum(s.there) for s in every):,}",
+        f"{sum(len(s.there) for s in every):,}",
+    ]
+    total.append(f"{sum(about.samples for shared in every for about in shared.trained):,}")
+    for absent in (False, True):
+        groups = [shared.dice(absent=absent) for shared in every]
+        subjects = [one for shared in every for one in shared.people(absent=absent)]
+        estimate = estimate_of(lambda often, groups=groups: macro_ratio(often, groups), subjects)
+        total += [f"{np.mean([g[side].mean() for g in groups]):.3f}" for side in (0, 1)] + [number(estimate.to_dict())]
+    rows.append(total)
+    note = (
+        "Dice of images that show the target; absent counted: of all images of the data set, where an empty mask is 1 "
+        "and any pixel 0 without it. Ratio of the means with its 95 % interval by subject."
+    )
     if missing:
         note += f" Targets of data sets for which no U-Net is trained yet, left out on both sides: {missing}."
-    columns = ("target", "test images", "training images seen", "nano", "U-Net", "ratio")
+    columns = ("target", "images with it", "images", "training images seen", "nano", "U-Net", "ratio")
+    columns += tuple(f"{name}, absent counted" for name in columns[-3:])
     return Sheet("ratio", "Beside specialists", columns, rows, note)
 
 

@@ -57,15 +57,17 @@ def test_the_ratio_is_of_what_both_were_asked(ratio: ModuleType, tmp_path: Path,
     for target in ("liver", "kidney"):
         save_specialist(UNet(), Specialist("set", target, 64, 100), nets)
     left_out = [
-        row("liver", 7, 0, there=False, true=0),
         row("liver", 8, 0, kind="foreign"),
         row("liver", 9, 0, change="blur"),
         row("liver", 10, 0, paraphrase=1),
         row("spleen", 1, 0),
     ]
-    write_rows(tmp_path, "nano", [row("liver", 1, 2), row("liver", 2, 1), row("kidney", 1, 1), *left_out])
+    absent = row("liver", 7, 0, there=False, true=0, found=False, predicted=0)
+    ours = [row("liver", 1, 2), row("liver", 2, 1), row("kidney", 1, 1), absent]
+    write_rows(tmp_path, "nano", [*ours, *left_out])
     # the second liver was asked of nano alone
-    write_rows(tmp_path, "nets", [row("liver", 1, 1), row("kidney", 1, 2), *left_out])
+    theirs = [row("liver", 1, 1), row("kidney", 1, 2), {**absent, "predicted": 2, "found": True}]
+    write_rows(tmp_path, "nets", [*theirs, *left_out])
     page = tmp_path / "page.md"
     page.write_text("before\n<!-- specialists: ratio -->\nold\n<!-- end -->\nafter\n")
     monkeypatch.setattr(sys, "argv", ["ratio.py", str(page), str(tmp_path), str(nets)])
@@ -74,10 +76,11 @@ def test_the_ratio_is_of_what_both_were_asked(ratio: ModuleType, tmp_path: Path,
     assert "old" not in text and text.startswith("before\n") and text.endswith("after\n")
     lines = {cells[1]: cells[2:-1] for line in text.splitlines() if len(cells := line.split("|")) > 3}
     stripped = {name.strip(): [cell.strip() for cell in cells] for name, cells in lines.items()}
-    assert stripped["liver"] == ["1", "100", "1.000", "0.500", "2.00"]
-    assert stripped["kidney"] == ["1", "100", "0.500", "1.000", "0.50"]
-    assert stripped["mean over 2"][:4] == ["2", "200", "0.750", "0.750"]
-    assert stripped["mean over 2"][4].startswith("1")
+    assert stripped["liver"] == ["1", "2", "100", "1.000", "0.500", "2.00", "1.000", "0.250", "4.00"]
+    assert stripped["kidney"] == ["1", "1", "100", "0.500", "1.000", "0.50", "0.500", "1.000", "0.50"]
+    mean = stripped["mean over 2"]
+    assert mean[:5] == ["2", "3", "200", "0.750", "0.750"] and mean[5].startswith("1")
+    assert mean[6:8] == ["0.750", "0.625"] and mean[8].startswith("1.2")
     assert "left out on both sides: 1." in text
 
 
