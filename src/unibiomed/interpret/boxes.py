@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 from unibiomed.model.generation import MAX_NEW_TOKENS, Answer
 from unibiomed.tasks import clean_text, make_question
 
 from .asking import Asker, EncodedImage, ImageLike
-from .naming import Name, box_fit, outline_targets, rank_names, word_logits
+from .naming import Name, box_fit, rank_names, word_logits
+from .outlining import in_parts, look_for
 
-__all__ = ["MAX_QUESTIONS", "describe_box", "name_box"]
-
-MAX_QUESTIONS = 64
+__all__ = ["describe_box", "name_box"]
 
 
 def name_box(
@@ -45,15 +43,14 @@ def name_box(
     # where all are names of one target, its mask cannot tell them apart
     if len(wanted := sorted(set(targets.values()))) > 1:
         plain = image if isinstance(image, EncodedImage) and image.box is None else asker.encode(boxed.image)
-        _outline(asker, plain, wanted, modality)
-        for name in wanted:
-            if outline := plain.outlines[modality, name]:
+        for name, outline in look_for(asker, plain, wanted, modality).items():
+            if outline:
                 down, right = outline.mask.shape[0] / boxed.image.height, outline.mask.shape[1] / boxed.image.width
                 scaled = (box[0] * right, box[1] * down, box[2] * right, box[3] * down)
                 fits[name] = outline.presence * box_fit(outline.mask, scaled)
     prompt = asker.processor.prompt_ids(question, boxed.tokens)
     words: dict[str, float] = {}
-    for part in _parts(list(targets)):
+    for part in in_parts(list(targets)):
         words |= dict(zip(part, word_logits(asker.model, asker.processor, boxed.features, prompt, part), strict=True))
     asker.check_numbers(all(map(math.isfinite, (*fits.values(), *words.values()))))
     return rank_names(words, targets, fits)
@@ -99,16 +96,3 @@ def describe_box(
         return free, names
     begin = f"{label[:1].upper()}{label[1:]}."
     return asker.answer(boxed, [question], max_new_tokens=max_new_tokens, begin=begin)[0], names
-
-
-def _outline(asker: Asker, plain: EncodedImage, targets: Sequence[str], modality: str | None) -> None:
-    """Look for targets in an image, those that were not looked for before."""
-    for part in _parts([name for name in targets if (modality, name) not in plain.outlines]):
-        asked = asker.answer(plain, [make_question("segment", target=name, modality=modality) for name in part])
-        prompts = {name: a.prompts for name, a in zip(part, asked, strict=True) if a.prompts is not None}
-        found = outline_targets(asker.model, plain.features, prompts)
-        plain.outlines.update({(modality, name): found.get(name) for name in part})
-
-
-def _parts(names: Sequence[str]) -> list[Sequence[str]]:
-    return [names[start : start + MAX_QUESTIONS] for start in range(0, len(names), MAX_QUESTIONS)]

@@ -31,8 +31,10 @@ from unibiomed.tasks import (
 )
 
 from .asking import Asker, EncodedImage, ImageLike, as_image
-from .boxes import MAX_QUESTIONS, describe_box, name_box
+from .boxes import describe_box, name_box
 from .naming import Name
+from .outlining import MAX_QUESTIONS
+from .recognition import weigh_findings
 from .result import Result
 from .scores import derived_scores, text_score, trained_scores
 from .taught import Taught
@@ -151,7 +153,12 @@ class Interpreter(Asker):
             named = name_box(self, image, encoded, modality, clean_text(answers[0].text))
         elif task == "describe" and checked is not None and question is None:
             answers[0], named = describe_box(self, image, encoded, questions[0], modality, answers[0], max_new_tokens)
+        weighed = None
+        # who wants to see every mask is not told that there is nothing
+        if task == "recognize" and encoded.box is None and question is None and self.presence_threshold > 0:
+            answers[0], weighed = weigh_findings(self, encoded, questions[0], modality, answers[0], max_new_tokens)
         findings, notes = self._findings(task, answers, asked, encoded, checked, modality)
+        notes += [weighed] if weighed else []
         if named:
             first = named[0]
             phrase = first.words if task == "classify" else clean_text(answers[0].text)

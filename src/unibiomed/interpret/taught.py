@@ -7,6 +7,8 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from unibiomed.tasks import read_class
+
 __all__ = ["Taught"]
 
 MAX_BYTES = 4_000_000
@@ -68,6 +70,12 @@ class Taught:
         if not self.findings or modality is None:
             return True
         return label.strip(" .").casefold() in (name.casefold() for name in self.findings.get(modality, ()))
+
+    def sought(self, modality: str | None) -> tuple[str, ...]:
+        """The targets that would be findings in an image of this modality; none where that is not known."""
+        held = self.regions.get(modality, {}) if modality and self.findings else {}
+        named = {target for words, target in held.items() if self.finds(read_class(words), modality)}
+        return tuple(sorted(named))
 
     def held(self, modality: str | None, said: str) -> dict[str, str]:
         """What a box may hold in an image of this modality, and the target that it is.

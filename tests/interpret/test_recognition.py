@@ -1,0 +1,112 @@
+"""Whether anything is found: the model's words weighed with its own masks."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from unibiomed.interpret import recognition
+from unibiomed.interpret.recognition import FOUND, found_logit
+from unibiomed.interpret.taught import Taught
+
+SHARE = st.floats(0.001, 0.999)
+TUMOUR = "glioma in brain MRI"
+
+
+@given(SHARE, SHARE)
+def test_the_odds_of_words_and_masks_are_multiplied(none: float, presence: float) -> None:
+    odds = (1 - none) / none * presence / (1 - presence)
+    assert math.exp(found_logit(math.log(none), presence)) == pytest.approx(odds, rel=1e-6)
+
+
+@pytest.mark.parametrize("none", [-1e9, -1e-12, 0.0])
+@pytest.mark.parametrize("presence", [0.0, 1.0])
+def test_what_is_quite_sure_is_a_number_too(none: float, presence: float) -> None:
+    assert math.isfinite(found_logit(none, presence))
+
+
+def test_the_findings_of_a_modality_are_sought_by_their_targets() -> None:
+    regions = {"MRI": {TUMOUR: "brain tumor", "meningioma in brain MRI": "brain tumor", "myocardium in heart MRI": "m"}}
+    taught = Taught({}, {"MRI": ["Glioma", "Meningioma"], "CT": ["Mass"]}, regions)
+    assert taught.sought("MRI") == ("brain tumor",)
+    assert taught.sought("CT") == taught.sought("OCT") == taught.sought(None) == ()
+    # where it is not known what would be a finding, the myocardium is not taken for one
+    assert Taught({}, {}, regions).sought("MRI") == ()
+
+
+@pytest.fixture
+def brain(interpreter, script, monkeypatch):
+    """A model that was taught to find gliomas: how sure its words are of none, and what it says, led or not."""
+    interpreter.taught = Taught({}, {"MRI": ["Glioma"]}, {"MRI": {TUMOUR: "brain tumor"}})
+    monkeypatch.setattr(interpreter.model.config, "presence_calibration", [1.0, 0.0])
+    monkeypatch.setattr(interpreter.model.config, "scores_trained", True)
+    interpreter.none = 0.5
+    monkeypatch.setattr(recognition, "word_logits", lambda *given: [math.log(interpreter.none)])
+    interpreter.begins = []
+    answer = type(interpreter).answer
+
+    def led(self, encoded, questions, *, begin="", **rest):
+        if not begin:
+            return answer(self, encoded, questions, **rest)
+        interpreter.begins.append(begin)
+        return [script.answer(self, {"It is": "It is [SEG]. Glioma", "No findings": "No findings"}[begin])]
+
+    monkeypatch.setattr(type(interpreter), "answer", led)
+    interpreter.free = "No findings"
+    script.says = lambda question: "It is [SEG]." if "segment the" in question else interpreter.free
+    return interpreter
+
+
+def test_a_finding_that_escaped_the_words_is_named(brain, script, picture) -> None:
+    brain.none, script.presence = 0.6, [6.0]
+    result = brain.interpret(picture, "recognize", modality="MRI")
+    assert brain.begins == ["It is"] and [f.label for f in result.findings] == ["Glioma"]
+    assert (result.findings[0].present and result.text == "It is . Glioma") or "Glioma" in result.text
+    assert result.notes == ("by words alone there would be no finding; the masks decided",)
+
+
+def test_a_finding_that_no_mask_bears_out_is_denied(brain, script, picture) -> None:
+    brain.free, brain.none, script.presence = "It is [SEG]. Glioma", 0.2, [-3.0]
+    result = brain.interpret(picture, "recognize", modality="MRI")
+    assert brain.begins == ["No findings"] and result.text == "No findings"
+    assert not result.findings[0].present
+    assert result.notes == ("by words alone there would be a finding; the masks decided",)
+
+
+@pytest.mark.parametrize(
+    ("free", "presence"), [("It is [SEG]. Glioma", 6.0), ("No findings", -6.0), ("No findings", FOUND - 0.01)]
+)
+def test_words_that_the_masks_bear_out_stand(brain, script, picture, free, presence) -> None:
+    brain.free, script.presence = free, [presence]
+    result = brain.interpret(picture, "recognize", modality="MRI")
+    assert brain.begins == [] and result.raw_text.startswith(free)
+    assert not [note for note in result.notes if "words alone" in note]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"modality": None},
+        {"modality": "CT"},
+        {"question": "Anything abnormal?"},
+        {"threshold": 0.0},
+        {"trained": False},
+    ],
+)
+def test_words_stand_where_there_is_nothing_to_weigh_them_with(brain, script, picture, monkeypatch, changes) -> None:
+    script.presence = [6.0]
+    brain.presence_threshold = changes.pop("threshold", 0.5)
+    monkeypatch.setattr(brain.model.config, "scores_trained", changes.pop("trained", True))
+    result = brain.interpret(picture, "recognize", **{"modality": "MRI", **changes})
+    assert brain.begins == [] and result.raw_text.startswith("No findings") and script.decoded == []
+
+
+def test_what_was_outlined_before_is_not_outlined_again(brain, script, picture) -> None:
+    seen = brain.encode(picture)
+    for _ in range(2):
+        brain.interpret(seen, "recognize", modality="MRI")
+    # the target once, and the mask of each answer
+    assert script.decoded == [1, 1, 1] and len([q for q in script.questions if "brain tumor" in q]) == 1
