@@ -76,12 +76,6 @@ def test_a_finding_that_no_mask_bears_out_is_denied(brain, script, picture) -> N
     assert result.notes == ("by words alone there would be a finding; the masks decided",)
 
 
-def test_in_other_words_it_is_the_same_task(brain, script, picture) -> None:
-    script.presence = [6.0]
-    brain.interpret(picture, "recognize", modality="MRI", question="Is anything abnormal?")
-    assert brain.begins == ["It is"] and "Is anything abnormal?" in script.questions
-
-
 @pytest.mark.parametrize(
     ("free", "presence"), [("It is [SEG]. Glioma", 6.0), ("No findings", -6.0), ("No findings", FOUND - 0.01)]
 )
@@ -97,6 +91,7 @@ def test_words_that_the_masks_bear_out_stand(brain, script, picture, free, prese
     [
         {"modality": None},
         {"modality": "CT"},
+        {"question": "Anything abnormal?"},
         {"threshold": 0.0},
         {"trained": False},
     ],

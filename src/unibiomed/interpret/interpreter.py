@@ -155,7 +155,7 @@ class Interpreter(Asker):
             answers[0], named = describe_box(self, image, encoded, questions[0], modality, answers[0], max_new_tokens)
         weighed = None
         # who wants to see every mask is not told that there is nothing
-        if task == "recognize" and encoded.box is None and self.presence_threshold > 0:
+        if task == "recognize" and encoded.box is None and question is None and self.presence_threshold > 0:
             answers[0], weighed = weigh_findings(self, encoded, questions[0], modality, answers[0], max_new_tokens)
         findings, notes = self._findings(task, answers, asked, encoded, checked, modality)
         notes += [weighed] if weighed else []
