@@ -134,7 +134,7 @@ def main() -> None:
     found = join(ours, dice_rows(options.out, options.nets.resolve().name), trained)
     if not found:
         parser.error(f"'{options.out}' holds no target that both models were asked for")
-    missing = {(row.dataset, row.target) for row in ours.values()} - trained.keys()
+    missing = {(row.dataset, row.target) for row in ours.values() if row.there} - trained.keys()
     fill(options.page, {"specialists": {"ratio": ratio_sheet(found, len(missing))}})
 
 

@@ -106,6 +106,13 @@ def test_windows_of_the_record_go_first(tmp_path):
         load_picture(path, "a", "CT", 1, "liver")
 
 
+def packed(row: np.ndarray, bits: int) -> bytes:
+    """Whole numbers, several a byte, the first in the highest bits."""
+    each = 8 // bits
+    groups = np.pad(row, (0, -len(row) % each)).reshape(-1, each)
+    return bytes(sum(int(v) << bits * (each - 1 - i) for i, v in enumerate(group)) for group in groups)
+
+
 def grey_png(path: Path, numbers: np.ndarray, bits: int) -> Path:
     """Write whole numbers as a grey PNG of 2 or 4 bits, which Pillow cannot."""
 
@@ -113,25 +120,34 @@ def grey_png(path: Path, numbers: np.ndarray, bits: int) -> Path:
         return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
     height, width = numbers.shape
-    each = 8 // bits
-    rows = b""
-    for row in numbers:
-        padded = np.pad(row, (0, -width % each)).reshape(-1, each)
-        rows += b"\0" + bytes(sum(int(v) << bits * (each - 1 - i) for i, v in enumerate(group)) for group in padded)
+    rows = b"".join(b"\0" + packed(row, bits) for row in numbers)
     head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, bits, 0, 0, 0, 0))
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b""))
     return path
 
 
+def grey_tiff(path: Path, numbers: np.ndarray, bits: int) -> Path:
+    """The same as a TIFF of one strip."""
+    height, width = numbers.shape
+    strip = b"".join(packed(row, bits) for row in numbers)
+    tags = [(256, width), (257, height), (258, bits), (259, 1), (262, 1), (273, 8), (277, 1), (278, height)]
+    tags.append((279, len(strip)))
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
+    start = 8 + len(strip)
+    path.write_bytes(b"II*\0" + struct.pack("<I", start) + strip + struct.pack("<H", len(tags)) + entries + bytes(4))
+    return path
+
+
+@pytest.mark.parametrize("write", [grey_png, grey_tiff])
 @pytest.mark.parametrize("bits", [2, 4])
-def test_numbers_of_few_bits_are_those_that_are_stored(tmp_path, bits):
+def test_numbers_of_few_bits_are_those_that_are_stored(tmp_path, bits, write):
     numbers = np.random.default_rng(0).integers(0, 2**bits, (5, 7))
-    path = grey_png(tmp_path / "mask.png", numbers, bits)
+    path = write(tmp_path / "mask", numbers, bits)
     assert mask_numbers(path).tolist() == numbers.tolist()
     assert load_mask(path, (5, 7), (1,), None).tolist() == (numbers == 1).tolist()
 
 
-@pytest.mark.parametrize(("turn", "turned"), [(None, False), (0, False), (1, False), (3, True), (6, True)])
+@pytest.mark.parametrize(("turn", "turned"), [(None, False), (0, False), (1, False), (3, True), (6, True), (9, False)])
 @pytest.mark.parametrize("ending", ["png", "jpg", "tif"])
 def test_turned_pictures_are_known_by_their_tag(tmp_path, turn, turned, ending):
     exif = Image.Exif()

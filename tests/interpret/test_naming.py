@@ -265,6 +265,27 @@ def test_a_description_goes_by_the_name_of_the_box(heart, told, picture) -> None
     assert result.notes == ("by words alone it would be 'left ventricle'; the masks decided",)
 
 
+def test_the_note_tells_what_the_description_began_with(heart, told, script, picture, monkeypatch) -> None:
+    """Words that name the box, and words that describe it, need not agree."""
+    says = script.says
+    script.says = lambda question: "Myocardium. A thin one." if "describe" in question else says(question)
+    result = heart.interpret(picture, "describe", box=QUARTER, modality="MRI")
+    # asked for a name alone, the words would say "left ventricle"
+    assert told == [] and result.notes == ()
+    monkeypatch.setattr(module, "word_logits", lambda *given: [math.log(p) for p in (0.3, 0.7)])
+    script.says = lambda question: "Left ventricle. A round one." if "describe" in question else says(question)
+    result = heart.interpret(picture, "describe", box=QUARTER, modality="MRI")
+    assert told == ["Myocardium."]
+    assert result.notes == ("by words alone it would be 'left ventricle'; the masks decided",)
+
+
+def test_nothing_is_looked_for_where_a_description_has_no_name(heart, script, picture, monkeypatch) -> None:
+    looked = encodings(heart, monkeypatch)
+    script.says = lambda question: "A round shadow."
+    heart.interpret(picture, "describe", box=QUARTER, modality="MRI")
+    assert looked == [QUARTER] and len(script.questions) == 1 and script.decoded == []
+
+
 def test_a_description_that_begins_with_the_right_name_stands(heart, told, picture) -> None:
     result = heart.interpret(picture, "describe", box=WHOLE, modality="MRI")
     assert told == [] and result.text == "Left ventricle. A round one." and result.notes == ()

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from unibiomed.errors import ModelError
 from unibiomed.interpret import recognition
+from unibiomed.interpret.naming import Outline
 from unibiomed.interpret.recognition import FOUND, found_logit
 from unibiomed.interpret.taught import Taught
 
@@ -44,7 +47,8 @@ def brain(interpreter, script, monkeypatch):
     monkeypatch.setattr(interpreter.model.config, "presence_calibration", [1.0, 0.0])
     monkeypatch.setattr(interpreter.model.config, "scores_trained", True)
     interpreter.none = 0.5
-    monkeypatch.setattr(recognition, "word_logits", lambda *given: [math.log(interpreter.none)])
+    asked = interpreter.asked = []
+    monkeypatch.setattr(recognition, "word_logits", lambda *given: asked.append(given) or [math.log(interpreter.none)])
     interpreter.begins = []
     answer = type(interpreter).answer
 
@@ -64,7 +68,7 @@ def test_a_finding_that_escaped_the_words_is_named(brain, script, picture) -> No
     brain.none, script.presence = 0.6, [6.0]
     result = brain.interpret(picture, "recognize", modality="MRI")
     assert brain.begins == ["It is"] and [f.label for f in result.findings] == ["Glioma"]
-    assert (result.findings[0].present and result.text == "It is . Glioma") or "Glioma" in result.text
+    assert result.findings[0].present and result.text == "Glioma"
     assert result.notes == ("by words alone there would be no finding; the masks decided",)
 
 
@@ -110,3 +114,33 @@ def test_what_was_outlined_before_is_not_outlined_again(brain, script, picture) 
         brain.interpret(seen, "recognize", modality="MRI")
     # the target once, and the mask of each answer
     assert script.decoded == [1, 1, 1] and len([q for q in script.questions if "brain tumor" in q]) == 1
+
+
+def test_the_words_that_are_weighed_are_those_of_the_question(brain, picture) -> None:
+    encoded = brain.encode(picture)
+    result = brain.interpret(encoded, "recognize", modality="MRI")
+    ((model, processor, features, prompt, names),) = brain.asked
+    assert (model, processor, features, names) == (brain.model, brain.processor, encoded.features, ["No findings"])
+    assert prompt == brain.processor.prompt_ids(result.question, encoded.tokens)
+
+
+@pytest.mark.parametrize(("free", "finished"), [("Yes.", True), ("No", False), ("It is [SEG]. Glio", False)])
+def test_what_is_neither_or_was_cut_stands(brain, script, picture, free, finished) -> None:
+    brain.free, script.finished, brain.none, script.presence = free, finished, 0.9, [-6.0]
+    result = brain.interpret(picture, "recognize", modality="MRI")
+    assert brain.begins == [] and result.raw_text.startswith(free)
+    assert not [note for note in result.notes if "words alone" in note]
+    assert ("the answer was cut at its longest length" in result.notes) == (not finished)
+
+
+def test_the_surest_of_several_decides_and_none_may_be_no_number(brain, script, picture, monkeypatch) -> None:
+    brain.taught = Taught(
+        {}, {"MRI": ["Glioma", "Cyst"]}, {"MRI": {TUMOUR: "brain tumor", "cyst in brain MRI": "cyst"}}
+    )
+    brain.none, script.presence = 0.6, [-6.0, 6.0]
+    brain.interpret(picture, "recognize", modality="MRI")
+    assert brain.begins == ["It is"]
+    outlines = {"brain tumor": Outline(np.zeros((2, 2), bool), 0.3), "cyst": Outline(np.zeros((2, 2), bool), math.nan)}
+    monkeypatch.setattr(recognition, "look_for", lambda *given: outlines)
+    with pytest.raises(ModelError, match="not numbers"):
+        brain.interpret(picture, "recognize", modality="MRI")

@@ -8,7 +8,7 @@ import threading
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageFile
 from scipy.ndimage import label
 
 from unibiomed.errors import DataError, InputError
@@ -38,8 +38,10 @@ CT_WINDOWS = {
 _MASK_FORMATS = ("PNG", "BMP", "TIFF", "GIF")
 """Without loss: JPEG would blur numbers into others. A GIF's numbers are those of its palette."""
 _MASK_MODES = ("1", "L", "P", "I", "I;16", "I;16B")
-_STRETCHED = {"L;2": 85, "L;4": 17}
-"""Pillow stretches greys of 2 and 4 bits to 0 to 255: by how much."""
+_STRETCHED: dict[object, int] = {"L;2": 85, "L;2I": 85, "L;4": 17, "L;4I": 17}
+"""Pillow stretches greys of 2 and 4 bits to 0 to 255: by how much, by its name of how they are stored."""
+_TURNED = range(2, 9)
+"""Orientations other than upright; larger numbers mean nothing."""
 _ORIENTATION = 0x0112
 _BROKEN = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 
@@ -100,7 +102,7 @@ def is_turned(path: Path) -> bool:
     """Whether a picture has an EXIF tag by which it is shown turned or mirrored; a broken one has none."""
     try:
         with Image.open(path, formats=("PNG", "JPEG", "TIFF")) as picture:
-            return bool(picture.getexif().get(_ORIENTATION, 1) not in (0, 1))
+            return picture.getexif().get(_ORIENTATION) in _TURNED
     except _BROKEN:
         return False
 
@@ -288,10 +290,17 @@ def mask_numbers(path: Path) -> np.ndarray:
                 raise DataError(f"{path.name}: mask of {width} x {height} pixels is too large; scale it down")
             if image.mode not in _MASK_MODES:
                 raise DataError(f"{path.name}: mask has mode {image.mode}; save it with one channel of class numbers")
-            stretched = _STRETCHED.get(str(image.tile[0][3] if image.tile else ""), 1)
-            numbers: np.ndarray = np.asarray(image) // stretched if stretched > 1 else np.asarray(image)
-            return numbers
+            stretched = _stretched(image)
+            numbers: np.ndarray = np.asarray(image)
+            return numbers // stretched if stretched > 1 else numbers
     except FileNotFoundError as error:
         raise DataError(f"{path.name}: mask file is missing from {path.parent}; restore it") from error
     except _BROKEN as error:
         raise DataError(f"{path.name}: cannot be read as a mask; save it again as PNG") from error
+
+
+def _stretched(image: ImageFile.ImageFile) -> int:
+    """By how much the numbers of a picture that is not decoded yet are going to be stretched; 1 for most."""
+    stored = image.tile[0][3] if image.tile else None
+    # of a TIFF it is the first of several arguments
+    return _STRETCHED.get(stored[0] if isinstance(stored, tuple) else stored, 1)

@@ -31,7 +31,9 @@ def findings_table(interpretation: Interpretation) -> str:
     rows = [_row(number, finding) for number, finding in enumerate(interpretation.findings, start=1)]
     outlined = any(finding.mask is not None for finding in interpretation.findings)
     heads = ["#", "finding", score_head(interpretation.findings), "mask score", "area", "mm²", "box (x0,y0,x1,y1)"]
-    left_out = ({"mm²"} if not metric else set()) | (set() if outlined else {"mask score", "area", "mm²"})
+    left_out = set() if metric else {"mm²"}
+    # names of boxes have neither mask nor area
+    left_out |= set() if outlined else {"mask score", "area", "mm²"}
     kept = [column for column in range(len(heads)) if heads[column] not in left_out]
     table = [[line[column] for column in kept] for line in [heads, *rows]]
     widths = [max(_width(line[column]) for line in table) for column in range(len(kept))]

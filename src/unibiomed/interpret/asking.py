@@ -34,13 +34,13 @@ class EncodedImage:
     ----------
     image : MedicalImage
     features : ImageFeatures
-        Of the image as it is.
+        Of the image, with the box where one was drawn on it.
     tokens : int
         Language-model tokens of the image.
     box : tuple of int or None
         What was drawn on it.
     outlines : dict
-        By modality and name, targets that were looked for to name what a box holds; None for those without a mask.
+        By modality and name, targets that were looked for to weigh words with masks; None for those without a mask.
     """
 
     image: MedicalImage
@@ -71,7 +71,7 @@ class Asker:
 
     @torch.inference_mode()
     def encode(self, image: ImageLike, *, box: Box | None = None, **reading: Any) -> EncodedImage:
-        """Look at an image once; the result may be given to :meth:`interpret` in its place.
+        """Look at an image once; the result may be given to ``Interpreter.interpret`` in its place.
 
         Parameters
         ----------
@@ -122,7 +122,8 @@ class Asker:
         max_new_tokens : int
             Longest answer.
         begin : str
-            First words of every answer, which the model goes on from; they have no tokens in the answers.
+            First words of every answer, which the model goes on from: they are in its text, but not the model's choice,
+            so that they have no tokens and no probabilities.
 
         Raises
         ------

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
-from unibiomed.model.generation import MAX_NEW_TOKENS, Answer
+from unibiomed.model.generation import Answer
 from unibiomed.tasks import clean_text, make_question
 
 from .asking import Asker, EncodedImage, ImageLike
 from .naming import Name, box_fit, rank_names, word_logits
 from .outlining import in_parts, look_for
 
-__all__ = ["describe_box", "name_box"]
+__all__ = ["describe_box", "name_box", "words_overruled"]
 
 
 def name_box(
@@ -56,15 +57,19 @@ def name_box(
     return rank_names(words, targets, fits)
 
 
+def words_overruled(label: str) -> str:
+    """The note on a box that the words alone would have called `label`."""
+    return f"by words alone it would be '{label}'; the masks decided"
+
+
 def describe_box(
     asker: Asker,
     image: ImageLike | EncodedImage,
     boxed: EncodedImage,
-    question: str,
     modality: str | None,
     free: Answer,
-    max_new_tokens: int = MAX_NEW_TOKENS,
-) -> tuple[Answer, list[Name]]:
+    again: Callable[[str], Answer],
+) -> tuple[Answer, list[Name], str | None]:
     """A description that begins with the same name as `classify` gives the box.
 
     Descriptions that the model was taught begin with a name ("Kidney. A small, oval kidney in ..."). Where it is not
@@ -74,25 +79,27 @@ def describe_box(
     ----------
     asker, image, boxed, modality
         As for :func:`name_box`.
-    question : str
-        What was asked.
     free : Answer
         What the model wrote by itself.
-    max_new_tokens : int
-        Longest answer.
+    again : callable
+        Has the model answer the same question from given first words on.
 
     Returns
     -------
     Answer
     list of Name
         As of :func:`name_box`; empty where the description begins with none of them, and stands as it is.
+    str or None
+        Where it was written anew, a note that says so.
     """
-    names = name_box(asker, image, boxed, modality)
     begun = clean_text(free.text).split(".")[0].strip().casefold()
-    if begun not in (name.label.casefold() for name in names):
-        return free, []
+    if begun not in asker.taught.labels:
+        return free, [], None
+    names = name_box(asker, image, boxed, modality)
+    told = next((name.label for name in names if name.label.casefold() == begun), None)
+    if told is None:
+        return free, [], None
     label = names[0].label
-    if begun == label.casefold():
-        return free, names
-    begin = f"{label[:1].upper()}{label[1:]}."
-    return asker.answer(boxed, [question], max_new_tokens=max_new_tokens, begin=begin)[0], names
+    if told == label:
+        return free, names, None
+    return again(f"{label[:1].upper()}{label[1:]}."), names, words_overruled(told)

@@ -31,7 +31,7 @@ from unibiomed.tasks import (
 )
 
 from .asking import Asker, EncodedImage, ImageLike, as_image
-from .boxes import describe_box, name_box
+from .boxes import describe_box, name_box, words_overruled
 from .naming import Name
 from .outlining import MAX_QUESTIONS
 from .recognition import weigh_findings
@@ -54,7 +54,7 @@ class Interpreter(Asker):
         Shown in results.
     presence_threshold : float, optional
         With trained scores, a target whose presence score is lower is reported absent and its mask emptied; with 0
-        none is.
+        none is, and ``recognize`` goes by the model's words alone.
     taught : Taught, optional
         The targets that the model knows: they may then be asked for in any letter case, and of others a note warns.
     """
@@ -100,7 +100,8 @@ class Interpreter(Asker):
         box : sequence of int, optional
             x0, y0, x1, y1 in pixels, x1 and y1 exclusive.
         question : str, optional
-            The question of ``ask``; for other tasks it replaces the task's own words, for one target at most.
+            The question of ``ask``; for other tasks it replaces the task's own words, for one target at most, and the
+            model's own words then stand: they are not weighed with its masks.
         modality : str, optional
             One of the ten modalities, when the file does not say and you want the question to.
         slice_index : int, optional
@@ -147,25 +148,29 @@ class Interpreter(Asker):
         spelled = [None if t is None else self.taught.spelling(t) for t in asked]
         questions = [make_question(task, target=t, modality=modality, text=question) for t in spelled]
         answers = self.answer(encoded, questions, max_new_tokens=max_new_tokens)
-        self.check_numbers(all(math.isfinite(p) for a in answers for p in a.probabilities))
         named: list[Name] = []
+        overruled: str | None = None
+
+        def again(begin: str) -> Answer:
+            return self.answer(encoded, questions, max_new_tokens=max_new_tokens, begin=begin)[0]
+
+        # a question in other words may be another question: there the model's own words stand
         if task == "classify" and checked is not None and question is None:
             named = name_box(self, image, encoded, modality, clean_text(answers[0].text))
+            alone = max(named, key=lambda name: name.in_words, default=None)
+            overruled = words_overruled(alone.label) if alone and alone is not named[0] else None
         elif task == "describe" and checked is not None and question is None:
-            answers[0], named = describe_box(self, image, encoded, questions[0], modality, answers[0], max_new_tokens)
-        weighed = None
+            answers[0], named, overruled = describe_box(self, image, encoded, modality, answers[0], again)
         # who wants to see every mask is not told that there is nothing
-        if task == "recognize" and encoded.box is None and question is None and self.presence_threshold > 0:
-            answers[0], weighed = weigh_findings(self, encoded, questions[0], modality, answers[0], max_new_tokens)
+        elif task == "recognize" and encoded.box is None and question is None and self.presence_threshold > 0:
+            answers[0], overruled = weigh_findings(self, encoded, questions[0], modality, answers[0], again)
+        self.check_numbers(all(math.isfinite(p) for a in answers for p in a.probabilities))
         findings, notes = self._findings(task, answers, asked, encoded, checked, modality)
-        notes += [weighed] if weighed else []
+        notes += [overruled] if overruled else []
         if named:
             first = named[0]
             phrase = first.words if task == "classify" else clean_text(answers[0].text)
             findings = [Finding(first.label, phrase, score=first.probability, box=checked)]
-            alone = max(named, key=lambda name: name.in_words)
-            if alone is not first:
-                notes.append(f"by words alone it would be '{alone.label}'; the masks decided")
         notes += [warning for name in asked if name and (warning := self.taught.warning(name))]
         if names and task != "segment":
             notes.append(f"targets have no effect on the task '{task}'; they belong to 'segment'")

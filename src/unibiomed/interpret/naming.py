@@ -101,7 +101,7 @@ def word_logits(
     model : UniBiomedModel
     processor : UniBiomedProcessor
     features : ImageFeatures
-        Of one image, the box drawn on it.
+        Of one image, with the box where the question is about one.
     prompt : sequence of int
         The question.
     names : sequence of str

@@ -58,6 +58,11 @@ class Taught:
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return cls({})
 
+    @property
+    def labels(self) -> frozenset[str]:
+        """All that a box may hold, in small letters."""
+        return frozenset(read_class(words).casefold() for held in self.regions.values() for words in held)
+
     def spelling(self, target: str) -> str:
         """`target` in the letters that the model was taught; as it is where it was not, or where that is not known.
 
