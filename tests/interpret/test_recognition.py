@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from unibiomed.errors import ModelError
 from unibiomed.interpret import recognition
+from unibiomed.interpret.interpreter import NANO
 from unibiomed.interpret.naming import Outline
 from unibiomed.interpret.recognition import FOUND, found_logit
 from unibiomed.interpret.taught import Taught
@@ -31,19 +32,26 @@ def test_what_is_quite_sure_is_a_number_too(none: float, presence: float) -> Non
     assert math.isfinite(found_logit(none, presence))
 
 
-def test_the_findings_of_a_modality_are_sought_by_their_targets() -> None:
-    regions = {"MRI": {TUMOUR: "brain tumor", "meningioma in brain MRI": "brain tumor", "myocardium in heart MRI": "m"}}
-    taught = Taught({}, {"MRI": ["Glioma", "Meningioma"], "CT": ["Mass"]}, regions)
+def test_the_findings_of_a_modality_are_sought() -> None:
+    taught = Taught({}, {"MRI": ["Glioma", "Meningioma"]}, {}, {"MRI": ["brain tumor"]})
     assert taught.sought("MRI") == ("brain tumor",)
-    assert taught.sought("CT") == taught.sought("OCT") == taught.sought(None) == ()
-    # where it is not known what would be a finding, the myocardium is not taken for one
-    assert Taught({}, {}, regions).sought("MRI") == ()
+    assert taught.sought("CT") == taught.sought(None) == ()
+    # where it is not known what would be a finding, nothing that a box may hold is taken for one
+    assert Taught({}, {}, {"MRI": {TUMOUR: "brain tumor"}}).sought("MRI") == ()
+
+
+def test_the_card_of_nano_tells_what_is_abnormal() -> None:
+    taught = Taught.read(NANO)
+    assert taught.sought("fundus") == ("hard exudate",)
+    assert taught.sought("pathology") == ("prostate tumor",)
+    assert not taught.finds("Basophil", "pathology")
+    assert all(taught.spelling(name) == name for names in taught.abnormal.values() for name in names)
 
 
 @pytest.fixture
 def brain(interpreter, script, monkeypatch):
     """A model that was taught to find gliomas: how sure its words are of none, and what it says, led or not."""
-    interpreter.taught = Taught({}, {"MRI": ["Glioma"]}, {"MRI": {TUMOUR: "brain tumor"}})
+    interpreter.taught = Taught({}, {"MRI": ["Glioma"]}, {"MRI": {TUMOUR: "brain tumor"}}, {"MRI": ["brain tumor"]})
     monkeypatch.setattr(interpreter.model.config, "presence_calibration", [1.0, 0.0])
     monkeypatch.setattr(interpreter.model.config, "scores_trained", True)
     interpreter.none = 0.5
@@ -135,7 +143,10 @@ def test_what_is_neither_or_was_cut_stands(brain, script, picture, free, finishe
 
 def test_the_surest_of_several_decides_and_none_may_be_no_number(brain, script, picture, monkeypatch) -> None:
     brain.taught = Taught(
-        {}, {"MRI": ["Glioma", "Cyst"]}, {"MRI": {TUMOUR: "brain tumor", "cyst in brain MRI": "cyst"}}
+        {},
+        {"MRI": ["Glioma", "Cyst"]},
+        {"MRI": {TUMOUR: "brain tumor", "cyst in brain MRI": "cyst"}},
+        {"MRI": ["brain tumor", "cyst"]},
     )
     brain.none, script.presence = 0.6, [-6.0, 6.0]
     brain.interpret(picture, "recognize", modality="MRI")

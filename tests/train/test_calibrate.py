@@ -18,7 +18,14 @@ from unibiomed.interpret.scores import calibrate
 from unibiomed.model.cut import CUTS
 from unibiomed.model.modeling import UniBiomedModel
 from unibiomed.train import calibrate as module
-from unibiomed.train.calibrate import Drawn, calibrate_scores, choose_cut, choose_threshold, collect_scores
+from unibiomed.train.calibrate import (
+    FOREIGN,
+    Drawn,
+    calibrate_scores,
+    choose_cut,
+    choose_threshold,
+    collect_scores,
+)
 from unibiomed.train.store import ImageStore
 
 from .conftest import TINY, Kit
@@ -73,6 +80,7 @@ def test_the_fit_is_kept(
     assert config["presence_calibration"] == model.config.presence_calibration
     assert config["mask_calibration"] == model.config.mask_calibration
     assert config["mask_cut"] == model.config.mask_cut in CUTS
+    assert 0 < config["presence_threshold"] == model.config.presence_threshold <= 1
 
 
 def test_nothing_to_fit(
@@ -99,65 +107,61 @@ def test_the_cut_with_the_higher_dice_is_chosen() -> None:
     assert choose_cut(masks("liver", 0.8, 0.8, 3)) == "half"
 
 
-def threshold(scores: np.ndarray, present: np.ndarray, targets: list[str]) -> float:
-    """All of the image's own kind."""
-    return choose_threshold(scores, present, targets, np.zeros(len(scores), dtype=bool))
+@pytest.mark.parametrize(
+    ("scores", "dice", "chosen"),
+    [
+        ([0.9, 0.7, 0.2], [0.8, 0.8, None], 0.5),  # a half parts them
+        ([0.9, 0.3, 0.1], [0.8, 0.8, None], 0.2),
+        ([0.9, 0.8, 0.6], [0.8, None, None], 0.85),
+        ([0.9, 0.8, 0.3], [0.9, None, 0.9], 0.85),  # a false mask is spared, worth more than a mask
+        ([0.9, 0.9, 0.2], [0.3, None, None], 0.95),  # the first two cannot be told apart
+        ([0.7, 0.4], [0.0, 0.0], 0.5),  # nothing is won
+    ],
+)
+def test_the_threshold_with_the_highest_strict_dice(
+    scores: list[float], dice: list[float | None], chosen: float
+) -> None:
+    assert choose_threshold(np.array(scores), dice, ["liver"] * len(scores)) == pytest.approx(chosen)
 
 
-def test_the_threshold_misses_one_in_twenty_of_each_target() -> None:
-    """Forty easy livers and four cysts: a cyst counts ten times."""
-    scores = np.array([0.9] * 40 + [0.15, 0.3, 0.6, 0.7] + [0.05] * 50)
-    present, targets = np.arange(94) < 44, ["liver"] * 40 + ["cyst"] * 4 + ["spleen"] * 50
-    assert threshold(scores, present, targets) == 0.15  # one cyst is an eighth of all
-    scores[40:44] = 0.6
-    assert threshold(scores, present, targets) == 0.5  # nothing is missed at a half
-    scores[:4] = 0.2
-    assert threshold(scores, present, targets) == 0.5  # 4 of 40, and no cyst: a twentieth
-    scores[4] = 0.2
-    assert threshold(scores, present, targets) == 0.2
+def test_a_rare_target_counts_as_much_as_a_common_one() -> None:
+    """One cyst of two is worth a fourth, three livers that are not there an eighth."""
+    scores = np.array([0.9, 0.3] + [0.9] * 9 + [0.4] * 3)
+    dice = [0.8, 0.8] + [0.8] * 9 + [None] * 3
+    assert choose_threshold(scores, dice, ["cyst"] * 2 + ["liver"] * 12) == pytest.approx(0.15)
+    assert choose_threshold(scores, dice, ["liver"] * 14) == 0.5
 
 
-def test_the_threshold_spares_nine_in_ten_absent_targets() -> None:
-    scores = np.concatenate([np.full(10, 0.1), np.linspace(0.0, 0.4, 101)])
-    assert threshold(scores, np.arange(111) < 10, ["liver"] * 111) == pytest.approx(0.36)
-    scores[10:] *= 3
-    assert threshold(scores, np.arange(111) < 10, ["liver"] * 111) == 0.5
-
-
-def test_foreign_targets_weigh_as_much_as_the_images_own() -> None:
-    """A hundred that are surely absent do not pay for the image's own."""
-    scores = np.concatenate([np.full(10, 0.1), np.linspace(0.2, 0.4, 11), np.zeros(100)])
-    foreign = np.arange(121) >= 21
-    assert threshold(scores, np.arange(121) < 10, ["liver"] * 121) == 0.1
-    # a tenth of both halves is a fifth of the own: two of eleven lie above
-    assert choose_threshold(scores, np.arange(121) < 10, ["liver"] * 121, foreign) == pytest.approx(0.36)
+def test_targets_of_other_body_parts_weigh_as_one() -> None:
+    scores, dice = np.array([0.3] + [0.4] * 50 + [0.1] * 50), [0.8] + [None] * 100
+    foreign = [FOREIGN] * 100
+    assert choose_threshold(scores, dice, ["liver", *foreign]) == pytest.approx(0.2)
+    assert choose_threshold(scores, dice, ["liver", *(f"target {i}" for i in range(100))]) == 0.5
 
 
 def test_a_threshold_without_present_or_absent_targets() -> None:
-    assert threshold(np.array([0.1, 0.2]), np.zeros(2, dtype=bool), ["liver", "spleen"]) == 0.5
-    assert threshold(np.array([0.1, 0.2]), np.ones(2, dtype=bool), ["liver", "spleen"]) == 0.1
+    assert choose_threshold(np.array([0.9, 0.2]), [None, None], ["liver", "spleen"]) == 0.5
+    assert choose_threshold(np.array([0.6, 0.2]), [0.5, 0.5], ["liver", "spleen"]) == pytest.approx(0.1)
 
 
 @given(
-    st.lists(st.tuples(st.floats(0, 1), st.booleans(), st.sampled_from("abc"), st.booleans()), min_size=1, max_size=60)
+    st.lists(
+        st.tuples(st.sampled_from([0.0, 0.1, 0.3, 0.5, 0.7, 1.0]), st.none() | st.floats(0, 1), st.sampled_from("abc")),
+        min_size=1,
+        max_size=60,
+    )
 )
-def test_what_a_threshold_promises(rows: list[tuple[float, bool, str, bool]]) -> None:
-    scores, present, targets, foreign = (np.array(column) for column in zip(*rows, strict=True))
-    found = choose_threshold(scores, present, list(targets), foreign)
-    assert 0 <= found <= 0.5
+def test_no_threshold_has_a_higher_strict_dice(rows: list[tuple[float, float | None, str]]) -> None:
+    scores, dice, targets = np.array([row[0] for row in rows]), [row[1] for row in rows], [row[2] for row in rows]
+    found = choose_threshold(scores, dice, targets)
+    assert 0 < found <= 1
 
-    def missed(limit: float) -> float:
-        return float(np.mean([np.mean(scores[present & (targets == t)] < limit) for t in set(targets[present])]))
+    def strict(limit: float) -> float:
+        means = []
+        for name in set(targets):
+            asked = [(score >= limit, worth) for score, worth, target in rows if target == name]
+            means.append(np.mean([float(not shown) if worth is None else worth * shown for shown, worth in asked]))
+        return float(np.mean(means))
 
-    def false(limit: float) -> float:
-        kinds = [k for k in (False, True) if (~present & (foreign == k)).any()]
-        return float(np.mean([np.mean(scores[~present & (foreign == k)] > limit) for k in kinds])) if kinds else 0.0
-
-    if present.any() and found < 0.5:
-        assert false(found) <= 0.1 + 1e-9
-        # one of the two promises holds it there: the next higher score misses more, or a lower one finds more
-        above, below = scores[scores > found], scores[scores < found]
-        if missed(found) <= 0.05 + 1e-9:
-            assert not len(above) or missed(float(above.min())) > 0.05
-        else:
-            assert false(float(below.max())) > 0.1
+    if any(worth is not None for worth in dice):
+        assert strict(found) >= max(strict(limit) for limit in (0.05, 0.2, 0.4, 0.6, 0.8, 0.99)) - 1e-9

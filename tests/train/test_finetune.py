@@ -140,6 +140,7 @@ def test_the_card_keeps_what_the_start_was_trained_on(tmp_path: Path) -> None:
     assert card["trained_on"] == {"old": "CC BY-NC", "mine": "CC0"} and card["started_from"] == "start"
     assert card["targets"].keys() == {"polyp", "liver"} and card["parameters"] == 9
     assert "polyp" in card["findings"]["CT"] and "liver" not in card["findings"]["CT"]
+    assert card["abnormal"] == {"CT": ["polyp"]}
     assert card["regions"] == {"CT": {"liver in abdomen CT": "liver", "polyp in abdomen CT": "polyp"}}
     # of a start that does not say what it knows, or only a part of it, not all is known
     older = json.loads((start / "card.json").read_text())

@@ -232,7 +232,7 @@ class Interpreter(Asker):
                     mask = np.zeros_like(mask)
                     if target is None:
                         notes.append(
-                            f"the answer names '{phrase.label}', but its presence score is below {threshold:g}, "
+                            f"the answer names '{phrase.label}', but its presence score is below {threshold:.2g}, "
                             "so that its mask was emptied"
                         )
                 findings.append(

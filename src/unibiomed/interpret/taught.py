@@ -26,6 +26,8 @@ class Taught:
         Modality to what it was taught to find in such images.
     regions : mapping of str to mapping of str to str, optional
         Modality to what a drawn box may hold, in the words of the answer, and the target that it is.
+    abnormal : mapping of str to sequence of str, optional
+        Modality to the targets that are findings in such images.
     """
 
     def __init__(
@@ -33,7 +35,9 @@ class Taught:
         targets: Mapping[str, Sequence[str]],
         findings: Mapping[str, Sequence[str]] | None = None,
         regions: Mapping[str, Mapping[str, str]] | None = None,
+        abnormal: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
+        self.abnormal = {modality: tuple(names) for modality, names in (abnormal or {}).items()}
         self.regions = {modality: dict(held) for modality, held in (regions or {}).items()}
         self.findings = {modality: tuple(names) for modality, names in (findings or {}).items()}
         self.targets = {name: tuple(others) for name, others in targets.items()}
@@ -46,15 +50,14 @@ class Taught:
         path = folder / "card.json"
         try:
             card = json.loads(path.read_text("utf-8")) if path.stat().st_size <= MAX_BYTES else {}
-            told = (
-                {str(name): [str(other) for other in others] for name, others in card[key].items()}
-                for key in ("targets", "findings")
+            # cards of older models do not have the last two
+            targets, findings, abnormal = (
+                {str(name): [str(other) for other in others] for name, others in part.items()}
+                for part in (card["targets"], card["findings"], card.get("abnormal", {}))
             )
-            # cards of older models do not have them
             held = card.get("regions", {})
             regions = {str(m): {str(words): str(t) for words, t in names.items()} for m, names in held.items()}
-            targets, findings = told
-            return cls(targets, findings, regions)
+            return cls(targets, findings, regions, abnormal)
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return cls({})
 
@@ -77,10 +80,8 @@ class Taught:
         return label.strip(" .").casefold() in (name.casefold() for name in self.findings.get(modality, ()))
 
     def sought(self, modality: str | None) -> tuple[str, ...]:
-        """The targets that would be findings in an image of this modality; none where that is not known."""
-        held = self.regions.get(modality, {}) if modality and self.findings else {}
-        named = {target for words, target in held.items() if self.finds(read_class(words), modality)}
-        return tuple(sorted(named))
+        """The targets that are findings in an image of this modality; none where that is not known."""
+        return self.abnormal.get(modality, ()) if modality else ()
 
     def held(self, modality: str | None, said: str) -> dict[str, str]:
         """What a box may hold in an image of this modality, and the target that it is.

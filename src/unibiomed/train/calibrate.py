@@ -26,10 +26,8 @@ from .packing import encode_turn, normalise_batch, pad
 from .squares import read_square
 from .store import ImageStore
 
-MISSED = 0.05
-"""Share of the images with a target that the presence threshold may miss, the mean over targets."""
-FALSE = 0.1
-"""Share of the absent targets that it may find for that, those of the image's own kind and the others weighed alike."""
+FOREIGN = ""
+"""Stands for the targets of other body parts, of which any number can be asked for: together they weigh as one."""
 
 
 class Presence(NamedTuple):
@@ -125,16 +123,21 @@ def calibrate_scores(
     With them go ``presence_threshold`` and ``mask_cut``.
     """
     presence, drawn = collect_scores(model, processor, store, records, seed, progress=progress)
-    if presence:
-        logits, peaks, truths, targets, foreign = zip(*presence, strict=True)
-        fitted = list(fit_platt(logits, truths, peaks))
-        scores = calibrate(torch.tensor(logits), fitted, torch.tensor(peaks)).numpy()
-        model.config.presence_calibration = fitted
-        model.config.presence_threshold = choose_threshold(scores, np.array(truths), targets, np.array(foreign))
     if drawn:
         model.config.mask_cut = choose_cut(drawn)
         logits, ious = zip(*((mask.logit, mask.ious[model.config.mask_cut]) for mask in drawn), strict=True)
         model.config.mask_calibration = list(fit_platt(logits, ious))
+    if presence:
+        raw, peaks, truths, _, _ = zip(*presence, strict=True)
+        fitted = list(fit_platt(raw, truths, peaks))
+        scores = calibrate(torch.tensor(raw), fitted, torch.tensor(peaks)).numpy()
+        model.config.presence_calibration = fitted
+        # masks were drawn of the targets that are there, in their order
+        masks = iter(drawn)
+        dice = [_dice(next(masks).ious[model.config.mask_cut]) if there else None for there in truths]
+        model.config.presence_threshold = choose_threshold(
+            scores, dice, [FOREIGN if p.foreign else p.target for p in presence]
+        )
 
 
 def choose_cut(drawn: Sequence[Drawn]) -> str:
@@ -142,48 +145,45 @@ def choose_cut(drawn: Sequence[Drawn]) -> str:
     sizes = Counter(mask.target for mask in drawn)
 
     def dice(cut: str) -> float:
-        return sum(2 * m.ious[cut] / (1 + m.ious[cut]) / sizes[m.target] for m in drawn) / len(sizes)
+        return sum(_dice(m.ious[cut]) / sizes[m.target] for m in drawn) / len(sizes)
 
     return max(CUTS, key=dice)
 
 
-def choose_threshold(scores: np.ndarray, present: np.ndarray, targets: Sequence[str], foreign: np.ndarray) -> float:
-    """Presence score below which a target is reported absent.
+def choose_threshold(scores: np.ndarray, dice: Sequence[float | None], targets: Sequence[str]) -> float:
+    """Presence score below which a target is reported absent: the one with the highest strict Dice.
 
-    A missed finding is worse than a false one, which its score still tells: below one half where that is needed to
-    miss one image in twenty at most, the mean over targets, so that rare ones count. But not so low that more than one
-    in ten of the absent targets gets a mask; those of other body parts, of which any number can be asked for, weigh
-    together as much as the image's own.
+    Strictly, a target that is there and not shown has a Dice of 0, and so has a mask of one that is not; to say that it
+    is absent has 1. The mean is over targets, so that rare ones count.
 
     Parameters
     ----------
     scores : numpy.ndarray
         (N,) in [0, 1].
-    present : numpy.ndarray
-        (N,) bool.
+    dice : sequence of float or None
+        Of the mask, were it shown; None where the target is absent.
     targets : sequence of str
-        What was asked for.
-    foreign : numpy.ndarray
-        (N,) bool: of another body part.
+        What was asked for, `FOREIGN` for what belongs to another body part.
 
     Returns
     -------
     float
-        In [0, 0.5].
+        In (0, 1]; one half where nothing is better, and halfway between two scores else.
     """
-    if not present.any():
+    if all(worth is None for worth in dice):
         return 0.5
-    lowest = _first_above(MISSED, scores[present], np.array(targets)[present])
-    # from the other end: that many may lie above it
-    least = 0.0 if present.all() else -_first_above(FALSE, -scores[~present], foreign[~present])
-    return min(0.5, max(lowest, least))
+    sizes = Counter(targets)
+    gains = [(-1.0 if worth is None else worth) / sizes[t] for worth, t in zip(dice, targets, strict=True)]
+    order = np.argsort(-scores, kind="stable")
+    ranked = np.array([1.0, *scores[order].tolist(), 0.0])
+    total = np.concatenate([[0.0], np.cumsum(np.array(gains)[order])])
+    # after the n-th a cut can be made where the next score is lower
+    upper, lower = ranked[:-1], ranked[1:]
+    total[lower >= upper] = -np.inf
+    best = np.flatnonzero(total >= total.max() - 1e-9)
+    cuts = np.where((lower[best] < 0.5) & (upper[best] >= 0.5), 0.5, (lower[best] + upper[best]) / 2)
+    return float(cuts[np.argmin(np.abs(cuts - 0.5))])
 
 
-def _first_above(share: float, scores: np.ndarray, groups: np.ndarray) -> float:
-    """The lowest score at and below which more than a share lies, the mean over groups."""
-    sizes = Counter(groups.tolist())
-    order = np.argsort(scores, kind="stable")
-    below = np.cumsum([1 / sizes[group] / len(sizes) for group in groups[order].tolist()])
-    # sums of fractions are not exact, nor has the last one to be 1
-    place = int(np.searchsorted(below, share + 1e-9, side="right"))
-    return float(scores[order[min(place, len(order) - 1)]])
+def _dice(iou: float) -> float:
+    return 2 * iou / (1 + iou)

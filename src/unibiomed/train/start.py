@@ -184,24 +184,27 @@ def taught_by(records: Iterable[Record]) -> dict[str, dict[str, Any]]:
     Returns
     -------
     dict
-        ``targets``, with other names of each; ``findings``, by modality; ``regions``, by modality what a drawn box may
-        hold, in the words of the answer, and the target that it is.
+        ``targets``, with other names of each; ``findings``, by modality all that ``recognize`` may name; ``abnormal``,
+        by modality the targets that are findings; ``regions``, by modality what a drawn box may hold, in the words of
+        the answer, and the target that it is.
     """
     targets: set[str] = set()
     findings: dict[str, set[str]] = defaultdict(set)
+    abnormal: dict[str, set[str]] = defaultdict(set)
     regions: dict[str, dict[str, str]] = defaultdict(dict)
     for record in records:
         targets.update(region.target for region in record.regions)
         regions[record.modality].update(classes(record))
-        found = findings[record.modality]
-        for region in record.regions:
-            if region.abnormal:
-                found.update(concept_of(region.target).names)
-        if record.label not in (None, NO_FINDINGS):
-            found.add(str(record.label))
+        found = {region.target for region in record.regions if region.abnormal}
+        abnormal[record.modality] |= found
+        findings[record.modality].update(name for target in found for name in concept_of(target).names)
+        # the label of a blood cell is no finding
+        if found and record.label not in (None, NO_FINDINGS):
+            findings[record.modality].add(str(record.label))
     return {
         "targets": {name: [o for o in concept_of(name).names if o != name] for name in sorted(targets)},
         "findings": {modality: sorted(found) for modality, found in sorted(findings.items())},
+        "abnormal": {modality: sorted(found) for modality, found in sorted(abnormal.items())},
         "regions": {modality: dict(sorted(held.items())) for modality, held in sorted(regions.items()) if held},
     }
 
