@@ -147,3 +147,21 @@ def test_letters_that_no_font_draws_are_spelled() -> None:
     letters = Lettering(["plain"])
     assert letters.spell("a–b é") == "a-b ?"
     assert letters.spell("mm²") == "mm²"
+
+
+def test_names_of_a_box_have_no_column_of_areas(monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[str] = []
+    draw = Lettering.draw
+
+    def spy(self: Lettering, page: object, place: object, text: str, *rest: object) -> None:
+        written.append(text)
+        draw(self, page, place, text, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Lettering, "draw", spy)
+    pixels = np.zeros((64, 64, 3), dtype=np.uint8)
+    name = Finding("liver", "liver", score=0.9, box=(8, 8, 20, 20))
+    draw_overlay(pixels, interpretation(64, 64, name))
+    assert "probability" in written and not {"area", "?", "–"} & set(written)
+    written.clear()
+    draw_overlay(pixels, interpretation(64, 64, name, square(64, 64, 8, 8, 9)))
+    assert "area" in written

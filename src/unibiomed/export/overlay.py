@@ -166,6 +166,8 @@ class _Sheet:
         self.findings = interpretation.findings[:MOST_LEGEND_ROWS]
         self.hidden = len(interpretation.findings) - len(self.findings)
         self.metric = any(finding.area_mm2 is not None for finding in self.findings)
+        # names of a drawn box have no size
+        self.sized = any(finding.mask is not None or not finding.present for finding in self.findings)
         heading, question = plain(title or ""), plain(interpretation.question)
         self.origin = " · ".join(filter(None, map(plain, (interpretation.image, interpretation.model))))
         self.rows = [self._row(finding) for finding in self.findings]
@@ -190,7 +192,7 @@ class _Sheet:
         label = plain(finding.label, 400) or UNKNOWN
         if not finding.present:
             return [label, percent(finding.score), absence(finding), ""]
-        area = percent(finding.area_fraction) if finding.mask is not None else UNKNOWN
+        area = percent(finding.area_fraction) if finding.mask is not None else UNKNOWN if self.sized else ""
         return [label, percent(finding.score), area, square_mm(finding.area_mm2) if self.metric else ""]
 
     def compose(self, picture: np.ndarray) -> Image.Image:
@@ -239,7 +241,7 @@ class _Sheet:
         gap = 2 * self.size
         width = (self.inner - (columns - 1) * gap) // columns
         spelled = [[self.letters.spell(word) for word in row] for row in self.rows]
-        heads = ["", score_head(self.findings), "area", ""]
+        heads = ["", score_head(self.findings), "area" if self.sized else "", ""]
         cells = [max(self.letters.width(row[i], self._small) for row in [heads, *spelled]) for i in (1, 2, 3)]
         half = -(-len(spelled) // columns)
         ends = []
