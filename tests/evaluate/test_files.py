@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 
 import nibabel as nib
@@ -716,3 +717,33 @@ def test_volumes_are_of_no_use_to_flat_images(folder, segment_case):
     predictor = FilesPredictor(folder)
     predictor.claim(segment_case)
     assert predictor.unused() == ["organs/test_0_liver.nii.gz"]
+
+
+@pytest.mark.parametrize("row", [{"masks": []}, {"text": "There is no such thing."}, {"text": "None.", "masks": []}])
+def test_a_refusal_is_an_empty_mask(folder, segment_case, row):
+    """It is right where the target is not there, also where a model refuses everything."""
+    key = segment_case.record.key
+    write(folder, {"sample": f"{key}#segment/liver", "score": 0.25, **row})
+    assert "segment" in FilesPredictor(folder).tasks
+    answers = ask(folder, segment_case)
+    refused = answers.pop("segment/liver")
+    assert refused.error is None and refused.scores == (0.25,) and not refused.decode(SIZE)[0].any()
+    assert {p.error for p in answers.values()} == {"no prediction"}
+
+
+def test_a_promised_mask_that_is_not_there_is_no_refusal(folder, segment_case):
+    write(folder, {"sample": f"{segment_case.record.key}#segment/liver", "text": "It is [SEG]."})
+    assert ask(folder, segment_case)["segment/liver"].error == "no prediction"
+
+
+@pytest.mark.parametrize(
+    ("asked", "row"),
+    [
+        ("classify/0", {"text": "liver", "score": math.nan}),
+        ("recognize", {"text": "No findings", "scores": [0.5, math.inf]}),
+        ("describe/1", {"text": "A lesion.", "score": 3.0}),
+    ],
+)
+def test_scores_that_are_of_no_use_are_looked_at_too(folder, case, asked, row):
+    write(folder, {"sample": f"organs/test_0#{asked}", **row})
+    assert "not in [0, 1]" in ask(folder, case)[asked].error

@@ -182,7 +182,7 @@ def test_two_models_are_compared_and_need_two_names(data, tmp_path):
         with pytest.raises(InputError, match="two models are called 'm'"):
             models = [f"files:{good}", f"files:{bad}"]
             evaluate(SUITE, models, data, tmp_path / "out", processes=processes, pictures=0, progress=False)
-    with pytest.raises(InputError, match="two models are called 'empty'"):
+    with pytest.raises(InputError, match=f"two models are called 'empty'.*--model other=files:{good}"):
         evaluate(SUITE, [f"empty=files:{good}"], data, tmp_path / "out", pictures=0, progress=False)
     # before anything is asked
     assert not (tmp_path / "out").exists()

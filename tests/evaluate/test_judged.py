@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from unibiomed.evaluate.judged import presence_auroc, score_tables
+from unibiomed.evaluate.judged import _areas, presence_auroc, score_tables
 from unibiomed.evaluate.rows import Row
-from unibiomed.metrics.calibration import calibration_error
+from unibiomed.metrics.calibration import calibration_error, risk_coverage
 from unibiomed.metrics.classification import auroc
 
 
@@ -34,3 +36,22 @@ def test_one_image_without_the_target_has_no_interval():
     # two draws in five miss it
     scores = presence_auroc([0.9, 0.8, 0.7, 0.1], [True, True, True, False], ["a", "b", "c", "d"])
     assert scores["value"] == 1.0 and scores["low"] is None
+
+
+@given(st.lists(st.tuples(st.sampled_from([0.0, 0.2, 0.5, 0.9]), st.floats(0, 1), st.integers(1, 3)), min_size=1))
+def test_the_area_of_risk_is_that_of_the_metric(told: list[tuple[float, float, int]]) -> None:
+    """An image that is drawn three times counts as three."""
+    sure, losses, often = (np.array(column, dtype=float) for column in zip(*told, strict=True))
+    drawn = [(s, loss) for s, loss, count in told for _ in range(count)]
+    every, repeated = _areas(sure, losses, np.array([np.ones(len(told)), often]))
+    assert every == pytest.approx(risk_coverage(sure, losses).area, abs=1e-9)
+    assert repeated == pytest.approx(risk_coverage(*zip(*drawn, strict=True)).area, abs=1e-9)
+
+
+def test_the_area_of_risk_has_an_interval():
+    rng = np.random.default_rng(1)
+    rows = [judged(i, float(presence), True) for i, presence in enumerate(rng.random(120))]
+    for row in rows:
+        row.shared = int(10 * rng.random())
+    found = score_tables(rows)["risk"]["aurc"]
+    assert found["low"] < found["value"] < found["high"] and found["subjects"] == 60

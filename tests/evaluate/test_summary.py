@@ -81,7 +81,10 @@ def test_objects_are_counted_on_every_image():
     objects = summarise(rows)["segment"]["strict"]["objects"]
     assert list(objects) == ["liver"]
     assert objects["liver"]["aji"]["value"] == pytest.approx(0.5)
-    assert objects["liver"]["rq"] == pytest.approx(3 / (3 + 3 / 2)) and objects["liver"]["sq"] == pytest.approx(0.8)
+    quality = {name: objects["liver"][name] for name in ("pq", "sq", "rq")}
+    assert quality["rq"]["value"] == pytest.approx(3 / (3 + 3 / 2)) and quality["sq"]["value"] == pytest.approx(0.8)
+    assert quality["pq"]["value"] == pytest.approx(2.4 / (3 + 3 / 2))
+    assert 0 == quality["rq"]["low"] < quality["rq"]["high"] == 1
 
 
 def test_a_mean_of_targets():
@@ -115,10 +118,11 @@ def test_recognition():
     assert table["strict"]["false_findings"]["value"] == 0.5
     assert table["strict"]["missed"]["value"] == pytest.approx(1 / 3)
     polyp = table["strict"]["per_label"]["Polyp"]
-    assert (polyp["precision"], polyp["recall"], polyp["count"]) == (0.5, 0.5, 2)
+    assert (polyp["precision"]["value"], polyp["recall"]["value"], polyp["count"]) == (0.5, 0.5, 2)
+    assert polyp["recall"]["low"] == 0 and polyp["recall"]["high"] == 1
     # an answer is a polyp in two of five images, the truth in two, both in one
     assert polyp["f1"]["value"] == pytest.approx(2 * 1 / 4)
-    assert table["strict"]["per_label"]["Glioma"]["recall"] == 0.0
+    assert table["strict"]["per_label"]["Glioma"]["recall"]["value"] == 0.0
     assert table["strict"]["per_label"]["(other)"]["said"] == 1
 
 
@@ -193,7 +197,7 @@ def test_a_right_outline_under_a_wrong_finding_is_no_labelled_one():
         row.shared = row.predicted = row.true = pixels
     rows.append(label("d", ["No findings"], ["No findings"]))
     strict = summarise(rows)["recognize"]["strict"]
-    assert strict["dice"]["value"] == 1.0 and strict["dice_labelled"]["value"] == pytest.approx(3 / 4)
+    assert strict["dice"]["value"] == 1.0 and strict["dice_labelled"]["value"] == pytest.approx(2 / 4)
 
 
 def test_presence_of_a_finding_ranks_images():
@@ -226,7 +230,7 @@ def test_scores_of_own_targets_and_of_all():
     assert scores["presence_own"]["auroc"]["value"] == 0.0 and scores["presence_own"]["count"] == 3
     assert scores["presence"]["reliability"] == [[pytest.approx(0.025), 0.5, 2], [pytest.approx(0.925), 0.5, 2]]
     # the surest mask is right, so is the empty one; the failure comes last
-    assert scores["risk"] == {"aurc": pytest.approx((0 + 0 + 1 / 3) / 3), "count": 3}
+    assert scores["risk"]["aurc"]["value"] == pytest.approx((0 + 0 + 1 / 3) / 3) and scores["risk"]["count"] == 3
     assert scores["mask"]["count"] == 1
     assert "presence" not in summarise([segment("a", 1.0), rows[1], rows[3]][::2])["segment"]["scores"]
     # a score of presence alone is enough to be sure by

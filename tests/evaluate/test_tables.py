@@ -242,18 +242,20 @@ def test_floors_are_in_the_tables_of_single_models():
     found["models"]["empty"] = copy.deepcopy(found["models"]["empty"])
     for table in found["models"].values():
         table["segment"]["strict"]["objects"] = {
-            "cell nucleus": {"aji": {"value": 0.5}, "pq": 0.4, "sq": 0.8, "rq": 0.5}
+            "cell nucleus": {name: {"value": 0.5 + i / 10} for i, name in enumerate(("aji", "pq", "sq", "rq"))}
         }
-    found["models"]["empty"]["segment"]["scores"] = {"presence": {"auroc": 0.5, "calibration_error": 0.2, "count": 4}}
+    found["models"]["empty"]["segment"]["scores"] = {
+        "presence": {"auroc": {"value": 0.5}, "calibration_error": {"value": 0.2}, "count": 4}
+    }
     mine = {
-        "presence_own": {"auroc": 0.875, "calibration_error": None},
+        "presence_own": {"auroc": {"value": 0.875}, "calibration_error": None},
         "mask": {"calibration_error": {"value": 0.1, "low": 0.05, "high": 0.15}},
-        "risk": {"aurc": 0.3},
+        "risk": {"aurc": {"value": 0.3}},
     }
     found["models"]["mine"]["segment"]["scores"] = mine
     sheets = by_name(found)
     assert sheets["targets_empty"].rows == sheets["targets_mine"].rows
-    assert sheets["objects_empty"].rows == [["cell nucleus", "0.500", "0.400", "0.800", "0.500"]]
+    assert sheets["objects_empty"].rows == [["cell nucleus", "0.500", "0.600", "0.700", "0.800"]]
     assert sheets["scores_mine"].rows == [["mine", "–", "–", "0.875", "–", "0.100 (0.050–0.150)", "0.300"]]
     assert sheets["scores_empty"].rows == [["empty", "0.500", "0.200", "–", "–", "–", "–"]]
     assert {name for name, sheet in sheets.items() if sheet.floor} == {"targets_empty", "scores_empty", "objects_empty"}
@@ -279,7 +281,7 @@ def test_recognition_has_the_presence_and_the_dice_with_the_right_label_and_f1_o
     assert sheets["recognize_labels_mine"].columns[-2:] == ("F1", "F1, commonest")
     assert sheets["recognize_labels_mine"].rows == [
         ["Glioma", "1", "0.0%", "0.0%", "0.0%", "50.0%"],
-        ["Polyp", "2", "66.7%", "100.0%", "80.0% (0.0–100.0)", "0.0%"],
+        ["Polyp", "2", "66.7% (0.0–100.0)", "100.0% (15.8–100.0)", "80.0% (0.0–100.0)", "0.0%"],
     ]
     assert "recognize_labels_commonest" not in sheets
 

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from ..errors import InputError
 from .extras import check_installed
 
 FEW = 5
@@ -63,8 +64,10 @@ def run_evaluate(options: argparse.Namespace) -> int:
 
     changes: dict[str, Any] = {}
     for name in ("datasets", "tasks"):
-        if value := getattr(options, name):
+        if (value := getattr(options, name)) is not None:
             changes[name] = [item.strip() for item in value.split(",") if item.strip()]
+            if not changes[name]:
+                raise InputError(f"--{name} '{value}' names none: give names with commas between them, or leave it out")
     for name in ("limit", "split"):
         if (value := getattr(options, name)) is not None:
             changes[name] = value

@@ -116,11 +116,13 @@ def evaluate(
     """
     if processes < 1:
         raise InputError(f"{processes} processes cannot ask or score anything: give 1 or more")
+    if ray is not None and ray < 1:
+        raise InputError(f"{ray} processes on Ray cannot ask anything: give 1 or more")
     if pictures < 0:
         raise InputError(f"{pictures} pictures cannot be shown: give 0 or more")
     data, out = Path(data).resolve(), Path(out).resolve()
     floor_specs = [f"floor:{name}" for name in FLOORS] if floors else []
-    _check_names([predictor_name(spec) for spec in [*models, *floor_specs]])
+    _check_names([predictor_name(spec) for spec in [*models, *floor_specs]], [*models, *floor_specs])
     records = suite_records(suite, data)
     missing = missing_datasets(suite, data, records)
 
@@ -129,6 +131,8 @@ def evaluate(
         return tuple(suite_records(suite, data, "train"))
 
     floor_specs, notes = _floors_of(floor_specs, training)
+    if suite.split == "train" and len(floor_specs) > len(UNTAUGHT):
+        notes.append("the floors learned from the very images that they are judged on: nearest finds each image itself")
     specs = [*models, *floor_specs]
     launched = launched_share()
     asked: dict[str, str] | None = None
@@ -355,9 +359,10 @@ def _unused(predictor: Predictor) -> list[str]:
     return predictor.unused() if isinstance(predictor, FilesPredictor) else []
 
 
-def _check_names(names: Sequence[str]) -> None:
+def _check_names(names: Sequence[str], specs: Sequence[str] | None = None) -> None:
     # two names may mean one folder: what one said must not be taken for the other's
     folders = [predictions_folder(Path(), name) for name in names]
-    for name, folder in zip(names, folders, strict=True):
+    for spec, name, folder in zip(specs or names, names, folders, strict=True):
         if folders.count(folder) > 1:
-            raise InputError(f"two models are called '{name}': name them apart, such as --model first={name}")
+            other = f"--model other={spec.removeprefix(f'{name}=')}"
+            raise InputError(f"two models are called '{name}': name them apart, such as {other}")

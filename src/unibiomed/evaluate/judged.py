@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
+from scipy.special import digamma
 
-from unibiomed.metrics.calibration import reliability, risk_coverage
+from unibiomed.metrics.calibration import reliability
 
 from .intervals import estimate_of
 from .rows import Row
@@ -60,8 +62,8 @@ def score_tables(rows: Sequence[Row]) -> dict[str, Any]:
         out["mask"] = {"calibration_error": _calibration_error(scores, truths, subjects), "count": len(overlap)}
     if any(row.presence is not None or row.mask_score is not None for row in own):
         # of all masks, the empty and the failed ones too: what is lost when only the surest are kept
-        curve = risk_coverage([row.sureness for row in own], [1 - row.dice for row in own])
-        out["risk"] = {"aurc": curve.area, "count": len(own)}
+        losses, subjects = [1 - row.dice for row in own], [row.subject for row in own]
+        out["risk"] = {"aurc": _risk_area([row.sureness for row in own], losses, subjects), "count": len(own)}
     return out
 
 
@@ -87,6 +89,24 @@ def presence_auroc(scores: Sequence[float], there: Sequence[bool], subjects: Seq
         return found
 
     return estimate_of(drawn, subjects).to_dict()
+
+
+def _risk_area(sureness: Sequence[float], losses: Sequence[float], subjects: Sequence[str]) -> dict[str, Any]:
+    """That of `unibiomed.metrics.risk_coverage`, with its interval."""
+    return estimate_of(partial(_areas, np.asarray(sureness, float), np.asarray(losses, float)), subjects).to_dict()
+
+
+def _areas(sureness: np.ndarray, losses: np.ndarray, often: np.ndarray) -> np.ndarray:
+    """Areas under the curves of risk and coverage, where each image counts so often: (draws, images) to (draws,)."""
+    order = np.argsort(-sureness, kind="stable")
+    often, ties = often[:, order], np.flatnonzero(np.diff(sureness[order], prepend=np.inf))
+    size, lost = np.add.reduceat(often, ties, axis=1), np.add.reduceat(often * losses[order], ties, axis=1)
+    before, lost_before = size.cumsum(1) - size, lost.cumsum(1) - lost
+    mean = np.divide(lost, size, out=np.zeros_like(lost), where=size > 0)
+    # of images as sure as each other the sum over j = 1 to size of (lost_before + j * mean) / (before + j)
+    sums = size * mean + (lost_before - before * mean) * (digamma(before + size + 1) - digamma(before + 1))
+    areas: np.ndarray = sums.sum(1) / size.sum(1)
+    return areas
 
 
 def _calibration_error(scores: Sequence[float], truths: Sequence[float], subjects: Sequence[str]) -> dict[str, Any]:

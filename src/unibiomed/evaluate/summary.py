@@ -16,11 +16,10 @@ from typing import Any
 import numpy as np
 
 from unibiomed.metrics.classification import plain
-from unibiomed.metrics.instances import Panoptic
 from unibiomed.metrics.segmentation import Overlap
 
 from .confusion import count_answers, joined
-from .intervals import Estimate, macro_mean, mean_of, share_of
+from .intervals import Estimate, estimate_of, macro_mean, mean_of, share_of
 from .judged import presence_auroc, score_tables
 from .rows import Row
 
@@ -166,16 +165,24 @@ def _volumes(rows: list[Row], *, every: bool) -> Table:
 
 def _objects(rows: list[Row]) -> Table:
     """Of all images; the mean of AJI is over those that show an object."""
-    total = Panoptic()
-    for row in rows:
-        if row.objects:
-            _, matched, extra, missed, shared = row.objects
-            total = total + Panoptic(int(matched), int(extra), int(missed), shared)
+    counts = np.array([row.objects[1:] for row in rows if row.objects])
+    matched, unmatched, shared = counts[:, 0], (counts[:, 1] + counts[:, 2]) / 2, counts[:, 3]
+    subjects = [row.subject for row in rows if row.objects]
+
+    def share(of: np.ndarray, all_: np.ndarray) -> Table:
+        def drawn(often: np.ndarray) -> np.ndarray:
+            total = often @ all_
+            found: np.ndarray = np.divide(often @ of, total, out=np.full(len(total), np.nan), where=total > 0)
+            return found
+
+        return estimate_of(drawn, subjects).to_dict()
+
     return {
         "aji": _mean([row for row in rows if row.there], lambda r: r.objects[0] if r.objects else 0.0),
-        "pq": total.quality,
-        "sq": total.segmentation_quality,
-        "rq": total.recognition_quality,
+        # of the pairs that match, so that the quality is that of detection times that of outlines
+        "pq": share(shared, matched + unmatched),
+        "sq": share(shared, matched),
+        "rq": share(matched, matched + unmatched),
     }
 
 
@@ -212,8 +219,8 @@ def _recognize(rows: list[Row]) -> Table:
         "false_findings": _share(normal, lambda r: bool(r.found)),
         "missed": _share([row for row in rows if row.there], lambda r: not r.found),
         "dice": _mean(rows, lambda r: r.dice),
-        # a right outline under a wrong finding is worth nothing
-        "dice_labelled": _mean(rows, lambda r: r.dice if r.exact or not r.there else 0.0),
+        # a right outline under a wrong finding is worth nothing, nor is a finding in words where there is none
+        "dice_labelled": _mean(rows, lambda r: r.dice if r.exact else 0.0),
     }
     if any(row.presence is not None for row in rows) and len({bool(row.there) for row in rows}) == 2:
         table["strict"]["presence_auroc"] = presence_auroc(
@@ -246,16 +253,21 @@ def _per_label(rows: Sequence[Row]) -> Table:
     out = {}
     for label in sorted(names):
         true, told = (np.array([label in one for one in sets], bool) for sets in (wanted, said))
-        hits = float((true & told).sum())
         out[names[label]] = {
-            "precision": hits / float(told.sum()) if told.any() else 0.0,
-            "recall": hits / float(true.sum()),
+            "precision": _among(told, true, subjects) if told.any() else {"value": 0.0},
+            "recall": _among(true, told, subjects),
             "f1": _f1(true, told, subjects),
             "count": int(true.sum()),
         }
     invented = sum(len(labels - names.keys()) for labels in said)
-    nothing = {"precision": 0.0, "recall": 0.0, "f1": {"value": 0.0}, "count": 0, "said": invented}
-    return out | ({"(other)": nothing} if invented else {})
+    nothing: Table = {name: {"value": 0.0} for name in ("precision", "recall", "f1")}
+    return out | ({"(other)": nothing | {"count": 0, "said": invented}} if invented else {})
+
+
+def _among(these: np.ndarray, those: np.ndarray, subjects: Sequence[str]) -> Table:
+    """The share of those among these."""
+    at = np.flatnonzero(these).tolist()
+    return share_of([bool(those[i]) for i in at], [subjects[i] for i in at]).to_dict()
 
 
 def _f1(true: np.ndarray, told: np.ndarray, subjects: Sequence[str]) -> Table:

@@ -26,9 +26,10 @@ not matter. ``NAME`` is the image's name in its data set, ``SAMPLE`` is a sample
 
 ``FOLDER/answers.jsonl`` holds answers by ID, one JSON object a line: ``{"sample": ID, "text": "..."}``, with ``labels``
 where the text does not name the findings as ``[SEG]. Label`` or ``<p> words </p> [SEG]``, ``masks`` as above, and
-``score`` in [0, 1] where the model gives one for the presence of its target. A line that is broken is a failure of its
-sample, as far as it still names one. Boxes in a text (``<box>``, MedRegA) stay
-text and make no mask. ``unibiomed evaluate SUITE --samples-only`` writes every sample with its ID, image and question
+``score`` in [0, 1] where the model gives one for the presence of its target. Asked for a target, ``masks: []`` or a
+text without ``[SEG]`` says that there is none: an empty mask. A line that is broken is a failure of its sample, as far
+as it still names one. Boxes in a text (``<box>``, MedRegA) stay text and make no mask.
+``unibiomed evaluate SUITE --samples-only`` writes every sample with its ID, image and question
 to ``samples.jsonl``.
 
 A folder that ``unibiomed evaluate`` wrote (``predictions/MODEL``) is read as well.
@@ -143,7 +144,7 @@ class FilesPredictor:
             raise InputError(f"'{self.folder}' holds no masks, no {ANSWERS} and no predictions of this package")
         if not self._store and not rows:
             self.tasks = frozenset({"segment"})
-        elif not self._store and not masks:
+        elif not self._store and not masks and not any(row.segments for row in rows):
             self.tasks = frozenset(TASKS) - {"segment"}
         if not self._store:
             # masks are named by their target, however it was asked for
@@ -198,8 +199,11 @@ class FilesPredictor:
         if len(rows) > 1:
             raise DataError(f"{len(rows)} answers in {' and '.join(sorted(set(where)))}")
         row = rows[0] if rows else Row("", {})
+        row.check_scores()
         if sample.task == "segment":
             mask = self._mask(case, sample, row, sample.target, 0, size)
+            if mask is None and row.refuses:
+                mask = np.zeros(size, dtype=bool)
             if mask is None:
                 raise DataError("no prediction")
             score = row.scores(1) if "scores" not in row.values or len(row.masks) == 1 else [None]

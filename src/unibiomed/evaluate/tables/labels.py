@@ -44,9 +44,9 @@ def label_sheets(models: Mapping[str, Any], task: str, title: str) -> list[Sheet
             "Dice, label right",
         )
         note = (
-            "Dice of all images: without a finding, an empty mask is 1 and any pixel 0. Label right: a mask counts "
-            "with the right label alone. Published: of the first 300 images of each data set that have a finding; "
-            "normal ones are left out, so that it can be below the exact accuracy."
+            "Dice of all images: without a finding, an empty mask is 1 and any pixel 0. Label right: 0 where the label "
+            "is wrong, a finding named in a normal image among them. Published: of the first 300 images of each data "
+            "set that have a finding; normal ones are left out, so that it can be below the exact accuracy."
         )
     sheets = [Sheet(task, title, columns, rows, note)]
     labelled = {name: get_in(table, task, "strict", "per_label") for name, table in in_order(models)}
@@ -58,7 +58,7 @@ def label_sheets(models: Mapping[str, Any], task: str, title: str) -> list[Sheet
             [
                 label,
                 str(v["count"]),
-                *(_percents(v[k]) for k in ("precision", "recall")),
+                *(number(v[k], percent=True) for k in ("precision", "recall")),
                 number(v["f1"], percent=True),
                 *(number(get_in(floor, label, "f1"), percent=True, interval=False) for floor in floors.values()),
             ]
@@ -74,7 +74,3 @@ def label_sheets(models: Mapping[str, Any], task: str, title: str) -> list[Sheet
         )
         sheets.append(Sheet(f"{task}_labels_{file_of(name)}", f"{title}, every label, {name}", columns, cells))
     return sheets
-
-
-def _percents(share: float) -> str:
-    return f"{100 * share:.1f}%"

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from ..sheet import NONE, Sheet, number, simple
+from ..sheet import NONE, Sheet, number
 from .common import DICE, PUBLISHED, THERE, alone, both_protocols, file_of, get_in, in_order, matrix
 
 __all__ = ["segment_sheets"]
@@ -69,7 +69,7 @@ def segment_sheets(models: Mapping[str, Any]) -> list[Sheet]:
 
 def _objects(name: str, segment: Mapping[str, Any]) -> Sheet:
     objects = segment["strict"].get("objects") or {}
-    rows = [[t, number(v["aji"]), *(simple(v[k]) for k in ("pq", "sq", "rq"))] for t, v in objects.items()]
+    rows = [[t, number(v["aji"]), *(number(v[k]) for k in ("pq", "sq", "rq"))] for t, v in objects.items()]
     note = alone(v["aji"] for v in objects.values())
     return Sheet(f"objects_{file_of(name)}", f"Single objects, {name}", ("target", "AJI", "PQ", "SQ", "RQ"), rows, note)
 
@@ -87,10 +87,10 @@ def _scores(name: str, segment: Mapping[str, Any]) -> Sheet:
     note = (
         "Own targets: of the image's own kind, without those of other body parts. AURC: area under the curve of risk "
         "(1 − Dice) against the share of images answered, the surest first, of all own targets; lower is better. How "
-        "sure: presence score times mask score (of what has one alone, that one), for an empty mask 1 − presence."
+        "sure: presence score times mask score (of what has one alone, that one), for an empty mask 1 − presence. A "
+        "failure counts as surely wrong, but not for the mask score's error: it has no such score."
     )
-    cells = [get_in(judged, *place) for place in places.values()]
-    rows = [[name, *(number(v) if isinstance(v, Mapping) else simple(v) for v in cells)]] if judged else []
+    rows = [[name, *(number(get_in(judged, *place)) for place in places.values())]] if judged else []
     return Sheet(f"scores_{file_of(name)}", f"The scores of {name}", ("model", *places), rows, note)
 
 

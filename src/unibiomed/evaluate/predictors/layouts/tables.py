@@ -104,10 +104,27 @@ class Row:
             given = [self.values.get("score")] * count
         if not isinstance(given, list) or len(given) != count:
             raise DataError(f"{self.source}: 'scores' is not a list of {count} numbers")
-        for score in given:
+        self.check_scores()
+        return given
+
+    def check_scores(self) -> None:
+        """Refuse scores that are no probabilities, also where the task has no use for them."""
+        several = self.values.get("scores")
+        for score in [self.values.get("score"), *(several if isinstance(several, list) else [])]:
             if score is not None and not (type(score) in (int, float) and 0 <= score <= 1):
                 raise DataError(f"score {score!r} is not in [0, 1]")
-        return given
+
+    @property
+    def segments(self) -> bool:
+        """Whether it says that it answers ``segment``."""
+        sample = self.values.get("sample")
+        asked = sample.partition("#")[2].partition("/")[0] if isinstance(sample, str) else ""
+        return "segment" in (asked, self.values.get("task"))
+
+    @property
+    def refuses(self) -> bool:
+        """Whether, asked for a target, it answers that there is none: with no mask, or words that point at none."""
+        return not self.masks and (isinstance(self._get(MASKS), list) or ("[SEG]" not in self.text and bool(self.text)))
 
     def fits(self, sample: Sample) -> bool:
         """Whether a row about the sample's image answers it: all that it says of the question has to agree."""
