@@ -162,3 +162,24 @@ def test_list_is_quick_and_does_without_numpy() -> None:
     seconds, modules = done.stderr.split(maxsplit=1)
     assert modules == "[]\n"
     assert float(seconds) < 2  # about 0.15 s on an idle machine
+
+
+def test_build_says_where_nobody_looked_for_near_duplicates(capsys: pytest.CaptureFixture[str], root: Path) -> None:
+    (root / "mine" / "images").mkdir()
+    (root / "mine" / "masks").mkdir()
+    rng = np.random.default_rng(0)
+    for number in range(3):
+        Image.fromarray(rng.integers(0, 256, (20, 20, 3), dtype=np.uint8)).save(root / "mine/images" / f"{number}.png")
+        Image.fromarray(np.full((20, 20), 255 * (number > 0), np.uint8)).save(root / "mine/masks" / f"{number}.png")
+    entry = root / "mine" / "dataset.toml"
+    entry.write_text(entry.read_text() + '[[targets]]\nname = "liver"\nmasks = ["masks/{stem}.png"]\n')
+    words = ("build", "--data", str(root), "--out", str(root / "shards"), "--workers", "1")
+    code, out, err = run(capsys, *words)
+    assert code == 0 and "3 records" in out
+    assert "mine: nobody has looked for near-duplicates" in err and f"check {root / 'mine'} --write-duplicates" in err
+    assert run(capsys, "check", str(root / "mine"), "--write-duplicates")[0] == 0
+    code, out, err = run(capsys, *words)
+    assert code == 0 and err == ""
+    # the folder of the data set itself is no folder of data sets
+    code, out, err = run(capsys, "build", "--data", str(root / "mine"), "--out", str(root / "other"))
+    assert code == 2 and "is a data set itself: give the folder above it" in err and err.count("\n") == 1

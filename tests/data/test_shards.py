@@ -31,6 +31,7 @@ from unibiomed.data.shards import (
 from unibiomed.errors import DataError, OutputError
 from unibiomed.findings import rle_encode
 from unibiomed.images.modality import MODALITIES
+from unibiomed.train.squares import read_square
 
 MakeRecords = Callable[..., list[Record]]
 words = st.text(min_size=1, max_size=12).filter(str.strip)
@@ -119,11 +120,25 @@ def test_packing_resolves_files(tmp_path: Path, make_records: MakeRecords) -> No
 
 def test_an_empty_mask_is_known_absence(tmp_path: Path, make_records: MakeRecords) -> None:
     record = make_records(tmp_path, count=1)[0]
-    record = replace(record, regions=(replace(record.regions[0], values=(77,)),), label=None)
+    Image.fromarray(np.zeros((16, 24), dtype=np.uint8)).save(record.regions[0].mask)
+    record = replace(record, regions=record.regions[:1], label=None)
     assert len(list(record.triplets())) == 1
     row = record_to_row(record)
     assert row["triplets"] == 0
     assert row_to_record(row).regions == (Region("liver", None),)
+
+
+def test_a_value_that_no_target_has_is_not_taken_for_background(tmp_path: Path, make_records: MakeRecords) -> None:
+    """A tumour that nobody described would be taught as healthy liver."""
+    record = make_records(tmp_path, count=1)[0]
+    record.check_masks()
+    first = replace(record, regions=record.regions[:1])
+    with pytest.raises(DataError, match=r"train_0000_mask.png: value 2 belongs to no target; add one to the entry"):
+        record_to_row(first)
+    with pytest.raises(DataError, match="value 2 belongs to no target"):
+        read_square(first, 32)
+    # a target of all values leaves none undescribed
+    replace(first, regions=(*first.regions, replace(record.regions[1], values=None))).check_masks()
 
 
 @pytest.mark.parametrize("kind", ["deep", "palette", "alpha", "turned", "bmp", "deep colour"])

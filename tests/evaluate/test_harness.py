@@ -253,6 +253,8 @@ def test_several_processes_say_the_same(data, tmp_path, monkeypatch):
     assert kept[0] == kept[1] and len(kept[0]) > 4
     with pytest.raises(InputError, match="0 processes"):
         evaluate(SUITE, [f"files:{folder}"], data, tmp_path / "three", processes=0, pictures=0, progress=False)
+    with pytest.raises(InputError, match="-3 processes on Ray"):
+        evaluate(SUITE, [f"files:{folder}"], data, tmp_path / "three", ray=-3, pictures=0, progress=False)
 
 
 @pytest.mark.slow

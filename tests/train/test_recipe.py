@@ -217,6 +217,11 @@ stages:
         ("seed: 7", "checkpoint_steps: -5", "'checkpoint_steps' is negative"),
         ("width: 32", "start: 3", "'start' should be str | None"),
         ("width: 32", "fusion: 1", "'fusion' should be bool"),
+        ("seed: 7", "seed: 99999999999999999999999", "seed is 99999999999999999999999; give a number of at most"),
+        ("seed: 7", "seed: 7\nseed: 8", "'seed' is given twice"),
+        ("steps: 3, tasks", "steps: 3, warmup: 7, tasks", "'last': warmup is 7; it is a share"),
+        ("steps: 3, tasks", "steps: 3, absent: 1.5, tasks", "'last': absent is 1.5; it is a share"),
+        ("segment: 1, ask: 0.5", "segment: 0, ask: 0", "'last' asks nothing"),
         # missing
         ("name: first, ", "", "'name'"),
         ("stages:", "stages: []\nother:", "at least one stage"),

@@ -151,7 +151,9 @@ def _check_datasets(options: argparse.Namespace) -> Iterator[CheckReport]:
     for entry in entries:
         report = check_dataset(entry, limit=options.limit, workers=options.workers, progress=sys.stderr.isatty())
         yield report
-        if options.write_duplicates and not report.near_duplicates:
+        # an empty list in a set of one's own says that somebody has looked
+        first = entry.near_duplicates is None and (entry.folder / OWN_ENTRY).is_file() and options.limit is None
+        if options.write_duplicates and not (report.near_duplicates or first):
             print(f"{entry.name}: no near-duplicates to write", file=sys.stderr)
         elif options.write_duplicates:
             path = write_duplicates(entry, report, force=options.force)
@@ -171,11 +173,13 @@ def _names(text: str | None) -> list[str] | None:
 def run_build(options: argparse.Namespace) -> int:
     """``unibiomed data build``."""
     from ..data.build import PROBLEMS, build_shards
+    from ..data.catalog import OWN_ENTRY, load_catalog
 
+    names = _names(options.datasets)
     report = build_shards(
         options.data,
         options.out,
-        datasets=_names(options.datasets),
+        datasets=names,
         workers=options.workers,
         image_size=options.size,
         max_bad=options.max_bad,
@@ -183,14 +187,21 @@ def run_build(options: argparse.Namespace) -> int:
         progress=sys.stderr.isatty(),
     )
     kept = f", {report.kept} of them from an earlier build" if report.kept else ""
+    for entry in load_catalog(options.data):
+        wanted = (names is None or entry.name in names) and (entry.folder / OWN_ENTRY).is_file()
+        if wanted and entry.near_duplicates is None and not entry.twins:
+            why = "nobody has looked for near-duplicates, which may lie in training and in test"
+            told = f"{why}; run: unibiomed data check {entry.folder} --write-duplicates"
+            print(f"unibiomed: {entry.name}: {told}", file=sys.stderr)
     print(
         f"Written to {options.out}: {report.shards} shards{kept}; "
         f"{report.records} records, {report.triplets} triplets, {report.bytes / 1e6:.0f} MB"
     )
     if report.problems:
         # Each is one line; all of them are in the file.
-        for _, why in report.problems[:5]:
-            line = "".join(c if c.isprintable() else " " for c in why)
+        for key, why in report.problems[:5]:
+            told = why if key in why else f"{key}: {why}"
+            line = "".join(c if c.isprintable() else " " for c in told)
             print(f"unibiomed: skipped: {line}", file=sys.stderr)
         print(f"unibiomed: {len(report.problems)} skipped in all, see {options.out / PROBLEMS}", file=sys.stderr)
     return 0

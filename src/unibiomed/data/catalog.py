@@ -42,6 +42,8 @@ def load_catalog(root: str | Path) -> list[DatasetEntry]:
         `root` is not a folder, an entry is broken, two have one name, or none of the data sets is there.
     """
     entries = [entry for entry in known_entries(root) if entry.folder.is_dir()]
+    if not entries and (Path(root) / OWN_ENTRY).is_file():
+        raise DataError(f"'{root}' is a data set itself: give the folder above it, and its name as the one wanted")
     if not entries:
         raise DataError(f"data root '{root}' holds no data set of the catalogue; describe one in {OWN_ENTRY}")
     return entries

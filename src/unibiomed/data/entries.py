@@ -328,7 +328,8 @@ def read_entry(path: Path, root: Path) -> DatasetEntry:
         values["folder"] = root / str(values.get("name", ""))
         return build(DatasetEntry, values, "the file")
     except DataError as error:
-        raise DataError(f"{path.name}: {error}; mend the catalogue entry") from error
+        where = f"{path.parent.name}/{path.name}"
+        raise DataError(f"{where}: {error}; mend the catalogue entry") from error
 
 
 def read_toml(path: Path) -> dict[str, Any]:

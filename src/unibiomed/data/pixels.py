@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 import threading
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -159,6 +160,29 @@ def load_mask(
     """
     numbers = _numbers(path, height_width, slice_index)
     return numbers > 0 if values is None else np.isin(numbers, values)
+
+
+def check_values(path: Path, described: Collection[int], slice_index: int | None) -> None:
+    """Refuse a mask file with a value that no target has: as background it would teach that nothing is there.
+
+    Parameters
+    ----------
+    path, slice_index
+        As in `load_mask`.
+    described : collection of int
+        Values of all targets; 0 is always the background.
+
+    Raises
+    ------
+    DataError
+        It has another value, or cannot be read.
+    """
+    numbers = _numbers(path, None, slice_index)
+    strange = np.setdiff1d(numbers, [0, *described])
+    if strange.size:
+        raise DataError(
+            f"{path.name}: value {strange[0]} belongs to no target; add one to the entry, or take it out of the mask"
+        )
 
 
 def load_labels(path: Path, height_width: tuple[int, int] | None, slice_index: int | None) -> np.ndarray:

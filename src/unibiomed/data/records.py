@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from unibiomed.data.pixels import load_labels, load_mask, load_picture, parts
+from unibiomed.data.pixels import check_values, load_labels, load_mask, load_picture, parts
 from unibiomed.errors import DataError, InputError
 from unibiomed.findings import NO_FINDINGS, check_rle, rle_decode
 from unibiomed.images.modality import MODALITIES
@@ -292,6 +292,27 @@ class Record:
             raise DataError(f"{where}: target '{twice[0]}' occurs twice; join its masks in one region")
         if self.spacing is not None and not all(0 < size < 1000 for size in self.spacing):
             raise DataError(f"{where}: pixel spacing {self.spacing} is not in (0, 1000) mm; mend it or leave it out")
+
+    def check_masks(self) -> None:
+        """Refuse mask files with values that belong to no target.
+
+        Raises
+        ------
+        DataError
+            There is such a value, or a file cannot be read.
+        """
+        described: dict[tuple[Path, int | None], set[int] | None] = {}
+        for region in self.regions:
+            if isinstance(region.mask, Path):
+                for path in (region.mask, *region.further_masks):
+                    known = described.setdefault((path, region.slice_index), set())
+                    # a target of all values leaves none undescribed
+                    described[path, region.slice_index] = (
+                        None if known is None or region.values is None else known | set(region.values)
+                    )
+        for (path, number), values in described.items():
+            if values is not None:
+                check_values(path, values, number)
 
     def load_image(self) -> np.ndarray:
         """Read the image: ``(height, width, 3)`` uint8, as the model sees it.

@@ -105,6 +105,7 @@ def pack_record(record: Record, *, size: int | None = None) -> Record:
     if record.image is None:
         return record
     content, before, after = _content(record, size)
+    record.check_masks()
     spacing = record.spacing
     if spacing is not None and before != after:
         spacing = spacing[0] * before[0] / after[0], spacing[1] * before[1] / after[1]

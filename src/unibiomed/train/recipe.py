@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -226,6 +227,16 @@ _CHECKS: dict[str, Callable[[Any], bool]] = {
 }
 
 
+class _OnceLoader(yaml.SafeLoader):
+    """Refuses a setting that is given twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        given = [key.value for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
+        if twice := [name for name, often in Counter(map(str, given)).items() if often > 1]:
+            raise yaml.YAMLError(f"'{twice[0]}' is given twice")
+        return super().construct_mapping(node, deep)
+
+
 def _build(cls: type[T], values: Any, where: str) -> T:
     if not isinstance(values, dict):
         raise DataError(f"{where} must be a table of settings, not {type(values).__name__}")
@@ -269,6 +280,11 @@ def _check_stage(stage: StageRecipe, file: str) -> None:
         raise DataError(f"{where}: learning_rates has lora, but there are no adapters; give 'lora' too")
     if stage.lora is not None and not {"lora", "language"} & set(stage.learning_rates):
         raise DataError(f"{where}: its adapters learn nothing; give learning_rates a rate of lora")
+    for name, share in (("warmup", stage.warmup), ("final", stage.final), ("absent", stage.absent)):
+        if share > 1:
+            raise DataError(f"{where}: {name} is {share:g}; it is a share, from 0 to 1")
+    if stage.tasks and not any(stage.tasks.values()):
+        raise DataError(f"{where} asks nothing: all its tasks have weight 0")
     if stage.image_size % 32:
         raise DataError(f"{where}: image_size is {stage.image_size}; give a multiple of 32")
     if not stage.learning_rates:
@@ -291,7 +307,8 @@ def read_recipe(path: str | Path) -> Recipe:
     """
     path = Path(path)
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        # as `yaml.safe_load`, but of two settings of one name neither is taken silently
+        values = yaml.load(path.read_text(encoding="utf-8"), _OnceLoader)
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"recipe '{path}' cannot be read: {getattr(error, 'strerror', None) or 'not text'}") from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:
@@ -319,6 +336,8 @@ def read_recipe(path: str | Path) -> Recipe:
     ):
         if unknown := sorted(set(names) - set(known)):
             raise DataError(f"{path.name}: unknown {setting} '{unknown[0]}'; use {', '.join(known)}")
+    if not -(2**63) <= recipe.seed < 2**63:
+        raise DataError(f"{path.name}: seed is {recipe.seed}; give a number of at most 18 digits")
     if not 0 <= recipe.ema < 1:
         raise DataError(f"{path.name}: ema is {recipe.ema}; give a decay in [0, 1)")
     return recipe

@@ -24,6 +24,7 @@ def read_square(record: Record, side: int) -> tuple[np.ndarray, dict[int, np.nda
         only that is known. Regions that are not there are left out.
     """
     image = record.load_image()
+    record.check_masks()
     masks = {}
     for j, region in enumerate(record.regions):
         if (mask := region_mask(region, image.shape[:2])) is not None and mask.any():

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 
 import numpy as np
+import pytest
 from PIL import Image
 
 TARGET = '[[targets]]\nname = "polyp"\nabnormal = true\n'
@@ -124,6 +125,20 @@ def test_twins_are_lists_of_names(toy, refused):
     toy.image("images/a.png")
     toy.entry("images", 'twins = ["a", "b"]\n')
     refused("'twins' of the file has the wrong type")
+
+
+@pytest.mark.parametrize("adapter", ["images", "questions"])
+def test_rows_of_one_image_say_the_same_split(toy, refused, adapter):
+    """An image that is in test in one row and in training in another would be learned and judged."""
+    for name in ("a", "b"):
+        toy.image(f"images/{name}.png")
+    table = 'split = { column = "side" }\n[[tables]]\nfile = "rows.csv"\nkey = "id"\n'
+    toy.entry(adapter, table)
+    head = "id,side,question,answer\na,train,What?,This\nb,test,What?,That\n"
+    toy.text("rows.csv", head + "b,test,Where?,There\n")
+    assert {record.split for name, record in toy.read().items() if name[0] == "b"} == {"test"}
+    toy.text("rows.csv", head + "b,train,Where?,There\n")
+    refused(r"toy/rows.csv: image 'b': its rows say 'test' and 'train' in column 'side'; give it one split")
 
 
 def test_tables_give_the_split(toy, refused):

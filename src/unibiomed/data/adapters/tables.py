@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from unibiomed.data.adapters.common import Names, Row, Tell, refuse
+from unibiomed.data.adapters.common import Names, Row, Tell, cell_text, refuse
 from unibiomed.data.adapters.streaming import Piece, walk_json
 from unibiomed.data.entries import DatasetEntry, Table
 from unibiomed.errors import DataError
@@ -145,15 +145,27 @@ def note_split(official: dict[str, str], entry: DatasetEntry, table: Table, name
         tell(DataError(f"{entry.name}/{name}: is in tables of two splits; leave it out of one{otherwise}"))
 
 
+def _note_row(told: dict[str, str], entry: DatasetEntry, table: Table, row: Row, name: str, tell: Tell) -> None:
+    """Hold the split that a row gives an image against that of the rows before; `tell` hears of another one."""
+    column = None if entry.split is None else entry.split.column
+    if column is None or column not in row:
+        return
+    split = cell_text(row[column])
+    if told.setdefault(name, split) != split:
+        why = f"its rows say '{told[name]}' and '{split}' in column '{column}'; give it one split"
+        tell(DataError(f"{entry.name}/{table.file}: image '{name}': {why}"))
+
+
 def join_rows(entry: DatasetEntry, names: Iterable[str], tell: Tell = refuse) -> tuple[dict[str, Row], dict[str, str]]:
     """What all tables say of each image, an empty row where they say nothing, and their splits; both by name.
 
     Raises
     ------
     DataError
-        A row speaks of several images, or an image is in tables of two splits.
+        A row speaks of several images, or an image is in tables or rows of two splits.
     """
     official: dict[str, str] = {}
+    told: dict[str, str] = {}
     joined: dict[str, dict[str, Any]] = {name: {} for name in names}
     columns = asked_columns(entry)
     for table in entry.tables:
@@ -165,6 +177,7 @@ def join_rows(entry: DatasetEntry, names: Iterable[str], tell: Tell = refuse) ->
                 continue
             for name in found:
                 note_split(official, entry, table, name, tell)
+                _note_row(told, entry, table, row, name, tell)
                 joined[name].update(only_asked(row, columns))
     return dict(joined), official
 
@@ -177,9 +190,10 @@ def rows_by_image(
     Raises
     ------
     DataError
-        A row speaks of an image that is not there, or of several, or an image is in tables of two splits.
+        A row speaks of an image that is not there, or of several, or an image is in tables or rows of two splits.
     """
     official: dict[str, str] = {}
+    told: dict[str, str] = {}
     found: dict[str, list[tuple[Table, Row]]] = defaultdict(list)
     names = list(names)
     columns = asked_columns(entry)
@@ -193,6 +207,7 @@ def rows_by_image(
                 tell(_ambiguous(entry, table, row, images, known.other) if images else missing)
                 continue
             note_split(official, entry, table, images[0], tell)
+            _note_row(told, entry, table, row, images[0], tell)
             found[images[0]].append((table, only_asked(row, columns)))
     return found, official
 
