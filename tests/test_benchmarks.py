@@ -26,6 +26,38 @@ def ratio(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
         sys.modules.pop(name, None)
 
 
+def test_what_the_text_of_the_results_counts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys) -> None:
+    monkeypatch.syspath_prepend(str(CHECKOUT / "benchmarks"))
+    import counts
+
+    (tmp_path / "scores").mkdir()
+    rows = [
+        row("liver", 0, 2, found=True),
+        row("liver", 1, 0, found=False),
+        row("liver", 2, 0, there=False, found=True),
+        row("polyp", 3, 0, there=False, found=True, kind="foreign"),
+        row("polyp", 4, 0, there=False, found=False, kind="foreign"),
+        row("liver", 1, 0, found=False, change=["blur", 1]),
+        {"task": "classify", "wanted": ["cyst"], "said": ["polyp"], "exact": False},
+        {"task": "recognize", "there": False, "found": True, "exact": False, "dataset": "set"},
+        {"task": "recognize", "there": True, "found": True, "exact": True, "dataset": "set"},
+    ]
+    (tmp_path / "scores" / "m.jsonl").write_text("".join(f"{json.dumps(one)}\n" for one in rows))
+    monkeypatch.setattr(sys, "argv", ["counts.py", str(tmp_path), "--model", "m"])
+    counts.main()
+    assert capsys.readouterr().out.splitlines() == [
+        "targets emptied: 1 of 2 (50.0 %): liver 1",
+        "masks without the target, own body part: 1 of 1 (100.0 %): liver 1",
+        "masks of other body parts: 1 of 2 (50.0 %): polyp 1",
+        "all masks without the target: 2 of 3 (66.7 %)",
+        "boxes named wrongly: 1 of 1 (100.0 %): cyst as polyp 1",
+        "images named rightly: 1 of 2 (50.0 %)",
+        "something found where something is: 1 of 1 (100.0 %): set 1",
+        "findings in normal images: 1 of 1 (100.0 %): set 1",
+    ]
+    sys.modules.pop("counts")
+
+
 def row(target: str, number: int, shared: int, **more: object) -> dict[str, object]:
     """A row of two pixels predicted and two true: the Dice is half of `shared`."""
     return {
