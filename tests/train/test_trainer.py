@@ -34,6 +34,7 @@ from unibiomed.train.trainer import train
 from .conftest import (
     RATES,
     STEPS,
+    STREAMED,
     TINY,
     Kit,
     different,
@@ -225,6 +226,12 @@ def test_no_limit_on_the_gradient(data_root: Path, tmp_path: Path, no_plot: None
     for name, clip in (("none", 0.0), ("large", 1e9)):
         train(joint_recipe({"steps": 1, "clip": clip}), data_root, tmp_path / name, progress=False)
     assert different(tmp_path / "none", tmp_path / "large") == []
+
+
+def test_a_step_that_teaches_what_is_trained_nothing_is_taken(data_root: Path, tmp_path: Path, no_plot: None) -> None:
+    stage = STREAMED | {"steps": 2, "tasks": {"classify": 1.0}, "learning_rates": {"head": 1.0e-3}}
+    train(joint_recipe(stage), data_root, tmp_path / "run", progress=False)
+    assert [step for _, step in logged(tmp_path / "run")] == ["0", "1"]
 
 
 def test_numbers_too_small_to_be_normal_are_0_for_a_while() -> None:

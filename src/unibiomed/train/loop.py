@@ -233,13 +233,20 @@ def _gradients(
         with nullcontext() if last else accelerator.no_sync(net):
             losses = net(part, counts)
             # processes average their gradients, but each loss is already a share of the whole step's
-            accelerator.backward(torch.stack(list(losses.values())).sum() * world)
+            total = torch.stack(list(losses.values())).sum() * world
+            if not total.requires_grad:
+                # nothing in this part teaches what is trained, but every process takes the step
+                total = total + 0 * torch.stack([p.sum() for p in _trained(learning)]).sum()
+            accelerator.backward(total)
         sums.append({name: float(value.detach()) for name, value in losses.items()})
     if isinstance(net, DividedNet):
         net.forget_idle()
-    parameters = [p for group in learning.optimizer.param_groups for p in group["params"]]
-    norm = accelerator.clip_grad_norm_(parameters, stage.recipe.clip or math.inf)
+    norm = accelerator.clip_grad_norm_(_trained(learning), stage.recipe.clip or math.inf)
     return _added(gather_object([_added(sums)])), float(whole(norm))
+
+
+def _trained(learning: Learning) -> list[torch.nn.Parameter]:
+    return [p for group in learning.optimizer.param_groups for p in group["params"]]
 
 
 def _added(tables: Iterable[Mapping[str, float]]) -> dict[str, float]:
