@@ -55,7 +55,7 @@ def test_every_parameter_has_its_parts(kit: Kit) -> None:
         "grounding.mask_decoder.iou_prediction_head.proj_in.weight": ("scores",),
         "grounding.mask_decoder.conv_s0.weight": ("features", "decoder", "grounding"),
         "grounding.prompt_encoder.not_a_point_embed.weight": ("decoder", "grounding"),
-        "grounding.no_memory_embedding": ("features", "decoder", "grounding"),
+        "grounding.no_memory_embedding": ("features", "grounding"),
         "fine.modulate.2.weight": ("fine", "grounding"),
         f"{layer}.weight": ("layers", "language"),
         f"{layer}.base_layer.weight": ("layers", "language"),

@@ -23,8 +23,11 @@ def parts_of(name: str) -> tuple[str, ...]:
         return ("scores",)
     if ".vision_encoder." in name:
         return ("neck", "grounding")
-    if ".conv_s0." in name or ".conv_s1." in name or name.startswith("grounding.no_memory_embedding"):
+    if ".conv_s0." in name or ".conv_s1." in name:
         return ("features", "decoder", "grounding")
+    # no part of SAM2's mask decoder: as published it is frozen
+    if name.startswith("grounding.no_memory_embedding"):
+        return ("features", "grounding")
     if name.startswith("grounding."):
         return ("decoder", "grounding")
     if name.startswith("context."):
