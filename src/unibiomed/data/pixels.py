@@ -178,10 +178,11 @@ def check_values(path: Path, described: Collection[int], slice_index: int | None
         It has another value, or cannot be read.
     """
     numbers = _numbers(path, None, slice_index)
-    strange = np.setdiff1d(numbers, [0, *described])
-    if strange.size:
+    known = np.isin(numbers, [0, *described])
+    if not known.all():
+        value = numbers[~known].min()
         raise DataError(
-            f"{path.name}: value {strange[0]} belongs to no target; add one to the entry, or take it out of the mask"
+            f"{path.name}: value {value} belongs to no target; add one to the entry, or take it out of the mask"
         )
 
 

@@ -151,7 +151,8 @@ def _note_row(told: dict[str, str], entry: DatasetEntry, table: Table, row: Row,
     if column is None or column not in row:
         return
     split = cell_text(row[column])
-    if told.setdefault(name, split) != split:
+    # of a row that says nothing, others tell
+    if split and told.setdefault(name, split) != split:
         why = f"its rows say '{told[name]}' and '{split}' in column '{column}'; give it one split"
         tell(DataError(f"{entry.name}/{table.file}: image '{name}': {why}"))
 
