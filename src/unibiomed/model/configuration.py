@@ -44,6 +44,8 @@ class UniBiomedConfig(PreTrainedConfig):
     context_match : bool
         The presence score is at most the score of the target belonging to such an image, see
         :class:`~unibiomed.model.context.ContextMatch`.
+    box_prompt : bool
+        SAM2's box prompts were trained, so that a box gives the mask of what is in it.
     scores_trained : bool
         SAM2's IoU and object-score heads were trained. They were not in the released weights (only the best mask of
         three is chosen by them), so presence and mask scores are then computed from the mask's probabilities.
@@ -71,6 +73,7 @@ class UniBiomedConfig(PreTrainedConfig):
     region_summary: bool = False
     fine_masks: bool = False
     context_match: bool = False
+    box_prompt: bool = False
     scores_trained: bool = False
     presence_calibration: list[float] | None = None
     mask_calibration: list[float] | None = None

@@ -47,15 +47,8 @@ class MaskDecoder(Sam2MaskDecoder):
             For N = images * prompts: (N, candidates, h / 4, w / 4) logits, (N, candidates) predicted IoU,
             (N, candidates, width) mask tokens, (N,) object-score logits, and (N, width / 8, h / 4, w / 4) features.
         """
-        images, per_image = prompts.shape[:2]
-        own = torch.cat([self.obj_score_token.weight, self.iou_token.weight, self.mask_tokens.weight])
-        tokens = torch.cat([own.expand(images, per_image, -1, -1), prompts], dim=2)
-        tokens, image = self.transformer(
-            point_embeddings=tokens,
-            image_embeddings=image.repeat_interleave(per_image, 0),
-            image_positional_embeddings=position.repeat_interleave(per_image, 0),
-            attention_similarity=None,
-        )
+        per_image = prompts.shape[1]
+        tokens, image = self._attend(image, position, prompts)
         tokens = tokens.flatten(0, 1)
         s4, s8 = (m.repeat_interleave(per_image, 0) for m in maps)
         x = image.transpose(2, 3).reshape(len(s8), self.hidden_size, s8.shape[-2] // 2, s8.shape[-1] // 2)
@@ -67,6 +60,26 @@ class MaskDecoder(Sam2MaskDecoder):
         logits = torch.einsum("nmc,nchw->nmhw", torch.stack(weights, 1), x)
         quality = self.iou_prediction_head(tokens[:, 1])[:, 1:]
         return logits, quality, mask_tokens, self.pred_obj_score_head(tokens[:, 0])[:, 0], x
+
+    def object_scores(self, image: torch.Tensor, position: torch.Tensor, prompts: torch.Tensor) -> torch.Tensor:
+        """(images * prompts,) object-score logits alone; parameters as of :meth:`forward`."""
+        tokens, _ = self._attend(image, position, prompts)
+        scores: torch.Tensor = self.pred_obj_score_head(tokens.flatten(0, 1)[:, 0])[:, 0]
+        return scores
+
+    def _attend(
+        self, image: torch.Tensor, position: torch.Tensor, prompts: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Tokens and image features after the two-way transformer."""
+        images, per_image = prompts.shape[:2]
+        own = torch.cat([self.obj_score_token.weight, self.iou_token.weight, self.mask_tokens.weight])
+        tokens, image = self.transformer(
+            point_embeddings=torch.cat([own.expand(images, per_image, -1, -1), prompts], dim=2),
+            image_embeddings=image.repeat_interleave(per_image, 0),
+            image_positional_embeddings=position.repeat_interleave(per_image, 0),
+            attention_similarity=None,
+        )
+        return tokens, image
 
 
 class FineMasks(nn.Module):

@@ -265,7 +265,12 @@ class UniBiomedModel(PreTrainedModel):
     # ---------------------------------------------------------------- masks
 
     def decode_masks(
-        self, maps: tuple[torch.Tensor, ...], prompts: torch.Tensor, image_index: torch.Tensor | None = None
+        self,
+        maps: tuple[torch.Tensor, ...],
+        prompts: torch.Tensor | None = None,
+        image_index: torch.Tensor | None = None,
+        *,
+        boxes: torch.Tensor | None = None,
     ) -> MaskPrediction:
         """Masks for all prompts in one call of SAM2's mask decoder.
 
@@ -273,26 +278,27 @@ class UniBiomedModel(PreTrainedModel):
         ----------
         maps : tuple of torch.Tensor
             ``ImageFeatures.maps``.
-        prompts : torch.Tensor
+        prompts : torch.Tensor, optional
             (N, prompt width) outputs of the grounding head.
         image_index : torch.Tensor, optional
             (N,) which image each prompt belongs to; None when there is one image.
+        boxes : torch.Tensor, optional
+            (N, 4) boxes x0, y0, x1, y1 in pixels of the square that SAM2 reads, in place of `prompts`: SAM2's own
+            prompt encoder then asks for the object in each box.
 
         Returns
         -------
         MaskPrediction
+            For boxes, ``presence_logits`` are those of SAM2's object score alone.
         """
-        grounding = self.grounding
-        images, per_image = (1, len(prompts)) if image_index is None else (len(prompts), 1)
+        assert (prompts is None) != (boxes is None), "give prompts or boxes"
+        number = len(prompts) if prompts is not None else len(boxes)  # type: ignore[arg-type]
+        images, per_image = (1, number) if image_index is None else (number, 1)
         deepest = maps[2]
         if image_index is not None:
             maps = tuple(m[image_index] for m in maps)
-        points = torch.zeros(images, per_image, 1, 2, device=prompts.device, dtype=maps[2].dtype)
-        labels = -torch.ones(images, per_image, 1, device=prompts.device, dtype=torch.int32)
-        sparse, dense = grounding.prompt_encoder(
-            input_points=points, input_labels=labels, input_boxes=None, input_masks=None
-        )
-        sparse = torch.cat([sparse, prompts.view(images, per_image, 1, -1).to(sparse.dtype)], dim=2)
+        grounding = self.grounding
+        sparse, dense = self._prompt_tokens(prompts, boxes, images, per_image, maps[2])
         position = grounding.get_image_wide_positional_embeddings().expand(images, -1, -1, -1)
         if self.config.fine_masks:
             decoded = grounding.mask_decoder(maps[2] + dense, position, sparse, maps[:2])
@@ -308,11 +314,58 @@ class UniBiomedModel(PreTrainedModel):
                 high_resolution_features=[maps[0], maps[1]],
             )
             logits, quality, presence = logits.flatten(0, 1), quality.flatten(0, 1), presence.flatten()
-        if self.config.context_match:
-            seen = self.context.look(deepest)
-            seen = seen.expand(len(prompts), -1) if image_index is None else seen[image_index]
-            presence = both(presence, self.context(seen, prompts).to(presence.dtype))
+        if prompts is not None:
+            presence = self._in_context(presence, deepest, prompts, image_index)
         return MaskPrediction(logits=logits, quality=quality, presence_logits=presence)
+
+    def presence_logits(
+        self, maps: tuple[torch.Tensor, ...], prompts: torch.Tensor, image_index: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """(N,) presence logits of prompts, equal to those of :meth:`decode_masks`, without making their masks.
+
+        Only for models with ``fine_masks``, whose mask decoder can stop before the upscaling.
+        """
+        assert self.config.fine_masks, "only the decoder of fine masks can stop early"
+        images, per_image = (1, len(prompts)) if image_index is None else (len(prompts), 1)
+        features = maps[2] if image_index is None else maps[2][image_index]
+        sparse, dense = self._prompt_tokens(prompts, None, images, per_image, features)
+        position = self.grounding.get_image_wide_positional_embeddings().expand(images, -1, -1, -1)
+        presence = self.grounding.mask_decoder.object_scores(features + dense, position, sparse)
+        return self._in_context(presence, maps[2], prompts, image_index)
+
+    def _prompt_tokens(
+        self,
+        prompts: torch.Tensor | None,
+        boxes: torch.Tensor | None,
+        images: int,
+        per_image: int,
+        like: torch.Tensor,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Sparse tokens (images, prompts, tokens, width) and the dense embedding of SAM2's prompt encoder."""
+        encoder = self.grounding.prompt_encoder
+        if boxes is not None:
+            corners = boxes.view(images, per_image, 4).to(like.dtype)
+            sparse, dense = encoder(input_points=None, input_labels=None, input_boxes=corners, input_masks=None)
+            return sparse, dense
+        assert prompts is not None
+        points = torch.zeros(images, per_image, 1, 2, device=like.device, dtype=like.dtype)
+        labels = -torch.ones(images, per_image, 1, device=like.device, dtype=torch.int32)
+        sparse, dense = encoder(input_points=points, input_labels=labels, input_boxes=None, input_masks=None)
+        return torch.cat([sparse, prompts.view(images, per_image, 1, -1).to(sparse.dtype)], dim=2), dense
+
+    def _in_context(
+        self,
+        presence: torch.Tensor,
+        features: torch.Tensor,
+        prompts: torch.Tensor,
+        image_index: torch.Tensor | None,
+    ) -> torch.Tensor:
+        """Presence logits limited by the score of the target belonging to such an image."""
+        if not self.config.context_match:
+            return presence
+        seen = self.context.look(features)
+        seen = seen.expand(len(prompts), -1) if image_index is None else seen[image_index]
+        return both(presence, self.context(seen, prompts).to(presence.dtype))
 
     # ---------------------------------------------------------------- training
 
