@@ -116,6 +116,7 @@ def nano_config(
     region_summary: bool = False,
     fine_masks: bool = False,
     context_match: bool = False,
+    box_prompt: bool = False,
 ) -> UniBiomedConfig:
     """Configuration of the small default model: one EfficientNet-Lite0 for both halves, a Qwen2 of a few million.
 
@@ -138,6 +139,8 @@ def nano_config(
         Mask logits at half of the input's side.
     context_match : bool
         Judge whether a target belongs to such an image, apart from whether it is there.
+    box_prompt : bool
+        SAM2's box prompts will be trained.
     """
     side = image_size // 16
     encoder: dict[str, Any] = {"model_type": "unibiomed_efficientnet_lite"}
@@ -191,6 +194,7 @@ def nano_config(
         region_summary=region_summary,
         fine_masks=fine_masks,
         context_match=context_match,
+        box_prompt=box_prompt,
         scores_trained=True,
         tie_word_embeddings=True,
     )

@@ -67,7 +67,9 @@ class ModelRecipe:
     fine_masks: bool = False
     """Mask logits as fine as the input, for thin targets, in place of a quarter of its side."""
     context_match: bool = False
-    """Judge whether a target belongs to such an image, apart from whether it is there; `context_weight` teaches it."""
+    """Judge whether a target belongs to such an image, apart from whether it is there; `context_weight` trains it."""
+    box_prompt: bool = False
+    """Masks may also be asked for by a box, with SAM2's own prompt encoder; `outline_weight` trains it."""
     width: int = 256
     """Channels of SAM2's neck and mask decoder."""
     hidden_size: int = 256
@@ -128,6 +130,10 @@ class StageRecipe:
     """Weight of the presence score's loss."""
     context_weight: float = 0.0
     """Encoder stage: weight of telling an image's own targets from those of other body parts (`context_match`)."""
+    presence_targets: int = 0
+    """Encoder stage: targets an image of which the presence score alone is trained, most of them absent."""
+    outline_weight: float = 0.0
+    """Encoder and joint stages: weight of the mask of one box prompt an image (`box_prompt`)."""
     quality_weight: float = 0.0
     """Weight of the mask score's loss."""
     label_weight: float = 0.0

@@ -36,8 +36,16 @@ from .recipe import StageRecipe
 from .views import View, Viewer
 
 BOX_TASKS = ("classify", "describe")
-TAUGHT_PARTS = {"box_weight": "region_summary", "region_weight": "region_summary", "context_weight": "context_match"}
+TAUGHT_PARTS = {
+    "box_weight": "region_summary",
+    "region_weight": "region_summary",
+    "context_weight": "context_match",
+    "outline_weight": "box_prompt",
+    "presence_targets": "fine_masks",
+}
 """Weights of losses that only a model with a certain part can take, and that part's name in the configuration."""
+BOX_JITTER = 0.04
+"""Standard deviation with which each side of a box prompt is moved, as a share of the box."""
 MAX_MISSES = 10_000
 """Draws in a row without a usable record after which there is none: a stage must not search for ever."""
 
@@ -76,7 +84,8 @@ class Stage:
         batch["tile_counts"] = None if tiles[0] is None else [len(t) for t in tiles]
         for name in ("target", "seg_target", "seg_judged", "dense_target", "prompt_target", "label", "box_target"):
             batch[name] = torch.tensor([value for s in samples for value in s.get(name, ())])
-        for name in ("truth", "dense_truth", "prompt_truth", "box_truth"):
+        batch["outline_box"] = torch.tensor([box for s in samples for box in s.get("outline_box", ())])
+        for name in ("truth", "dense_truth", "prompt_truth", "box_truth", "outline_truth"):
             truths = [value for s in samples for value in s.get(name, ())]
             batch[name] = torch.stack(truths) if truths else torch.zeros(0, 1, 1)
             batch[f"{name}_image"] = torch.tensor([i for i, s in enumerate(samples) for _ in s.get(name, ())])
@@ -93,7 +102,7 @@ class Stage:
         for name in ("truth", "prompt_truth"):
             counts[name] = float(len(batch[name]))
             counts[f"{name}_present"] = float(_present(batch[name]).sum())
-        for name in ("dense_truth", "box_truth"):
+        for name in ("dense_truth", "box_truth", "outline_truth"):
             counts[name] = float(len(batch[name]))
         for name in ("label", "box_target"):
             counts[name] = float((batch[name] >= 0).sum())
@@ -125,6 +134,36 @@ class Stage:
             out["presence"] = recipe.presence_weight * _mean(presence, counts[name])
             out["quality"] = recipe.quality_weight * _mean(error, counts[f"{name}_present"])
         return out
+
+    def _outline_sample(self, record: Record, view: View, rng: random.Random) -> Sample:
+        """The box of one region that is there, drawn as loosely as people draw, with its mask."""
+        shown = [j for j, region in enumerate(record.regions) if not region.box and view.has(j)]
+        if not (self.recipe.outline_weight and shown):
+            return {}
+        truth = view.mask(rng.choice(shown))
+        box = mask_box((truth > 0.5).numpy())
+        if box is None:
+            return {}
+        sides = (box[2] - box[0], box[3] - box[1]) * 2
+        loose = [side + rng.gauss(0, BOX_JITTER) * long for side, long in zip(box, sides, strict=True)]
+        return {"outline_box": [[min(max(side, 0.0), float(view.side)) for side in loose]], "outline_truth": [truth]}
+
+    def _outline_losses(
+        self, features: ImageFeatures, batch: dict[str, Any], counts: Counts
+    ) -> dict[str, torch.Tensor]:
+        """Masks of boxes, and how good they are."""
+        truth = batch["outline_truth"]
+        if not (self.recipe.outline_weight and len(truth)):
+            return {}
+        masks = self.model.decode_masks(features.maps, None, batch["outline_truth_image"], boxes=batch["outline_box"])
+        assert masks.quality is not None
+        logits = masks.best()
+        loss = segmentation_loss(logits, truth, points=0, weights=(self.recipe.bce_weight, self.recipe.dice_weight))
+        error = (masks.quality.amax(1) - soft_iou(logits, truth).detach()).square()
+        return {
+            "outline": self.recipe.outline_weight * _mean(loss, counts["outline_truth"]),
+            "outline_quality": self.recipe.quality_weight * _mean(error, counts["outline_truth"]),
+        }
 
     def _distill(self, states: torch.Tensor, targets: torch.Tensor, count: float) -> dict[str, torch.Tensor]:
         """Distance of the prompts at ``[SEG]`` from the learned prompts of their targets, -1 where none is known."""
@@ -195,15 +234,35 @@ class EncoderStage(Stage):
             target = rng.choice(foreign) if j is None else record.regions[j].target
             sample["target"].append(self.heads.targets[target])
             sample["truth"].append(view.mask(j))
+        sample["judged"] = self._judged(record, present, absent, foreign, rng)
+        sample |= self._outline_sample(record, view, rng)
         return sample | {"inputs": self.processor.image(view.image), "seed": rng.getrandbits(48)}
 
+    def _judged(
+        self, record: Record, present: list[int], absent: list[int], foreign: list[str], rng: random.Random
+    ) -> list[tuple[int, bool]]:
+        """Targets of which presence alone is learned: half of this image's kind where there are enough, then others."""
+        wanted = self.recipe.presence_targets
+        own = [(self.heads.targets[record.regions[j].target], j in present) for j in (*present, *absent)]
+        chosen = rng.sample(own, min(len(own), wanted // 2))
+        others = rng.sample(foreign, min(len(foreign), wanted - len(chosen)))
+        return chosen + [(self.heads.targets[target], False) for target in others]
+
     def collate(self, samples: Sequence[Sample]) -> dict[str, Any]:
-        """Samples as one batch of tensors; ``context``, (images, targets), tells which targets belong to an image."""
-        return super().collate(samples) | {"context": torch.tensor([s["context"] for s in samples])}
+        """Samples as one batch of tensors.
+
+        ``context``, (images, targets), tells which targets belong to an image; ``judged``, (N, 3), holds the image, the
+        target and whether it is there, for targets without a mask.
+        """
+        judged = [(i, *pair) for i, s in enumerate(samples) for pair in s["judged"]]
+        return super().collate(samples) | {
+            "context": torch.tensor([s["context"] for s in samples]),
+            "judged": torch.tensor(judged, dtype=torch.long).view(-1, 3),
+        }
 
     def counts(self, batch: dict[str, Any]) -> Counts:
         """Masks, maps, labels, and images."""
-        return super().counts(batch) | {"context": float(len(batch["context"]))}
+        return super().counts(batch) | {"context": float(len(batch["context"])), "judged": float(len(batch["judged"]))}
 
     def losses(self, batch: dict[str, Any], counts: Counts | None = None) -> dict[str, torch.Tensor]:
         """Masks, their scores, and the auxiliary heads."""
@@ -221,6 +280,12 @@ class EncoderStage(Stage):
             wanted = self.heads.dense.weight[batch["target"], :, 0, 0].detach()
             error = (channels[0].flatten(0, 1) - wanted).square().mean(1) / wanted.square().mean(1).clamp(min=1e-6)
             losses["align"] = self.recipe.align_weight * _mean(error, counts["truth"])
+        losses |= self._outline_losses(features, batch, counts)
+        if len(batch["judged"]):
+            image, target, there = batch["judged"].unbind(1)
+            logits = self.model.presence_logits(features.maps, self.heads.prompts(target), image)
+            error = F.binary_cross_entropy_with_logits(logits, there.float(), reduction="none")
+            losses["judged"] = self.recipe.presence_weight * _mean(error, counts["judged"])
         if self.recipe.context_weight and batch["context"].numel():
             losses["context"] = self.recipe.context_weight * self._context(features, batch["context"], counts)
         return losses
@@ -322,6 +387,7 @@ class JointStage(Stage):
             for k in rng.sample(usable, min(self.recipe.prompted, len(usable))):
                 sample["prompt_target"].append(self.heads.targets[record.regions[k].target])
                 sample["prompt_truth"].append(view.mask(k))
+            sample |= self._outline_sample(record, view, rng)
         row = [encode_turn(self.processor, turn.question, turn.answer, inputs.tokens) for turn in turns]
         for j in (j for turn in turns for j in turn.masks):
             sample["truth"].append(view.mask(j))
@@ -388,7 +454,7 @@ class JointStage(Stage):
             logits = self.heads.region(self.model.region(features.maps))
             loss = F.cross_entropy(logits, batch["box_target"], ignore_index=-1, reduction="none")
             losses["region"] = self.recipe.region_weight * _mean(loss, counts["box_target"])
-        return losses | self._auxiliary(features, batch, counts)
+        return losses | self._outline_losses(features, batch, counts) | self._auxiliary(features, batch, counts)
 
     def _text_loss(self, out: UniBiomedOutput, labels: torch.Tensor, counts: Counts) -> torch.Tensor:
         """Cross-entropy of the answers' tokens; the name of a finding has few, and a report many."""

@@ -82,6 +82,7 @@ def make_model(recipe: ModelRecipe, processor: UniBiomedProcessor) -> UniBiomedM
             region_summary=recipe.region_summary,
             fine_masks=recipe.fine_masks,
             context_match=recipe.context_match,
+            box_prompt=recipe.box_prompt,
         )
     )
     if recipe.encoder == "efficientnet-lite0":

@@ -110,6 +110,8 @@ def _train(recipe: Recipe, data: Path, out: Path, accelerator: Accelerator, divi
     torch.manual_seed(recipe.seed)
     if recipe.model.start:
         model, processor = load_start(recipe.model.start)
+        # no weight depends on it: SAM2's prompt encoder is part of every model
+        model.config.box_prompt |= recipe.model.box_prompt
         # the sizes of the recipe are those of a new model
         recipe = replace(recipe, model=replace(recipe.model, image_size=model.config.image_size))
     elif sharded:
