@@ -4,7 +4,17 @@ Everything that depends on what an image can show (training, calibration, evalua
 package, so that all of it agrees.
 """
 
+from .resolution import Resolution, resolve
 from .targets import Target, get_target, load_targets
 from .visibility import absent_targets, can_show, image_regions
 
-__all__ = ["Target", "absent_targets", "can_show", "get_target", "image_regions", "load_targets"]
+__all__ = [
+    "Resolution",
+    "Target",
+    "absent_targets",
+    "can_show",
+    "get_target",
+    "image_regions",
+    "load_targets",
+    "resolve",
+]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -24,6 +24,9 @@ class Target:
         Other names of exactly this target.
     generic : tuple of str
         Words that mean this target in some images and another one elsewhere, such as ``"tumor"``.
+    loose : tuple of str
+        Words by which a user may mean this target although they are none of its names: kinds and pieces of it, and
+        wider words.
     parts : tuple of str
         Canonical names of the targets that this one is made of.
     code : str or None
@@ -34,14 +37,18 @@ class Target:
         Hexadecimal sRGB, ``"#rrggbb"``.
     seen : frozenset of tuple
         Pairs of modality and body region (see `unibiomed.terminology.image_regions`) of the images that can show it.
+    home : frozenset of str
+        Body regions that are imaged to look at it; in others of `seen` it is seen by the way.
     """
 
     name: str
     category: str
     color: str
     seen: frozenset[tuple[str, str]]
+    home: frozenset[str]
     synonyms: tuple[str, ...] = ()
     generic: tuple[str, ...] = ()
+    loose: tuple[str, ...] = ()
     parts: tuple[str, ...] = ()
     code: str | None = None
 
@@ -72,13 +79,7 @@ def _by_name() -> dict[str, Target]:
     return {target.name.lower(): target for target in load_targets()}
 
 
-def _target(
-    *,
-    seen: Iterable[dict[str, list[str]]],
-    synonyms: Iterable[str] = (),
-    generic: Iterable[str] = (),
-    parts: Iterable[str] = (),
-    **rest: str,
-) -> Target:
+def _target(seen: Sequence[dict[str, list[str]]], **fields: Any) -> Target:
     pairs = {(modality, region) for item in seen for modality in item["modalities"] for region in item["regions"]}
-    return Target(seen=frozenset(pairs), synonyms=tuple(synonyms), generic=tuple(generic), parts=tuple(parts), **rest)
+    lists: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()}
+    return Target(seen=frozenset(pairs), home=frozenset(seen[0]["regions"]), **lists)
