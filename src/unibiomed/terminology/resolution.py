@@ -7,14 +7,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 
-from .spelling import normalize, tokens
+from .spelling import tokens
 from .suggestions import similar_names
 from .targets import Target, get_target, load_targets
 from .visibility import can_show, image_regions
 
 __all__ = ["Resolution", "resolve"]
 
-_ARTICLES = frozenset(tokens("the a an any all every each some this that these both my of"))
+_ARTICLES = frozenset(tokens("the a an any all every each some this that these both my"))
 _SIDES = frozenset({"left", "right", "bilateral"})
 _QUALIFIERS = frozenset(
     tokens(
@@ -157,19 +157,17 @@ def _looked_for(phrase: str, modality: str | None, site: str | None) -> bool:
 def _readings(words: str) -> list[tuple[str, tuple[str, ...]]]:
     """`words` in normal form, the most literal reading first, each with notes on what it leaves out."""
     text = _LEADING.sub("", _strip_articles(_PLACE.sub("", words).strip().lower()))
-    phrases = [normalize(words), normalize(text)]
+    phrases = [_term(words), _term(text)]
     if turned := _OF.match(text):
         # "cancer of the breast" as "breast cancer"
-        phrases.append(normalize(f"{_strip_articles(turned[2])} {turned[1]}"))
-    phrases = [" ".join(word for word in phrase.split() if word not in _ARTICLES or word == "of") for phrase in phrases]
-    readings: list[tuple[str, tuple[str, ...]]] = [(phrase, ()) for phrase in phrases]
-    for phrase in phrases:
-        left = [word for word in phrase.split() if word not in _QUALIFIERS]
-        readings.append((" ".join(left), _notes(phrase, left)))
-    for phrase in phrases:
-        left = [word for word in phrase.split() if word not in _QUALIFIERS and word not in _SIDES]
-        readings.append((" ".join(left), _notes(phrase, left)))
-    return [(phrase, notes) for phrase, notes in dict(reversed(readings)).items() if phrase][::-1]
+        phrases.append(_term(f"{turned[2]} {turned[1]}"))
+    readings: dict[str, tuple[str, ...]] = {}
+    for ignored in (frozenset[str](), _QUALIFIERS, _QUALIFIERS | _SIDES):
+        for phrase in phrases:
+            left = [word for word in phrase.split() if word not in ignored]
+            if left:
+                readings.setdefault(" ".join(left), _notes(phrase, left))
+    return list(readings.items())
 
 
 def _notes(phrase: str, left: Sequence[str]) -> tuple[str, ...]:
@@ -186,6 +184,11 @@ def _strip_articles(text: str) -> str:
     while len(words) > 1 and words[0] in _ARTICLES:
         words = words[1:]
     return " ".join(words)
+
+
+def _term(words: str) -> str:
+    """`words` as terms are compared: in normal form, without articles."""
+    return " ".join(word for word in tokens(words) if word not in _ARTICLES)
 
 
 def _by_parts(found: Resolution, names: Sequence[str], modality: str | None, site: str | None) -> Resolution:
@@ -208,7 +211,7 @@ def _relatives(found: Resolution, allowed: Sequence[Target]) -> tuple[str, ...]:
 
 
 def _kinds(target: Target) -> set[str]:
-    return {normalize(word) for word in (*target.generic, *target.loose)}
+    return {_term(word) for word in (*target.generic, *target.loose)}
 
 
 @cache
@@ -223,12 +226,12 @@ def _entries(names: tuple[str, ...]) -> tuple[_Entry, ...]:
 
 def _entry(name: str) -> _Entry:
     target = _target_of(name)
-    own = frozenset({normalize(name)})
+    own = frozenset({_term(name)})
     if target is None:
         nothing: frozenset[str] = frozenset()
         return _Entry(name, own, nothing, nothing, nothing, nothing)
     synonyms, generic, loose = (
-        frozenset(normalize(term) for term in terms) - own
+        frozenset(_term(term) for term in terms) - own
         for terms in ((target.name, *target.synonyms), target.generic, target.loose)
     )
     return _Entry(name, own, synonyms, generic, loose, target.home)
@@ -237,7 +240,7 @@ def _entry(name: str) -> _Entry:
 @cache
 def _target_of(name: str) -> Target | None:
     """The target with this name or synonym, in any spelling."""
-    wanted = normalize(name)
-    exact = [target for target in load_targets() if normalize(target.name) == wanted]
-    others = [target for target in load_targets() if wanted in {normalize(other) for other in target.synonyms}]
+    wanted = _term(name)
+    exact = [target for target in load_targets() if _term(target.name) == wanted]
+    others = [target for target in load_targets() if wanted in {_term(other) for other in target.synonyms}]
     return next(iter(exact or others), None)
