@@ -24,24 +24,10 @@ KINDS = [
     ("dermoscopy", "skin"),
     ("pathology", "cells"),
 ]
-NONSENSE = [
-    "cat",
-    "dog",
-    "unicorn",
-    "banana",
-    "car",
-    "house",
-    "bicycle",
-    "pizza",
-    "airplane",
-    "table",
-    "chair",
-    "elephant",
-    "moon",
-    "guitar",
-    "asdfgh",
-    "12345",
-]
+NONSENSE = (
+    *("cat", "dog", "unicorn", "banana", "car", "house", "bicycle", "pizza"),
+    *("airplane", "table", "chair", "elephant", "moon", "guitar", "asdfgh", "12345"),
+)
 BRITISH = (
     ("tumor", "tumour"),
     ("hemorrhage", "haemorrhage"),
