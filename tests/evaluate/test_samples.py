@@ -13,7 +13,6 @@ import pytest
 from PIL import Image
 
 from unibiomed.data import load_records
-from unibiomed.data.phrasing import foreign_targets
 from unibiomed.data.records import Record
 from unibiomed.errors import DataError, OutputError
 from unibiomed.evaluate import samples
@@ -21,6 +20,7 @@ from unibiomed.evaluate.changes import change_image, change_mask
 from unibiomed.evaluate.samples import Case, Share, draw, make_cases, missing_datasets, suite_records, write_samples
 from unibiomed.evaluate.suite import Changes, Suite
 from unibiomed.tasks import SEG
+from unibiomed.terminology import absent_targets
 
 
 def test_the_same_twice(toy_cases):
@@ -39,7 +39,7 @@ def test_absent_and_foreign_targets_are_asked_for(toy_cases):
         own, stranger = case.samples[:-1], case.samples[-1]
         assert [s.target for s in own] == ["liver", "liver tumor"] and {s.kind for s in own} == {"own"}
         assert stranger.kind == "foreign" and stranger.regions == (None,)
-        assert stranger.target in foreign_targets("CT", "abdomen")
+        assert stranger.target in absent_targets("CT", "abdomen")
         size = case.pixels().shape[:2]
         masks = case.masks(size)
         truths = [case.truths(sample, masks, size) for sample in case.samples]

@@ -89,7 +89,7 @@ def test_nothing_to_fit(
     store, chosen = held_out
     calibrate_scores(model, kit.processor, store, [], 0, progress=False)
     assert model.config.presence_calibration == [1.0, 0.0] and model.config.mask_calibration == [1.0, 0.0]
-    monkeypatch.setattr(module, "foreign_targets", lambda *_: ())
+    monkeypatch.setattr(module, "absent_targets", lambda *_: ())
     empty = [record for record in chosen if not store.present(record.key)]
     presence, drawn = collect_scores(model, kit.processor, store, empty, 0, progress=False)
     assert [asked.present for asked in presence] == [False] and not drawn

@@ -313,7 +313,8 @@ def test_encoder_targets_fit_their_truths(kit: Kit) -> None:
             assert all(torch.equal(truth, other) for other in batch["truth"][rows])
     assert there["liver"] and there["polyp"] and not there["spleen"]
     assert absent["polyp"] and absent["spleen"]
-    assert not absent["liver"], "the abdomen is next to the colon: no liver is not sure enough to be taught"
+    # an image from within the colon shows no liver, although both lie in the abdomen
+    assert absent["liver"]
 
 
 def test_a_data_set_with_one_target(kit: Kit) -> None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from unibiomed.data.phrasing import ask, every_phrase, foreign_targets, listed, pick_name, task_question
+from unibiomed.data.phrasing import ask, every_phrase, listed, pick_name, task_question
 from unibiomed.data.questions import made_question
 from unibiomed.data.records import NO_FINDINGS, Record
 from unibiomed.data.reporting import is_reportable, report_share, write_report
@@ -287,7 +287,7 @@ def _possible(scene: Scene) -> dict[str, float]:
     possible = {"ask": 1.0 if record.regions or not record.questions else 5.0}
     if scene.segmentable:
         possible["segment"] = 1.0
-    elif foreign_targets(record.modality, record.site):
+    elif scene.impossible:
         possible["segment"] = NO_REGION_WEIGHT
     # An answer that points at each finding needs the outline of each.
     outlined = set(scene.findings) <= set(scene.outlined)
@@ -317,7 +317,7 @@ def _question(
 
 def _segment(scene: Scene, rng: random.Random) -> Turn | None:
     regions = scene.record.regions
-    foreign = foreign_targets(scene.record.modality, scene.record.site)
+    foreign = scene.impossible
     if len(scene.outlined) > 1 and rng.random() < SEVERAL_SHARE:
         return _segment_several(scene, rng)
     if scene.outlined and (rng.random() > ABSENT_SHARE or not (scene.absent or foreign)):

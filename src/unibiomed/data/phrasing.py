@@ -8,19 +8,19 @@ from __future__ import annotations
 import random
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
 from typing import Any
 
 from unibiomed.tasks import TASKS, image_words, make_question
+from unibiomed.terminology import get_target, load_targets
 
 __all__ = [
     "Attribute",
     "Concept",
     "ask",
     "concept_of",
-    "foreign_targets",
     "image_phrase",
     "task_question",
     "with_article",
@@ -37,14 +37,15 @@ _SINGULAR_ENDINGS = ("ss", "us", "is", "as", "ax")
 
 @dataclass(frozen=True, slots=True)
 class Concept:
-    """One target in the words of the field; the keys are explained in ``phrasing.toml``."""
+    """One target in the words of the field; the keys are explained in ``phrasing.toml``.
+
+    ``names`` are the canonical name, the synonyms and the generic words of `unibiomed.terminology`.
+    """
 
     names: tuple[str, ...]
-    part: str = ""
     told: str | None = None
     told_many: str | None = None
     mass: bool = False
-    foreign: bool = True
     labelled: bool = False
     counted: bool = True
 
@@ -82,8 +83,9 @@ def attributes() -> dict[str, Attribute]:
 
 @cache
 def vocabulary() -> tuple[Concept, ...]:
-    """All targets with known words."""
-    return tuple(Concept(**{**item, "names": tuple(item["names"])}) for item in _words()["vocabulary"])
+    """All targets of the terminology, with how reports speak of them."""
+    said = _words()["concepts"]
+    return tuple(Concept(target.names, **said.get(target.name, {})) for target in load_targets())
 
 
 @cache
@@ -104,46 +106,13 @@ def concept_of(target: str) -> Concept:
     target : str
         As in `unibiomed.data.Region`.
     """
-    for concept in vocabulary():
-        if concept.names[0] == target.lower():
-            return concept
-    for concept in vocabulary():
-        if target.lower() in concept.names:
-            return Concept(
-                **{f: getattr(concept, f) for f in Concept.__slots__ if f != "names"}, names=(target, *concept.names)
-            )
-    return Concept((target,), foreign=False)
-
-
-@cache
-def body_parts(modality: str, site: str) -> tuple[str, ...]:
-    """Body parts that the site of an image names, none where unknown; pathology images show ``"cells"``."""
-    if modality == "pathology":
-        return ("cells",)
-    words, around = site.lower(), _words()["around"]
-    named = [part for part, known in _words()["parts"].items() if any(word in words for word in known)]
-    return tuple(part if modality == "endoscopy" else around.get(part, part) for part in named)
-
-
-@cache
-def foreign_targets(modality: str, site: str) -> tuple[str, ...]:
-    """Targets that are surely not in an image, because they belong to another part of the body.
-
-    Parameters
-    ----------
-    modality, site : str
-        Of the image.
-
-    Returns
-    -------
-    tuple of str
-        Names; empty where the body part is unknown.
-    """
-    parts = body_parts(modality, site)
-    if not parts:
-        return ()
-    near = {near for part in parts for near in (part, *_words()["neighbours"][part])}
-    return tuple(concept.names[0] for concept in vocabulary() if concept.foreign and concept.part not in near)
+    concepts = {concept.names[0]: concept for concept in vocabulary()}
+    if known := get_target(target):
+        return concepts[known.name]
+    for other in load_targets():
+        if target.lower() in (name.lower() for name in other.synonyms):
+            return replace(concepts[other.name], names=(target, *other.names))
+    return Concept((target,))
 
 
 def image_phrase(modality: str | None, site: str, rng: random.Random) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
-from unibiomed.data.phrasing import ask, attributes, foreign_targets, pick_name, rivals
+from unibiomed.data.phrasing import ask, attributes, pick_name, rivals
 from unibiomed.data.records import NO_FINDINGS
 from unibiomed.data.regions import percent_words
 from unibiomed.data.scene import Scene, fill_value, lower_first
@@ -73,7 +73,7 @@ def _presence(scene: Scene, rng: random.Random) -> Pair | None:
             return None
         return _ask(scene, rng, "presence", pick_name(regions[rng.choice(scene.present)].target, rng)), "Yes"
     own = [regions[index].target for index in scene.absent]
-    foreign = foreign_targets(scene.record.modality, scene.record.site)
+    foreign = scene.impossible
     if not own and not foreign:
         return None
     if own and (not foreign or rng.random() < 0.6):

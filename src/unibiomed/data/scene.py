@@ -11,6 +11,7 @@ import numpy as np
 from unibiomed.data.phrasing import attributes, concept_of, listed, with_article
 from unibiomed.data.records import NO_FINDINGS, REGION_TEXT, Record, Region
 from unibiomed.data.regions import PLANE, RegionFacts, describe_region, number_words, region_sentence, split_parts
+from unibiomed.terminology import absent_targets
 
 __all__ = ["Scene"]
 
@@ -84,6 +85,12 @@ class Scene:
         """The image's modality; None where the catalogue only guessed it."""
         guessed = self.record.attributes.get("modality source", "").startswith("usual")
         return None if guessed else self.record.modality
+
+    @cached_property
+    def impossible(self) -> tuple[str, ...]:
+        """Targets that an image of this kind cannot show, without those that the record annotates."""
+        own = {region.target for region in self.record.regions}
+        return absent_targets(self.modality, self.record.site, own)
 
     @cached_property
     def findings(self) -> tuple[int, ...]:

@@ -19,12 +19,12 @@ from unibiomed.data import load_records
 from unibiomed.data.catalog import load_catalog
 from unibiomed.data.conversation import canonical_turns
 from unibiomed.data.index import replacing, writing
-from unibiomed.data.phrasing import foreign_targets
 from unibiomed.data.published import load_published
 from unibiomed.data.records import NO_FINDINGS, Record
 from unibiomed.data.scene import Scene
 from unibiomed.errors import DataError
 from unibiomed.tasks import SEG, image_words, make_question
+from unibiomed.terminology import absent_targets
 
 from .changes import STRENGTHS, change_image, change_mask
 from .suite import Suite
@@ -399,7 +399,8 @@ def _volume_of(suite: Suite, record: Record) -> str | None:
 
 def _segment(suite: Suite, record: Record, common: dict[str, Any]) -> Iterator[Sample]:
     asked: list[tuple[str, int | None]] = [(r.target, j) for j, r in enumerate(record.regions) if r.box is None]
-    if suite.foreign and asked and (strangers := foreign_targets(record.modality, record.site)):
+    own = {region.target for region in record.regions}
+    if suite.foreign and asked and (strangers := absent_targets(record.modality, record.site, own)):
         asked.append((random.Random(f"{suite.seed}/{record.key}").choice(sorted(strangers)), None))
     for target, region in asked:
         sample = Sample(

@@ -12,7 +12,6 @@ import torch
 from tqdm import tqdm
 
 from unibiomed.data.conversation import canonical_turns
-from unibiomed.data.phrasing import foreign_targets
 from unibiomed.data.records import Record
 from unibiomed.interpret.scores import calibrate
 from unibiomed.metrics.classification import fit_platt
@@ -20,6 +19,7 @@ from unibiomed.model.cut import CUTS, mask_cut
 from unibiomed.model.modeling import UniBiomedModel
 from unibiomed.model.processing import UniBiomedProcessor
 from unibiomed.tasks import SEG, make_question
+from unibiomed.terminology import absent_targets
 
 from .losses import soft_iou
 from .packing import encode_turn, normalise_batch, pad
@@ -86,7 +86,7 @@ def collect_scores(
         known = {j: masks[j] > 127 if j in masks else empty for j in range(len(record.regions))}
         turns = [t for t in canonical_turns(record, known) if t.task == "segment"]
         asked = [(t.question, t.masks[0], record.regions[t.masks[0]].target) for t in turns]
-        if foreign := foreign_targets(record.modality, record.site):
+        if foreign := absent_targets(record.modality, record.site, {r.target for r in record.regions}):
             target = rng.choice(foreign)
             asked.append((make_question("segment", target=target, modality=record.modality), None, target))
         if not asked:

@@ -20,13 +20,14 @@ import torch
 import torch.nn.functional as F
 
 from unibiomed.data.conversation import make_turns, text_pairs
-from unibiomed.data.phrasing import foreign_targets, pick_name, task_question
+from unibiomed.data.phrasing import pick_name, task_question
 from unibiomed.data.records import Record
 from unibiomed.errors import DataError
 from unibiomed.images.geometry import draw_box, mask_box
 from unibiomed.model.modeling import ImageFeatures, MaskPrediction, UniBiomedModel, UniBiomedOutput
 from unibiomed.model.processing import UniBiomedProcessor
 from unibiomed.tasks import SEG
+from unibiomed.terminology import absent_targets
 
 from .heads import AuxiliaryHeads
 from .losses import score_losses, segmentation_loss, soft_iou
@@ -225,7 +226,8 @@ class EncoderStage(Stage):
             own_absent = rng.choice(absent) if absent and rng.random() < 0.7 else None
             chosen = [*chosen[: self.recipe.turns - 1], own_absent]
         # not merely "not annotated": a fundus photograph of the vessels shows an optic disc all the same
-        foreign = [t for t in foreign_targets(record.modality, record.site) if t in self.heads.targets]
+        own = {region.target for region in record.regions}
+        foreign = [t for t in absent_targets(record.modality, record.site, own) if t in self.heads.targets]
         sample: Sample = defaultdict(list, self._dense_targets(record, view))
         sample["context"] = self._belongs({r.target for r in record.regions}, set(foreign))
         for j in chosen:

@@ -1,0 +1,20 @@
+"""Targets: what they are called and in which images they can be seen.
+
+Everything that depends on what an image can show (training, calibration, evaluation, answers to a user) asks this
+package, so that all of it agrees.
+"""
+
+from .resolution import Resolution, resolve
+from .targets import Target, get_target, load_targets
+from .visibility import absent_targets, can_show, image_regions
+
+__all__ = [
+    "Resolution",
+    "Target",
+    "absent_targets",
+    "can_show",
+    "get_target",
+    "image_regions",
+    "load_targets",
+    "resolve",
+]
