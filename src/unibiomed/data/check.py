@@ -24,8 +24,8 @@ from unibiomed.data.check_records import (
     unused_masks,
 )
 from unibiomed.data.entries import DatasetEntry, read_entry
-from unibiomed.data.keys import read_toml
 from unibiomed.data.index import file_sha256, replacing
+from unibiomed.data.keys import read_toml
 from unibiomed.data.pixels import voxel_files
 from unibiomed.data.processes import in_processes
 from unibiomed.data.published import load_published

@@ -337,7 +337,7 @@ class DatasetEntry:
                 raise DataError("ignore_values is for adapters 'images' and 'volumes' alone")
             twice = {value for target in self.targets for value in target.values or ()} & set(self.ignore_values)
             if twice:
-                raise DataError(f"value {min(twice)} is in ignore_values and belongs to a target; leave one of them out")
+                raise DataError(f"value {min(twice)} of ignore_values belongs to a target; take it out of one of them")
         if self.boxes is not None and self.boxes.table not in (None, *(table.file for table in self.tables)):
             raise DataError(f"table '{self.boxes.table}' of [boxes] is not one of [[tables]]; add it there")
 

@@ -264,7 +264,9 @@ def find_places(
 
 def _splits(entry: DatasetEntry, groups: Mapping[str, str], sides: Mapping[str, str]) -> dict[str, str]:
     """Split of each image: that of the rule or table where there is one, else by hash of the group."""
-    if sides and not entry.external and any(name not in sides for name in groups):
+    if entry.external:
+        return assign_splits(entry.split_name, groups, external=True)
+    if sides and any(name not in sides for name in groups):
         # the rule excludes some images: their groups are split by hash, unless an image of them has a side
         given = {group: sides[name] for name, group in groups.items() if name in sides}
         open_groups = {name: group for name, group in groups.items() if group not in given}
@@ -272,8 +274,7 @@ def _splits(entry: DatasetEntry, groups: Mapping[str, str], sides: Mapping[str, 
         decided = assign_splits(entry.split_name, {name: groups[name] for name in sides}, sides)
         return decided | assign_splits(entry.split_name, open_groups)
     kept = {name: sides[name] for name in groups} if len(sides) > len(groups) else sides
-    ranked = entry.split_with is None
-    return assign_splits(entry.split_name, groups, kept, external=entry.external, ranked=ranked)
+    return assign_splits(entry.split_name, groups, kept, ranked=entry.split_with is None)
 
 
 def _leaking(entry: DatasetEntry, groups: Mapping[str, str], splits: Mapping[str, str]) -> set[str]:

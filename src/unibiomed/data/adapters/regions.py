@@ -111,9 +111,9 @@ def find_masks(entry: DatasetEntry, item: Item, row: Row, folders: Folders) -> I
 
 
 def mask_region(
-    entry: DatasetEntry, target: Target, masks: Sequence[Path], slice_index: int | None = None
+    target: Target, masks: Sequence[Path], slice_index: int | None = None, ignored: Sequence[int] | None = None
 ) -> Region:
-    """The region of a target with its mask files."""
+    """The region of a target with its mask files; `ignored` are the values of the files that belong to no target."""
     return Region(
         target=target.name,
         mask=masks[0] if masks else None,
@@ -123,7 +123,7 @@ def mask_region(
         further_masks=tuple(masks[1:]),
         slice_index=slice_index if masks else None,
         objects=target.objects,
-        ignored=tuple(entry.ignore_values or ()) if masks else (),
+        ignored=tuple(ignored or ()),
     )
 
 

@@ -58,7 +58,7 @@ def _slices(entry: DatasetEntry, item: Item, place: Place, row: Row, folders: Fo
                 slice_index=index,
                 channel=entry.channel,
                 spacing=(grid.spacing[1], grid.spacing[2]),
-                regions=tuple(mask_region(entry, target, found, index) for target, found in masks),
+                regions=tuple(mask_region(target, found, index, entry.ignore_values) for target, found in masks),
                 **known | {"key": f"{known['key']}@{index}"},
             )
 
