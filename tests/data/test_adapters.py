@@ -229,3 +229,60 @@ def test_two_images_of_one_name_and_no_image(tmp_path: Path) -> None:
         path.unlink()
     with pytest.raises(DataError, match="no records"):
         read(tmp_path)
+
+
+ABSENT = (
+    "[[targets]]\nname = 'scar'\nmasks = []\nabnormal = true\n"
+    "absent_if = { type = ['normal', 'healthy'], view = ['AP'] }\n"
+)
+
+
+def test_absence_depends_on_columns(tmp_path: Path) -> None:
+    tables = '[[tables]]\nfile = "t.csv"\nkey = "id"\n'
+    drawn = "[[targets]]\nname = 'edema'\nmasks = ['extra/{stem}.png']\nabsent_if = { type = ['normal'] }\n"
+    folder = make(tmp_path, HEAD + tables + ABSENT + drawn)
+    image(folder / "extra" / "p2_1.png")
+    (folder / "t.csv").write_text("id,type,view\np1_1,normal,AP\np1_2,normal,PA\np2_1,ill,AP\n")
+    records = read(tmp_path)
+    known = {name: {r.target: r.absent for r in record.regions} for name, record in records.items()}
+    assert known == {"p1_1": {"scar": True, "edema": True}, "p1_2": {"edema": True}, "p2_1": {"edema": False}}
+    assert records["p1_1"].regions[0].abnormal
+    (folder / "t.csv").write_text("id,type,view\np1_1,normal,AP\np1_2,normal,PA\n")
+    with pytest.raises(DataError, match="toy/p2_1: no table row with a column 'type'"):
+        read(tmp_path)
+
+
+def test_values_without_a_target_are_ignored_where_the_entry_says_so(tmp_path: Path) -> None:
+    targets = "[[targets]]\nname = 'liver'\nvalues = [1]\n"
+    folder = make(tmp_path, HEAD + targets)  # the masks hold 7
+    with pytest.raises(DataError, match="value 7 belongs to no target"):
+        read(tmp_path)["p1_1"].check_masks()
+    (folder / "dataset.toml").write_text(HEAD + "ignore_values = [7]\n" + targets)
+    record = read(tmp_path)["p1_1"]
+    record.check_masks()
+    assert not record.regions[0].load((6, 8)).any()
+
+
+def test_sets_with_one_name_for_the_split_agree(tmp_path: Path) -> None:
+    """A patient is on the same side in each set, however few groups a set has."""
+    sides = {}
+    for number, patients in ((1, range(4)), (2, range(60))):
+        root = tmp_path / str(number)
+        entry = HEAD + "split_with = 'eyes'\ngroup = { pattern = '^p(\\d+)_' }\n"
+        make(root, entry, tuple(f"p{patient}_{number}.png" for patient in patients))
+        sides[number] = {record.group: record.split for record in read(root).values()}
+    assert sides[1].items() <= sides[2].items()
+    assert set(sides[2].values()) == {"train", "val", "test"}
+
+
+def test_images_outside_a_split_rule_are_split_by_hash(tmp_path: Path) -> None:
+    names = tuple(f"a_{i}.png" for i in range(3)) + tuple(f"b_{i}.png" for i in range(10))
+    entry = HEAD + "split = { value = 'train', unless = '^b' }\n"
+    folder = make(tmp_path, entry, names)
+    splits = {name: record.split for name, record in read(tmp_path).items()}
+    assert {split for name, split in splits.items() if name.startswith("a")} == {"train"}
+    assert sorted(split for name, split in splits.items() if name.startswith("b")) == ["test"] * 2 + ["train"] * 8
+    tested = next(name for name, split in splits.items() if split == "test")
+    (folder / "twins.txt").write_text(f"a_1.png {tested}.png\n")
+    (folder / "dataset.toml").write_text(entry + "near_duplicates = 'twins.txt'\n")
+    assert read(tmp_path)[tested].split == "train"

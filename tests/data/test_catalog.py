@@ -8,9 +8,11 @@ from collections import Counter, defaultdict
 from importlib.resources import files
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from unibiomed.data import Record, load_catalog, load_records
+from unibiomed.data.conversation import canonical_turns
 from unibiomed.data.entries import read_entry
 from unibiomed.errors import DataError
 from unibiomed.images.modality import MODALITIES
@@ -57,6 +59,33 @@ def test_shipped_entries_are_valid(path: Path, tmp_path: Path) -> None:
         (HEAD + '[[targets]]\nname = "liver"\nmasks = ["/etc/{stem}.png"]\n', "leaves"),
         (HEAD + '[[targets]]\nname = "liver"\nmissing = "maybe"\n', "maybe"),
         (HEAD + '[[tables]]\nfile = "a.csv"\n', "lacks a key"),
+        (HEAD + "[[targets]]\nname = 'liver'\nmasks = []\n", "neither masks nor absent_if"),
+        (HEAD + "[[targets]]\nname = 'liver'\nabsent_if = { label = [] }\n", "without values"),
+        (HEAD + "[[targets]]\nname = 'liver'\nabsent_if = { label = 'normal' }\n", "wrong type"),
+        (
+            HEAD + "[[targets]]\nname = 'liver'\nmissing = 'absent'\nabsent_if = { l = ['n'] }\n",
+            "leave one of them out",
+        ),
+        (HEAD + "[[targets]]\nname = 'liver'\nabsent_if = { label = ['normal'] }\n", "needs \\[\\[tables"),
+        (
+            HEAD.replace('"images"', '"coco"')
+            + "[[tables]]\nfile = 'a.json'\n[[targets]]\nname = 'liver'\nabsent_if = { l = ['n'] }\n",
+            "absent_if .* images, volumes, boxes alone",
+        ),
+        (HEAD + "split_with = 'all'\nsplit = 'train'\n", "split_with is for"),
+        (HEAD + "split_with = ' '\n", "split_with is empty"),
+        (HEAD + "split_with = 'all'\nnear_duplicates = 'twins.txt'\n", "cannot be combined"),
+        (HEAD + "ignore_values = [0]\n", "wrong type"),
+        (HEAD + "ignore_values = [2]\n[[targets]]\nname = 'liver'\nvalues = [2]\n", "value 2"),
+        (
+            HEAD.replace('"images"', '"reports"') + "ignore_values = [2]\n[[tables]]\nfile = 'a.csv'\nkey = 'id'\n",
+            "ignore_values is for",
+        ),
+        (
+            HEAD.replace('"images"', '"boxes"')
+            + "[[tables]]\nfile = 'a.csv'\nkey = 'id'\n[boxes]\ntable = 'b.csv'\ncolumns = ['b']\ntarget = 'liver'\n",
+            "'b.csv' of \\[boxes\\]",
+        ),
         (HEAD + '[[tables]]\nfile = "a.csv"\nkey = "id"\nfolder = "train"\n', "for adapter 'coco' alone"),
         (HEAD.replace('"images"', '"coco"') + '[[tables]]\nfile = "a.json"\nfolder = "../b"\n', "leaves"),
     ],
@@ -112,19 +141,24 @@ def test_counts_of_the_sources(records: list[Record]) -> None:
 
 
 def test_no_patient_on_two_sides(records: list[Record], shared_data: Path) -> None:
-    shared = {entry.name for entry in load_catalog(shared_data) if entry.shared_images}
+    entries = load_catalog(shared_data)
+    shared = {entry.name for entry in entries if entry.shared_images}
+    patients_of = {entry.name: entry.split_name for entry in entries}
     assert shared <= {"vqa_rad"}, "its authors split the questions, not the images"
     sides: dict[tuple[str, str], set[str]] = defaultdict(set)
     for record in records:
         if record.dataset not in shared:
-            sides[record.dataset, record.group].add(record.split)
+            sides[patients_of[record.dataset], record.group].add(record.split)
     assert [group for group, splits in sides.items() if len(splits) > 1] == []
 
 
-def test_every_set_trains_and_tests(records: list[Record]) -> None:
+def test_every_set_trains_and_tests(records: list[Record], shared_data: Path) -> None:
+    whole = {entry.name for entry in load_catalog(shared_data) if entry.split and entry.split.value}
     sides: dict[str, set[str]] = defaultdict(set)
     for record in records:
-        sides[record.dataset].add(record.split)
+        # sets whose groups may share patients are on one side as a whole
+        if record.dataset not in whole:
+            sides[record.dataset].add(record.split)
     assert [name for name, splits in sides.items() if not {"train", "test"} <= splits] == []
 
 
@@ -148,7 +182,7 @@ def test_reports_hold_no_hidden_words(records: list[Record]) -> None:
     assert not any("XXXX" in text for text in texts if text)
 
 
-def test_one_image_of_each_target_fits_its_mask(records: list[Record]) -> None:
+def test_one_image_of_each_target_fits_its_mask(records: list[Record], shared_data: Path) -> None:
     """Every target has a mask that is not empty, and masks are as large as their images."""
     from PIL import Image
 
@@ -157,7 +191,11 @@ def test_one_image_of_each_target_fits_its_mask(records: list[Record]) -> None:
         for region in record.regions:
             if region.mask is not None:
                 wanted[record.dataset, region.target].append(record)
-    assert len(wanted) == 33
+    described = {
+        (entry.name, target.name) for entry in load_catalog(shared_data) for target in entry.targets if target.masks
+    }
+    boxed = {(record.dataset, region.target) for record in records for region in record.regions if region.box}
+    assert set(wanted) == described - boxed
     for (dataset, target), members in wanted.items():
         for record in members[::3]:
             assert record.image is not None
@@ -197,3 +235,59 @@ def test_labels_and_attributes(records: list[Record]) -> None:
     sizes = [record.spacing for record in records if record.key.startswith("sts_pet_ct_mr/STS_020_CT")]
     assert sizes
     assert not any(sizes)
+
+
+def test_normal_images_say_what_is_absent(records: list[Record]) -> None:
+    """Of normal images, targets are known to be absent; of diseased images without masks nothing is claimed."""
+    known: dict[tuple[str, str | None], set[str]] = defaultdict(set)
+    for record in records:
+        known[record.dataset, record.label] |= {region.target for region in record.regions if region.absent}
+    assert known["tvhl_fundus", "No findings"] == {"hard exudate"}
+    assert known["tvhl_fundus", "Proliferative diabetic retinopathy"] == set()
+    assert known["kermany_pediatric_cxr", "Pneumonia"] == set()
+    assert {"consolidation", "pneumothorax"} <= known["kermany_pediatric_cxr", "No findings"]
+    assert {"subdural hemorrhage", "ischemic stroke"} <= known["head_ct_hemorrhage", "No findings"]
+    assert known["head_ct_hemorrhage", "Intracranial hemorrhage"] == set()
+    by_key = {record.key: record for record in records}
+    brain = by_key["normals/brainmri_11no"]
+    assert (brain.modality, brain.site, brain.label) == ("MRI", "brain", "No findings")
+    assert [region.target for region in brain.regions] == ["brain tumor", "lower-grade glioma"]
+
+
+def test_sets_of_the_same_patients_are_split_together(records: list[Record]) -> None:
+    chest = [r for r in records if r.dataset == "chest_ct_normals_iqothnccd" or r.key.startswith("normals/chestct_")]
+    assert len(chest) == 116
+    assert {record.split for record in chest} == {"train"}
+    assert {r.split for r in records if r.dataset == "normals" and r.modality == "MRI"} == {"train", "val", "test"}
+    eyes = {name: {r.group: r.split for r in records if r.dataset == name} for name in ("tvhl_fundus", "tvhl_oct")}
+    both = eyes["tvhl_fundus"].keys() & eyes["tvhl_oct"].keys()
+    assert len(both) > 150
+    assert all(eyes["tvhl_fundus"][patient] == eyes["tvhl_oct"][patient] for patient in both)
+
+
+@pytest.mark.parametrize("dataset", ["tvhl_fundus", "kermany_pediatric_cxr", "nih_chest_xray_mini", "normals"])
+def test_disease_without_outline_is_not_recognised(records: list[Record], dataset: str) -> None:
+    """Only normal images have an answer to ``recognize``: it cannot point at what nobody outlined."""
+    for record in records:
+        if record.dataset == dataset:
+            turns = [turn for turn in canonical_turns(record, {}) if turn.task in ("recognize", "report")]
+            assert bool(turns) == (record.label == "No findings"), record.key
+            assert all(turn.answer.startswith("No findings") and not turn.masks for turn in turns)
+
+
+def test_hemorrhage_is_recognised_once(records: list[Record]) -> None:
+    brains = [record for record in records if record.dataset == "mbh_brain_hemorrhage_ct"]
+    for record in brains[::10]:
+        masks = {index: region.load() for index, region in enumerate(record.regions)}
+        union, *kinds = masks.values()
+        assert (union == np.logical_or.reduce(kinds)).all()
+        (answer,) = [turn.answer for turn in canonical_turns(record, masks) if turn.task == "recognize"]
+        assert answer.count("[SEG]") == 1
+        assert answer.endswith("Intracranial hemorrhage")
+
+
+def test_values_that_are_ignored(records: list[Record]) -> None:
+    endoscopy = [record for record in records if record.dataset == "edd2020_endoscopy"]
+    assert len(endoscopy) == 23
+    for record in endoscopy:
+        record.check_masks()

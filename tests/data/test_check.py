@@ -435,6 +435,22 @@ def test_which_entries_are_meant(toy: Toy, tmp_path: Path) -> None:
     assert find_entries(tmp_path / "chaos")[0].external
 
 
+def test_targets_without_masks_are_no_problem(toy: Toy) -> None:
+    tables = '[[tables]]\nfile = "t.csv"\nkey = "id"\n'
+    scar = '[[targets]]\nname = "scar"\nmasks = []\nabsent_if = { type = ["normal"] }\n'
+    rows = [f"p{number}_a,{'ill' if number else 'normal'}" for number in range(6)]
+    (toy.folder / "t.csv").write_text("id,type\n" + "\n".join(rows))
+    toy.entry(HEAD + tables + LIVER + scar)
+    assert not toy.check().problems
+    toy.mask("p2_a.png", 2)
+    toy.entry(HEAD + tables + LIVER + scar)
+    assert only(toy.check(), "undescribed value").files == ("masks/p2_a.png",)
+    toy.entry(HEAD + "ignore_values = [2]\n" + tables + LIVER + scar)
+    assert not toy.check().errors
+    lose_mask(toy)
+    assert only(toy.check(), "missing mask").files == ("images/p1_a.png",)
+
+
 def test_real_data(shared_data: Path) -> None:
     eyes = check_dataset(find_entries(shared_data / "drishti_gs_mini_od_oc")[0])
     assert eyes.images == 36 and not eyes.problems

@@ -23,8 +23,9 @@ from unibiomed.data.check_records import (
     torn_groups,
     unused_masks,
 )
-from unibiomed.data.entries import DatasetEntry, read_entry, read_toml
+from unibiomed.data.entries import DatasetEntry, read_entry
 from unibiomed.data.index import file_sha256, replacing
+from unibiomed.data.keys import read_toml
 from unibiomed.data.pixels import voxel_files
 from unibiomed.data.processes import in_processes
 from unibiomed.data.published import load_published

@@ -142,6 +142,7 @@ def _mask_file(
             problems.append(_whole(target, name))
     if None not in wanted.values():
         described = {value for values in wanted.values() for value in values or ()}
+        described |= {value for _, region in users for value in region.ignored}
         for value in sorted(set(counts) - described - {0}):
             detail = f"value {value} belongs to no target; add one to the entry, or take it out of the masks"
             problems.append(Problem("undescribed value", ERROR, (name,), detail))

@@ -30,7 +30,7 @@ def read_or_tell(entry: DatasetEntry) -> tuple[list[Record], list[Problem]]:
     label = entry.label
     free = replace(entry, mend_split=True, label=replace(label, map={}) if label is not None else None)
     if entry.adapter in WITH_MASK_FILES:
-        free = replace(free, targets=tuple(replace(t, missing=t.missing or "absent") for t in entry.targets))
+        free = replace(free, targets=tuple(replace(t, missing=t.without_mask or "absent") for t in entry.targets))
     left_out: list[DataError] = []
     try:
         records = read_records(free, left_out.append)
@@ -78,7 +78,7 @@ def record_name(record: Record, entry: DatasetEntry | None) -> str:
 
 def _missing_masks(entry: DatasetEntry, records: Iterable[Record]) -> Iterator[Problem]:
     """Of targets of which the entry does not say what it means, images without a mask file."""
-    expected = {target.name for target in entry.targets if target.missing is None}
+    expected = {target.name for target in entry.targets if target.without_mask is None}
     if entry.adapter not in WITH_MASK_FILES:
         return
     told: set[tuple[str, str]] = set()
@@ -138,8 +138,10 @@ def never_found(entry: DatasetEntry | None, records: Iterable[Record], seen: Seq
     """Targets that are on no image that was looked at."""
     targets = list(entry.target_names if entry is not None else ())
     targets += [region.target for record in records for region in record.regions]
+    # without masks, the entry says only where they are not
+    without = {target.name for target in entry.targets if not target.masks} if entry is not None else set()
     present = {target for item in seen for target in item.present}
     for target in dict.fromkeys(targets):
-        if seen and target not in present:
+        if seen and target not in present and target not in without:
             detail = f"'{target}' is on none of the {len(seen):,} images looked at"
             yield Problem("target never found", WARNING, (), detail)

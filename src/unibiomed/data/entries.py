@@ -20,7 +20,11 @@ Keys of the file (only ``name``, ``modality``, ``site``, ``adapter`` and ``licen
     group = { pattern = '^(P\d+)_' }   # or { column = "patient" }, { columns = ["case", "age"] }, or, for numbered
                                        # files, { block = 40 }; without a rule each image is its own group
     split = { pattern = '^(train|test)' }   # the authors' own split; else by hash of the group
+                                       # "train" puts all images on one side; images that `unless` excludes from the
+                                       # rule are split by hash
     mend_split = true                  # a group that is on two sides of it goes to the test side; else it is an error
+    split_with = "my_sets"             # data sets of the same patients: all sets with this name hash the group under
+                                       # it, so that a patient is on the same side in each of them
     label = { value = "Glioma" }       # or { column, map }; needs_finding = true where empty masks mean no disease
     spacing = { column = "spacing", unless = '^bad_' }
     attributes = { "TI-RADS" = "tirads" }   # name of the attribute = column of a table
@@ -42,7 +46,14 @@ Keys of the file (only ``name``, ``modality``, ``site``, ``adapter`` and ``licen
     objects = true                     # the masks number objects, such as nuclei, which are then told apart
     abnormal = false
     missing = "absent"                 # or "unknown"; left out, an image without a mask is an error
+    absent_if = { label = ["normal"] } # the target is absent from images for which each of these columns has one of
+                                       # these values; without a mask, it is unknown for all other images
     categories = ["Liver", "liver"]    # what `coco`, `published` and `boxes` call it; else its name
+
+A target with ``absent_if`` may have ``masks = []``: the data set holds no masks of it, and says only where it is not.
+Where one target contains another (a hemorrhage and its type), only one of them should be ``abnormal``: ``recognize``
+names each abnormal target, and would name the same pixels twice. ``ignore_values = [5]`` are values of mask files that
+belong to no target and count as background; any other value without a target is an error.
 
 Names: a record is named by its file name without ending; with a pattern, the folders that the pattern leaves open stand
 before it (``"P1/scan"``). Regular expressions are searched in that name. In ``masks``, ``{parent}`` stands for these
@@ -82,26 +93,26 @@ expressions to modalities: where the questions about an image name one of these,
     target = { column = "type", map = { 1 = "bone lesion" } }   # what is in the box
     abnormal = true
     text = "description"               # column that tells of this region
+    table = "boxes.csv"                # the one of ``tables`` that holds the boxes, if not all do; the others describe
+                                       # the images, also those without a box
 """
 
 from __future__ import annotations
 
 import re
-import tomllib
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any, TypeVar
 
+from unibiomed.data.keys import build, listed, read_toml
 from unibiomed.errors import DataError
 
-__all__ = ["Boxes", "DatasetEntry", "Rule", "Table", "Target", "build", "listed", "read_entry", "read_toml"]
+__all__ = ["Boxes", "DatasetEntry", "Rule", "Table", "Target", "read_entry"]
 
 ADAPTERS = ("images", "volumes", "coco", "published", "questions", "captions", "boxes", "reports")
+CONDITIONAL = ("images", "volumes", "boxes")
+"""Adapters whose targets may depend on a column of a joined table."""
 FREE_FORM = ("coco", "published")
 """Adapters whose tables are not joined by a column."""
-MAX_ENTRY_BYTES = 1_000_000
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +185,7 @@ class Boxes:
     format: str = "xyxy"
     abnormal: bool = False
     text: str | None = None
+    table: str | None = None
 
     def __post_init__(self) -> None:
         if len(self.columns) not in (1, 4):
@@ -191,6 +203,7 @@ class Target:
     values: list[int] | None = None
     abnormal: bool = False
     missing: str | None = None
+    absent_if: dict[str, list[str]] = field(default_factory=dict)
     attributes: dict[str, str] = field(default_factory=dict)
     categories: list[str] | None = None
     objects: bool = False
@@ -200,10 +213,21 @@ class Target:
             raise DataError(f"missing = '{self.missing}' of target '{self.name}' is neither 'absent' nor 'unknown'")
         if self.objects and self.values:
             raise DataError(f"target '{self.name}' has values and objects; numbers are classes or objects, not both")
-        if not self.masks or not all(re.search(r"\{(stem|parent|above)\}", mask) for mask in self.masks):
+        if self.absent_if and self.missing == "absent":
+            raise DataError(f"target '{self.name}' has absent_if and missing = 'absent'; leave one of them out")
+        if not all(self.absent_if.values()):
+            raise DataError(f"absent_if of target '{self.name}' has a column without values; list the values")
+        if not self.masks and not self.absent_if:
+            raise DataError(f"target '{self.name}' has neither masks nor absent_if; give one of them")
+        if not all(re.search(r"\{(stem|parent|above)\}", mask) for mask in self.masks):
             raise DataError(f"masks of target '{self.name}' do not all hold {{stem}}, {{parent}} or {{above}}")
         for mask in self.masks:
             _inside(mask)
+
+    @property
+    def without_mask(self) -> str | None:
+        """What an image without a mask file means: ``"absent"``, ``"unknown"``, or None where it is an error."""
+        return self.missing or ("unknown" if self.absent_if else None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,6 +261,7 @@ class DatasetEntry:
     group: Rule | None = None
     split: Rule | None = None
     mend_split: bool = False
+    split_with: str | None = None
     label: Rule | None = None
     spacing: Rule | None = None
     attributes: dict[str, str] = field(default_factory=dict)
@@ -250,6 +275,7 @@ class DatasetEntry:
     boxes: Boxes | None = None
     every: int = 1
     skip_empty: bool = False
+    ignore_values: list[int] | None = None
     channel: int | None = None
 
     def __post_init__(self) -> None:
@@ -271,6 +297,8 @@ class DatasetEntry:
             raise DataError("folder of tables is for adapter 'coco' alone")
         if self.split is not None and any(table.split for table in self.tables):
             raise DataError("a rule and tables tell the split; leave one of them out")
+        self._check_split_with()
+        self._check_masks()
         if self.shared_images and self.adapter != "questions":
             raise DataError("shared_images is for adapter 'questions' alone")
         if (self.boxes is None) == (self.adapter == "boxes"):
@@ -286,6 +314,37 @@ class DatasetEntry:
         for path in (self.images, self.near_duplicates):
             if path is not None:
                 _inside(path)
+
+    def _check_split_with(self) -> None:
+        if self.split_with is None:
+            return
+        if not self.split_with.strip():
+            raise DataError("split_with is empty; give the name that the data sets share, or leave it out")
+        if self.split is not None or any(table.split for table in self.tables):
+            raise DataError("split_with is for data sets without a split of their own; leave it or the split out")
+        if self.near_duplicates is not None:
+            # a joined group takes the name of another one, and with it a side that the other data sets do not know
+            raise DataError("split_with and near_duplicates cannot be combined; join the images in the group column")
+
+    def _check_masks(self) -> None:
+        conditional = next((target.name for target in self.targets if target.absent_if), None)
+        if conditional is not None and self.adapter not in CONDITIONAL:
+            raise DataError(f"absent_if of target '{conditional}' is for adapters {', '.join(CONDITIONAL)} alone")
+        if conditional is not None and not self.tables:
+            raise DataError(f"absent_if of target '{conditional}' needs [[tables]] with its columns")
+        if self.ignore_values is not None:
+            if self.adapter not in ("images", "volumes"):
+                raise DataError("ignore_values is for adapters 'images' and 'volumes' alone")
+            twice = {value for target in self.targets for value in target.values or ()} & set(self.ignore_values)
+            if twice:
+                raise DataError(f"value {min(twice)} of ignore_values belongs to a target; take it out of one of them")
+        if self.boxes is not None and self.boxes.table not in (None, *(table.file for table in self.tables)):
+            raise DataError(f"table '{self.boxes.table}' of [boxes] is not one of [[tables]]; add it there")
+
+    @property
+    def split_name(self) -> str:
+        """Name under which groups are hashed for the split."""
+        return self.split_with or self.name
 
     @property
     def target_names(self) -> tuple[str, ...]:
@@ -332,22 +391,6 @@ def read_entry(path: Path, root: Path) -> DatasetEntry:
         raise DataError(f"{where}: {error}; mend the catalogue entry") from error
 
 
-def read_toml(path: Path) -> dict[str, Any]:
-    """Read a TOML file of at most `MAX_ENTRY_BYTES`.
-
-    Raises
-    ------
-    DataError
-        The file is missing, too large or not TOML.
-    """
-    try:
-        if path.stat().st_size > MAX_ENTRY_BYTES:
-            raise DataError(f"{path.name}: catalogue entry is too large; it describes a data set, it does not hold one")
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path.name}: cannot be read as TOML ({str(error).splitlines()[0]}); mend the file") from error
-
-
 def _expression(text: str | None, groups: int) -> None:
     if text is None:
         return
@@ -363,68 +406,6 @@ def _rule(value: object, name: str) -> Rule:
     if isinstance(value, str):
         return Rule(value=value)
     return build(Rule, value, name)
-
-
-def listed(values: Mapping[str, Any], name: str) -> list[Any]:
-    """The ``[[name]]`` tables of a TOML file, none when left out; a `DataError` where `name` is something else."""
-    items = values.get(name, [])
-    if not isinstance(items, list):
-        raise DataError(f"{name} is not a list; write [[{name}]]")
-    return items
-
-
-# Types as `from __future__ import annotations` leaves them: strings, looked up by name.
-_CHECKS: dict[str, Any] = {
-    "str": lambda v: isinstance(v, str),
-    "str | None": lambda v: isinstance(v, str),
-    "bool": lambda v: isinstance(v, bool),
-    "int": lambda v: type(v) is int,
-    "int | None": lambda v: isinstance(v, int) and not isinstance(v, bool),
-    "list[str] | None": lambda v: isinstance(v, list) and bool(v) and all(isinstance(i, str) for i in v),
-    "list[str]": lambda v: isinstance(v, list) and all(isinstance(i, str) for i in v),
-    "list[list[str]]": lambda v: isinstance(v, list) and all(_CHECKS["list[str]"](i) for i in v),
-    "list[int] | None": lambda v: isinstance(v, list) and bool(v) and all(type(i) is int and i > 0 for i in v),
-    "dict[str, str]": lambda v: isinstance(v, dict) and all(isinstance(i, str) for i in v.values()),
-    "dict[str, Any]": lambda v: isinstance(v, dict),
-    "dict[str, list[str]]": lambda v: isinstance(v, dict) and all(_CHECKS["list[str]"](i) for i in v.values()),
-}
-
-
-def build(kind: type[T], values: object, where: str) -> T:
-    """Make a dataclass of a table of a TOML file.
-
-    Parameters
-    ----------
-    kind : type
-        The dataclass; its fields are the keys that are known, and their types are checked.
-    values : object
-        The table.
-    where : str
-        What the error calls the table.
-
-    Returns
-    -------
-    kind
-        The object.
-
-    Raises
-    ------
-    DataError
-        `values` is no table, or a key is unknown, missing or of the wrong type.
-    """
-    if not isinstance(values, dict):
-        raise DataError(f"{where} is not a table of keys and values")
-    known = {f.name: str(f.type) for f in fields(kind)}  # type: ignore[arg-type]
-    for name, value in values.items():
-        if name not in known:
-            raise DataError(f"key '{name}' of {where} is unknown; use {', '.join(sorted(known))}")
-        check = _CHECKS.get(known[name])
-        if check is not None and not check(value):
-            raise DataError(f"key '{name}' of {where} has the wrong type; it should be {known[name]}")
-    try:
-        return kind(**values)
-    except TypeError as error:
-        raise DataError(f"{where} lacks a key ({str(error).split(': ')[-1]})") from error
 
 
 def _inside(path: str) -> None:

@@ -224,7 +224,7 @@ def _modalities(entry: DatasetEntry | None) -> list[str]:
 def _tasks(entry: DatasetEntry | None) -> list[str]:
     if entry is None:
         return []
-    outlined = bool(entry.targets) or entry.adapter in ("coco", "published")
+    outlined = any(target.masks for target in entry.targets) or entry.adapter in ("coco", "published")
     can = {
         "segment": outlined and entry.adapter != "boxes",
         "classify": outlined or entry.adapter == "boxes",

@@ -13,7 +13,8 @@ from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
 
-from unibiomed.data.entries import ADAPTERS, build, listed, read_toml
+from unibiomed.data.entries import ADAPTERS
+from unibiomed.data.keys import build, listed, read_toml
 from unibiomed.errors import DataError
 from unibiomed.tasks import TASKS
 

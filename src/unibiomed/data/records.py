@@ -57,6 +57,8 @@ class Region:
     objects : bool
         The target comes in many pieces, such as nuclei, and the mask files tell them apart: each number is one object,
         and each further file holds others.
+    ignored : tuple of int
+        Mask values that belong to no target and count as background.
     """
 
     target: str
@@ -68,6 +70,7 @@ class Region:
     slice_index: int | None = None
     box: Box | None = None
     objects: bool = False
+    ignored: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         where = self.mask.name if isinstance(self.mask, Path) else "a region without a mask file"
@@ -308,7 +311,7 @@ class Record:
                     known = described.setdefault((path, region.slice_index), set())
                     # a target of all values leaves none undescribed
                     described[path, region.slice_index] = (
-                        None if known is None or region.values is None else known | set(region.values)
+                        None if known is None or region.values is None else known | {*region.values, *region.ignored}
                     )
         for (path, number), values in described.items():
             if values is not None:

@@ -334,7 +334,7 @@ def _pack_region(region: Region, before: tuple[int, int], after: tuple[int, int]
         if x1 > width or y1 > height:
             raise DataError(f"{shown(key)}: box {region.box} of '{region.target}' leaves the image; mend the table")
         box = x0 * columns // width, y0 * rows // height, -(-x1 * columns // width), -(-y1 * rows // height)
-        return replace(region, box=box, values=None, slice_index=None, objects=False)
+        return replace(region, box=box, values=None, slice_index=None, objects=False, ignored=())
     rle = None
     if region.mask is not None:
         mask = region.load(before)
@@ -343,7 +343,7 @@ def _pack_region(region: Region, before: tuple[int, int], after: tuple[int, int]
         except InputError as error:
             raise DataError(f"{shown(key)}: mask of '{region.target}' cannot be packed ({error})") from error
     # run lengths tell no objects apart
-    return replace(region, mask=rle, values=None, further_masks=(), slice_index=None, objects=False)
+    return replace(region, mask=rle, values=None, further_masks=(), slice_index=None, objects=False, ignored=())
 
 
 def _shrink(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:

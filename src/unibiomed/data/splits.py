@@ -71,7 +71,12 @@ def join_groups(groups: Mapping[str, str], linked: Iterable[Iterable[str]]) -> d
 
 
 def assign_splits(
-    dataset: str, groups: Mapping[str, str], official: Mapping[str, str] | None = None, *, external: bool = False
+    dataset: str,
+    groups: Mapping[str, str],
+    official: Mapping[str, str] | None = None,
+    *,
+    external: bool = False,
+    ranked: bool = True,
 ) -> dict[str, str]:
     """Give every image its split.
 
@@ -86,13 +91,16 @@ def assign_splits(
         with any validation image for validation.
     external : bool
         The data set is kept for testing alone.
+    ranked : bool
+        In sets with fewer than `FEW_GROUPS` groups, take the shares by rank of `split_position`. Data sets that share
+        patients need False: a rank depends on the other groups of the same data set.
 
     Returns
     -------
     dict of str to str
-        ``"train"``, ``"val"`` or ``"test"`` of each image. With at least two groups, neither train nor test is empty.
-        In sets with fewer than `FEW_GROUPS` groups the shares are taken by rank of `split_position`, so adding data may
-        move a group there; in larger sets it never does.
+        ``"train"``, ``"val"`` or ``"test"`` of each image. With `ranked` and at least two groups, neither train nor
+        test is empty, but adding data may move a group of a set with fewer than `FEW_GROUPS` groups; in larger sets it
+        never does.
 
     Raises
     ------
@@ -105,7 +113,7 @@ def assign_splits(
         return _official(dataset, groups, official)
     position = {group: split_position(dataset, group) for group in set(groups.values())}
     order = sorted(position, key=lambda group: (position[group], group))
-    few = len(order) < FEW_GROUPS
+    few = ranked and len(order) < FEW_GROUPS
     side = _by_rank(order) if few else {group: _by_position(u) for group, u in position.items()}
     return {image: side[group] for image, group in groups.items()}
 

@@ -37,7 +37,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from unibiomed.data.entries import build, read_toml
+from unibiomed.data.keys import build, read_toml
 from unibiomed.data.records import SPLITS
 from unibiomed.errors import DataError
 from unibiomed.tasks import TASKS

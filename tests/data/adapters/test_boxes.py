@@ -86,3 +86,19 @@ def test_two_splits(toy, refused):
     assert {name: record.split for name, record in toy.read().items()} == {"a": "train", "a#2": "train", "b": "test"}
     toy.text("u.csv", ROWS)
     refused("toy/a: is in tables of two splits")
+
+
+def test_a_table_of_boxes_beside_a_table_of_images(toy):
+    entry = (
+        'label = { column = "type" }\nignore = ["mark"]\n[[tables]]\nfile = "t.csv"\nkey = "file"\n'
+        '[[tables]]\nfile = "b.csv"\nkey = "file"\n'
+        '[boxes]\ntable = "b.csv"\ncolumns = ["x0", "y0", "x1", "y1"]\ntarget = { column = "type" }\n'
+        '[[targets]]\nname = "mass"\nabnormal = true\nabsent_if = { type = ["normal"] }\n'
+    )
+    made(toy, "file,type\na.png,ill\nb.png,normal\n", entry)
+    toy.text("b.csv", "file,type,x0,y0,x1,y1\na.png,mass,1,1,4,3\na.png,mass,5,1,7,3\na.png,mark,1,1,2,2\n")
+    records = toy.read()
+    assert list(records) == ["a", "a#2", "b"]
+    assert (records["a"].label, records["b"].label) == ("ill", "normal")
+    assert [(r.target, r.box, r.abnormal) for r in records["a"].regions] == [("mass", (1, 1, 4, 3), True)]
+    assert [(r.target, r.absent, r.abnormal) for r in records["b"].regions] == [("mass", True, True)]

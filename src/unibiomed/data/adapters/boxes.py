@@ -13,6 +13,7 @@ from unibiomed.data.adapters.common import (
     base_record,
     find_places,
     find_value,
+    is_absent,
     list_images,
     refuse,
     tidy,
@@ -29,27 +30,44 @@ def read_boxes(entry: DatasetEntry, tell: Tell = refuse) -> Iterator[Record]:
     """Records of the adapter ``boxes``, see `unibiomed.data.entries`."""
     items = list_images(entry, tell=tell)
     found, official = rows_by_image(entry, items, tell=tell)
-    rows = {name: told[0][1] for name, told in found.items()}
+    rows = {name: _image_row(entry, told) for name, told in found.items()}
     for name, place in sorted(find_places(entry, rows, official).items()):
         try:
-            yield from _records(entry, items[name], place, found[name])
+            yield from _records(entry, items[name], place, found[name], rows[name])
         except DataError as error:
             tell(error)
 
 
-def _records(entry: DatasetEntry, item: Item, place: Place, rows: Sequence[tuple[Table, Row]]) -> Iterator[Record]:
+def _image_row(entry: DatasetEntry, rows: Sequence[tuple[Table, Row]]) -> Row:
+    """What the tables say of the image as a whole: without ``table``, the first row of a box."""
+    assert entry.boxes is not None, "checked when the entry was read"
+    if entry.boxes.table is None:
+        return rows[0][1]
+    return {key: value for table, row in rows if table.file != entry.boxes.table for key, value in row.items()}
+
+
+def _records(
+    entry: DatasetEntry, item: Item, place: Place, rows: Sequence[tuple[Table, Row]], image_row: Row
+) -> Iterator[Record]:
     assert entry.boxes is not None, "checked when the entry was read"
     regions = [
         region
         for table, row in rows
-        if (region := _region(entry, entry.boxes, item.name, row, f"{entry.name}/{table.file}: image '{item.name}'"))
+        if entry.boxes.table in (None, table.file)
+        and (region := _region(entry, entry.boxes, item.name, row, f"{entry.name}/{table.file}: image '{item.name}'"))
+    ]
+    boxed = {region.target for region in regions}
+    regions += [
+        Region(target.name, None, abnormal=target.abnormal, attributes=dict(target.attributes))
+        for target in entry.targets
+        if target.name not in boxed and is_absent(entry, target, item.name, image_row)
     ]
     rounds = in_rounds(regions)
     first = Record(
         image=item.path,
         regions=rounds[0] if rounds else (),
         text=image_text(entry, [row for _, row in rows]) or None,
-        **base_record(entry, item.name, place, rows[0][1]),
+        **base_record(entry, item.name, place, image_row),
     )
     yield first
     yield from further_records(first, rounds[1:])

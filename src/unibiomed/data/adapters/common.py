@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from unibiomed.data.entries import DatasetEntry, Rule
+from unibiomed.data.entries import DatasetEntry, Rule, Target
 from unibiomed.data.records import SPLITS
 from unibiomed.data.splits import assign_splits, join_groups
 from unibiomed.errors import DataError, InputError
@@ -192,6 +192,18 @@ def find_value(entry: DatasetEntry, rule: Rule | None, name: str, row: Row) -> s
     return rule.map.get(raw, raw)
 
 
+def is_absent(entry: DatasetEntry, target: Target, name: str, row: Row) -> bool:
+    """Whether the columns of ``absent_if`` say that a target is absent from an image.
+
+    Raises
+    ------
+    DataError
+        The image has no row with one of these columns.
+    """
+    found = [cell_text(_cell(entry, name, row, column)) in values for column, values in target.absent_if.items()]
+    return bool(found) and all(found)
+
+
 def cell_text(cell: object) -> str:
     """What a cell of a table says; the number 0 is not an empty one."""
     return "" if cell is None else str(cell).strip()
@@ -245,10 +257,24 @@ def find_places(
     joined = join_groups(own, linked)
     # There may be millions of images: what is not asked again is let go of.
     del own, official, groups
-    kept = {name: sides[name] for name in joined} if len(sides) > len(joined) else sides
-    splits = assign_splits(entry.name, joined, kept, external=entry.external)
+    splits = _splits(entry, joined, sides)
     leaking = _leaking(entry, joined, splits)
     return {name: Place(group, splits[name], labels[name]) for name, group in joined.items() if group not in leaking}
+
+
+def _splits(entry: DatasetEntry, groups: Mapping[str, str], sides: Mapping[str, str]) -> dict[str, str]:
+    """Split of each image: that of the rule or table where there is one, else by hash of the group."""
+    if entry.external:
+        return assign_splits(entry.split_name, groups, external=True)
+    if sides and any(name not in sides for name in groups):
+        # the rule excludes some images: their groups are split by hash, unless an image of them has a side
+        given = {group: sides[name] for name, group in groups.items() if name in sides}
+        open_groups = {name: group for name, group in groups.items() if group not in given}
+        sides = {name: sides.get(name, given[group]) for name, group in groups.items() if group in given}
+        decided = assign_splits(entry.split_name, {name: groups[name] for name in sides}, sides)
+        return decided | assign_splits(entry.split_name, open_groups)
+    kept = {name: sides[name] for name in groups} if len(sides) > len(groups) else sides
+    return assign_splits(entry.split_name, groups, kept, ranked=entry.split_with is None)
 
 
 def _leaking(entry: DatasetEntry, groups: Mapping[str, str], splits: Mapping[str, str]) -> set[str]:
@@ -263,7 +289,7 @@ def _leaking(entry: DatasetEntry, groups: Mapping[str, str], splits: Mapping[str
 
 
 def _official(entry: DatasetEntry, rows: Mapping[str, Row], given: Mapping[str, str | None] | None) -> dict[str, str]:
-    """The official split of each image; empty where there is none."""
+    """The official split of each image, those excluded by `unless` of the rule left out; empty where there is none."""
     if entry.split is not None:
         given = {name: find_value(entry, entry.split, name, row) for name, row in rows.items()}
     elif given is None or not any(given.get(name) for name in rows):
@@ -271,6 +297,8 @@ def _official(entry: DatasetEntry, rows: Mapping[str, Row], given: Mapping[str, 
     sides: dict[str, str] = {}
     for name in rows:
         split = given.get(name)
+        if split is None and entry.split is not None and entry.split.unless and re.search(entry.split.unless, name):
+            continue
         if split is None:
             raise DataError(f"{entry.name}/{name}: no official split is given, though other images have one; add it")
         if split not in SPLITS:
@@ -284,6 +312,8 @@ def _check_sides(entry: DatasetEntry, groups: Mapping[str, str], sides: Mapping[
         return
     first: dict[str, str] = {}
     for name, group in groups.items():
+        if name not in sides:
+            continue
         other = first.setdefault(group, name)
         if sides[other] != sides[name]:
             raise DataError(

@@ -22,7 +22,10 @@ def read_images(entry: DatasetEntry, tell: Tell = refuse) -> Iterator[Record]:
         try:
             yield Record(
                 image=items[name].path,
-                regions=tuple(mask_region(*found) for found in find_masks(entry, items[name], folders)),
+                regions=tuple(
+                    mask_region(target, found, ignored=entry.ignore_values)
+                    for target, found in find_masks(entry, items[name], rows[name], folders)
+                ),
                 spacing=_spacing(entry, name, rows[name]),
                 **base_record(entry, name, place, rows[name]),
             )

@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import NamedTuple
 
-from unibiomed.data.adapters.common import Item
+from unibiomed.data.adapters.common import Item, Row, is_absent
 from unibiomed.data.entries import DatasetEntry, Target
 from unibiomed.data.records import Record, Region
 from unibiomed.errors import DataError
@@ -75,8 +75,19 @@ class Folders:
         return self._names[folder]
 
 
-def find_masks(entry: DatasetEntry, item: Item, folders: Folders) -> Iterator[tuple[Target, list[Path]]]:
+def find_masks(entry: DatasetEntry, item: Item, row: Row, folders: Folders) -> Iterator[tuple[Target, list[Path]]]:
     """Mask files of every target that something is known of; none where it is known to be absent.
+
+    Parameters
+    ----------
+    entry : DatasetEntry
+        The data set.
+    item : Item
+        The image.
+    row : mapping
+        What the tables say of the image.
+    folders : Folders
+        Lists of the files.
 
     Raises
     ------
@@ -90,17 +101,19 @@ def find_masks(entry: DatasetEntry, item: Item, folders: Folders) -> Iterator[tu
             above = posixpath.dirname(item.parent)
             filled = mask.replace("{stem}", item.stem).replace("{parent}", item.parent).replace("{above}", above)
             found += folders.find(filled.lstrip("/"), needed="{" not in folder)
-        if not found and target.missing is None:
+        if not found and target.without_mask is None:
             raise DataError(
                 f"{entry.name}/{item.name}: no mask file of '{target.name}'; restore it, or let the entry say "
                 'missing = "absent" or "unknown"'
             )
-        if found or target.missing != "unknown":
+        if found or target.without_mask == "absent" or is_absent(entry, target, item.name, row):
             yield target, list(dict.fromkeys(found))
 
 
-def mask_region(target: Target, masks: Sequence[Path], slice_index: int | None = None) -> Region:
-    """The region of a target with its mask files."""
+def mask_region(
+    target: Target, masks: Sequence[Path], slice_index: int | None = None, ignored: Sequence[int] | None = None
+) -> Region:
+    """The region of a target with its mask files; `ignored` are the values of the files that belong to no target."""
     return Region(
         target=target.name,
         mask=masks[0] if masks else None,
@@ -110,6 +123,7 @@ def mask_region(target: Target, masks: Sequence[Path], slice_index: int | None =
         further_masks=tuple(masks[1:]),
         slice_index=slice_index if masks else None,
         objects=target.objects,
+        ignored=tuple(ignored or ()),
     )
 
 

@@ -123,6 +123,8 @@ def asked_columns(entry: DatasetEntry) -> tuple[str, ...]:
     for rule in rules:
         if rule is not None:
             columns += [*(rule.columns or []), *([rule.column] if rule.column is not None else [])]
+    for target in entry.targets:
+        columns += target.absent_if
     for table in entry.tables:
         columns += [table.key, *table.keep]
     return tuple(dict.fromkeys(columns))

@@ -44,7 +44,7 @@ def read_volumes(entry: DatasetEntry, tell: Tell = refuse) -> Iterator[Record]:
 
 def _slices(entry: DatasetEntry, item: Item, place: Place, row: Row, folders: Folders) -> Iterator[Record]:
     grid, modality = _header(entry, item.path, entry.channel)
-    masks = list(find_masks(entry, item, folders))
+    masks = list(find_masks(entry, item, row, folders))
     _check_grids(entry, grid, item, masks)
     known = base_record(entry, item.name, place, row)
     known["modality"] = _modality(entry, item.name, known["modality"], modality)
@@ -58,7 +58,7 @@ def _slices(entry: DatasetEntry, item: Item, place: Place, row: Row, folders: Fo
                 slice_index=index,
                 channel=entry.channel,
                 spacing=(grid.spacing[1], grid.spacing[2]),
-                regions=tuple(mask_region(target, found, index) for target, found in masks),
+                regions=tuple(mask_region(target, found, index, entry.ignore_values) for target, found in masks),
                 **known | {"key": f"{known['key']}@{index}"},
             )
 
