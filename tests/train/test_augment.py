@@ -13,7 +13,8 @@ import torch
 
 from unibiomed.data.records import REGION_TEXT, QuestionAnswer, Record, Region
 from unibiomed.images.modality import MODALITIES
-from unibiomed.train.augment import _colour_matrix, augment
+from unibiomed.train.appearance import _colour_matrix
+from unibiomed.train.augment import augment
 
 SIDE = 96
 RECORD = Record(
