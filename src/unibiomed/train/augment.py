@@ -81,7 +81,7 @@ def augment(
         image = paint_red_cells(image, white, rng)
     image = shade(record.modality, recolour(record.modality, image, rng, strength), rng, strength)
     image, truth = _geometry(record, image, truth, rng, size or image.shape[1], strength)
-    image = degrade(record.modality, image, rng, strength)
+    image = degrade(image, rng, strength)
     image = draw_overlays(record.modality, image, truth, rng, strength)
     if rng.random() < 0.25 * strength:
         image = jpeg(image, rng.randint(15, 70))
@@ -115,18 +115,16 @@ def _sided(record: Record) -> bool:
 def _geometry(
     record: Record, image: torch.Tensor, truth: torch.Tensor, rng: random.Random, size: int, strength: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    channels = len(image)
-    x = torch.cat([image, truth])
     turns, mirrored = _orientation(record, rng, strength)
-    x = torch.rot90(x, turns, (1, 2)) if turns else x
-    x = x.flip(2) if mirrored else x
-    if rng.random() < 0.7:
-        x = _move(record, x, channels, rng, size, strength)
-    else:
-        x = shrink(x, size)
+    if turns:
+        image, truth = torch.rot90(image, turns, (1, 2)), torch.rot90(truth, turns, (1, 2))
+    if mirrored:
+        image, truth = image.flip(2), truth.flip(2)
     if record.modality in SCOPES and rng.random() < 0.2 * strength:
-        x = _field_of_view(x, channels, rng)
-    return x[:channels], x[channels:]
+        image, truth = _field_of_view(image, truth, rng)
+    if rng.random() < 0.7:
+        return _move(record, image, truth, rng, size, strength)
+    return shrink(image, size), shrink(truth, size) if len(truth) else truth.new_zeros(0, size, size)
 
 
 def _orientation(record: Record, rng: random.Random, strength: float) -> tuple[int, bool]:
@@ -138,7 +136,9 @@ def _orientation(record: Record, rng: random.Random, strength: float) -> tuple[i
     if record.modality in TURNABLE | MIRRORED and mirrorable:
         mirrored = rng.random() < 0.5
     if record.modality in SLICES and not _told(record) and rng.random() < 0.25 * strength:
-        turns, mirrored = rng.choice([(t, m) for m in ((False, True) if mirrorable else (False,)) for t in range(4)][1:])
+        turns, mirrored = rng.choice(
+            [(t, m) for m in ((False, True) if mirrorable else (False,)) for t in range(4)][1:]
+        )
     return turns, mirrored
 
 
@@ -170,10 +170,11 @@ class _Affine:
 
 
 def _move(
-    record: Record, x: torch.Tensor, channels: int, rng: random.Random, side: int, strength: float
-) -> torch.Tensor:
+    record: Record, image: torch.Tensor, truth: torch.Tensor, rng: random.Random, side: int, strength: float
+) -> tuple[torch.Tensor, torch.Tensor]:
     # what a view leaves of each target is estimated on a quarter of the side, with the image as a whole as first mask
-    coarse = F.avg_pool2d(torch.cat([torch.ones_like(x[:1]), x[channels:]])[None], 4, ceil_mode=True)[0]
+    coarse = F.avg_pool2d(truth[None], 4, ceil_mode=True)[0] if len(truth) else truth[:, ::4, ::4]
+    coarse = torch.cat([torch.ones(1, *coarse.shape[1:]), coarse])
     for _ in range(TRIES):
         view = _draw_affine(record, coarse, rng, strength)
         shares = view.shares(coarse, 48)
@@ -181,14 +182,17 @@ def _move(
             break
     else:
         view = replace(view, scale=(1.0, 1.0), shift=(0.0, 0.0))
-    moved = _sample(view, x, channels, _fill(x[:channels], rng), side)
-    if min(view.scale) < 0.8 and _lost_thin(x[channels:], moved[channels:], view):
+    fill = _fill(image, rng)
+    moved = _sample(view, truth, side)
+    if min(view.scale) < 0.8 and _lost_thin(truth, moved, view):
         # thin targets such as vessels would disappear from a small view although the image still shows them
         view = replace(view, scale=(1.0, 1.0), shift=(0.0, 0.0))
-        moved = _sample(view, x, channels, _fill(x[:channels], rng), side)
-    if len(x) > channels:
-        _clear_slivers(x[channels:], moved[channels:], view, float(view.shares(coarse[:1], 48)))
-    return moved
+        moved = _sample(view, truth, side)
+    if len(truth):
+        _clear_slivers(truth, moved, view, float(view.shares(coarse[:1], 48)))
+    if bool(fill.any()):
+        return _sample(view, image - fill, side).add_(fill).clamp_(0, 1), moved
+    return _sample(view, image, side), moved
 
 
 def _draw_affine(record: Record, coarse: torch.Tensor, rng: random.Random, strength: float) -> _Affine:
@@ -205,6 +209,8 @@ def _draw_affine(record: Record, coarse: torch.Tensor, rng: random.Random, stren
         # no target becomes smaller than a few pixels
         least = max([0.3, *(4 / math.sqrt(float(area) * 16 + 1e-6) for area in coarse[1:].sum((1, 2)))])
         scale = max(min(1.0, least), 2 ** rng.uniform(-1.7, -0.1))
+        # inset images are upright
+        angle = angle if rng.random() < 0.3 else 0.0
         free = 1 / scale - 1
         right, down = rng.uniform(-free, free), rng.uniform(-free, free)
     wide = high = scale
@@ -213,7 +219,7 @@ def _draw_affine(record: Record, coarse: torch.Tensor, rng: random.Random, stren
         wide, high = (wide * stretch, high) if rng.random() < 0.5 else (wide, high * stretch)
     if rng.random() < 0.1 * strength:
         # letterbox: a wide or high image padded to a square
-        narrow = rng.uniform(0.55, 0.9)
+        angle, narrow = 0.0, rng.uniform(0.55, 0.9)
         wide, high = (wide * narrow, high) if rng.random() < 0.4 else (wide, high * narrow)
     return _Affine(angle, (wide, high), (right, down))
 
@@ -240,25 +246,23 @@ def _crop(masks: torch.Tensor, rng: random.Random, most: float) -> tuple[float, 
 def _fill(image: torch.Tensor, rng: random.Random) -> torch.Tensor:
     """(channels, 1, 1): what is shown outside of the image, black in most views."""
     kind = rng.random()
-    if kind < 0.7:
+    if kind < 0.75:
         return torch.zeros(len(image), 1, 1)
-    if kind < 0.88:
-        return torch.cat([image[:, ::8, 0], image[:, ::8, -1], image[:, 0, ::8], image[:, -1, ::8]], 1).mean(1)[
-            :, None, None
-        ]
-    return torch.full((len(image), 1, 1), 1.0 if kind < 0.94 else rng.uniform(0.05, 0.6))
+    if kind < 0.92:
+        border = torch.cat([image[:, ::8, 0], image[:, ::8, -1], image[:, 0, ::8], image[:, -1, ::8]], 1)
+        return border.mean(1)[:, None, None]
+    return torch.full((len(image), 1, 1), 1.0 if kind < 0.95 else rng.uniform(0.05, 0.5))
 
 
-def _sample(view: _Affine, x: torch.Tensor, channels: int, fill: torch.Tensor, side: int) -> torch.Tensor:
+def _sample(view: _Affine, x: torch.Tensor, side: int) -> torch.Tensor:
     scale = min(view.scale)
+    if not len(x):
+        return x.new_zeros(0, side, side)
     if 1.5 * side * scale < x.shape[1]:
         # a coarse view takes samples: without this, thin lines fall between them
-        x = shrink(x, round(1.2 * side * scale))
-    if not bool(fill.any()):
-        return view.apply(x, side)
-    moved = view.apply(torch.cat([x[:channels] - fill, x[channels:]]), side)
-    moved[:channels] += fill
-    return moved
+        small = round(1.2 * side * scale)
+        x = F.interpolate(x[None], (small, small), mode="bilinear", antialias=True, align_corners=False)[0]
+    return view.apply(x, side).clamp_(-1, 1)
 
 
 def _lost_thin(before: torch.Tensor, after: torch.Tensor, view: _Affine) -> bool:
@@ -279,9 +283,9 @@ def _clear_slivers(before: torch.Tensor, after: torch.Tensor, view: _Affine, vis
     after[few | ((shares < LEAST_SHARE) & (shares < 0.5 * visible))] = 0
 
 
-def _field_of_view(x: torch.Tensor, channels: int, rng: random.Random) -> torch.Tensor:
-    """Black outside of a circle or of a square without corners, if that hides no target."""
-    side = x.shape[1]
+def _field_of_view(image: torch.Tensor, truth: torch.Tensor, rng: random.Random) -> tuple[torch.Tensor, torch.Tensor]:
+    """Black outside of a circle or of a square without corners, unless that hides more than a tenth of a target."""
+    side = image.shape[1]
     at = torch.linspace(-1, 1, side)
     right, down = rng.gauss(0, 0.08), rng.gauss(0, 0.08)
     if rng.random() < 0.65:
@@ -293,7 +297,7 @@ def _field_of_view(x: torch.Tensor, channels: int, rng: random.Random) -> torch.
     # sharp borders and vignettes
     soft = rng.choice([0.01, 0.02, 0.1])
     seen = ((edge - reach) / soft + 0.5).clamp(0, 1)
-    masks = x[channels:]
-    if bool(((masks * seen).sum((1, 2)) < 0.9 * masks.sum((1, 2))).any()):
-        return x
-    return torch.cat([x[:channels] * seen, masks * (seen > 0.5)])
+    hidden = truth * (seen > 0.5)
+    if bool((hidden.sum((1, 2)) < 0.9 * truth.sum((1, 2))).any()):
+        return image, truth
+    return image * seen, hidden

@@ -22,7 +22,16 @@ INKS = ((0.25, 0.1, 0.5), (0.1, 0.15, 0.55), (0.05, 0.05, 0.1), (0.1, 0.4, 0.25)
 HAIRS = ((0.12, 0.08, 0.06), (0.3, 0.2, 0.12), (0.05, 0.05, 0.05))
 WORDS = ("R", "L", "AP", "PA", "SUPINE", "PORTABLE", "Im: 24", "Se: 3", "W: 400 L: 40", "FR 42Hz", "TIS 0.4", "MI 1.1")
 
-TEXT = {"CT": 0.2, "MRI": 0.2, "PET": 0.15, "X-ray": 0.25, "ultrasound": 0.3, "endoscopy": 0.2, "OCT": 0.15, "fundus": 0.1}
+TEXT = {
+    "CT": 0.2,
+    "MRI": 0.2,
+    "PET": 0.15,
+    "X-ray": 0.25,
+    "ultrasound": 0.3,
+    "endoscopy": 0.2,
+    "OCT": 0.15,
+    "fundus": 0.1,
+}
 """Probability of text at strength 1."""
 MEASURES = {"CT": 0.05, "MRI": 0.05, "X-ray": 0.05, "ultrasound": 0.25, "OCT": 0.05, "pathology": 0.05}
 """Probability of callipers or dotted lines at strength 1."""
@@ -104,13 +113,13 @@ def _text(side: int, rng: random.Random) -> Image.Image:
     """A few short lines in one or two corners."""
     layer, draw = _layer(side)
     font = _font(round(side * rng.uniform(0.025, 0.05)))
-    for _ in range(rng.randint(1, 2)):
+    for far_right, far_down in rng.sample(((0, 0), (0, 1), (1, 0), (1, 1)), rng.randint(1, 2)):
         lines = [_word(rng) for _ in range(rng.randint(1, 4))]
         text = "\n".join(lines)
         left, top, right, bottom = draw.multiline_textbbox((0, 0), text, font=font)
         margin = side * rng.uniform(0.01, 0.04)
-        x = margin if rng.random() < 0.5 else side - margin - (right - left)
-        y = margin if rng.random() < 0.5 else side - margin - (bottom - top)
+        x = side - margin - (right - left) if far_right else margin
+        y = side - margin - (bottom - top) if far_down else margin
         draw.multiline_text((x, y), text, fill=255, font=font)
     return layer
 
