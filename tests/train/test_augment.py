@@ -62,10 +62,12 @@ def views(modality: str, count: int, questions: bool = False, **more: Any) -> li
     if questions:
         record = replace(record, questions=(QuestionAnswer("Which side?", "left", "open", "1"),))
     pixels, masks = squares((38, 15), (38, 61), (15, 38), (61, 38))
-    found = []
-    for seed in range(6 * count):
+    found: list[tuple[float, float, float, float]] = []
+    for seed in range(8 * count):
         _, moved = augment(record, pixels, masks, random.Random(seed))
-        if len(found) == count or min(float(mask.sum()) for mask in moved.values()) < 300:
+        if len(found) == count:
+            break
+        if min(float(mask.sum()) for mask in moved.values()) < 300:
             continue  # seen closer, some targets lie outside
         found.append((centre(moved[0])[1], centre(moved[1])[1], centre(moved[2])[0], centre(moved[3])[0]))
     return found

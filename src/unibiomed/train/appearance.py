@@ -168,8 +168,8 @@ def degrade(image: torch.Tensor, rng: random.Random, strength: float) -> torch.T
         # photons: noise grows with the square root of brightness
         level = (image + 0.02).sqrt_() if rng.random() < 0.4 else 1.0
         channels = len(image) if rng.random() < 0.5 else 1
-        image = (image + _randn(rng, channels, *image.shape[1:]) * level * sigma).clamp_(0, 1)
-    return image
+        image = image + _randn(rng, channels, *image.shape[1:]) * level * sigma
+    return image.clamp(0, 1)
 
 
 def _randn(rng: random.Random, *shape: int) -> torch.Tensor:
