@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from unibiomed.data import Record
 from unibiomed.data.records import Region
 from unibiomed.model.processing import IMAGENET_MEAN, IMAGENET_STD
+from unibiomed.train import augment
 from unibiomed.train.squares import read_square
 from unibiomed.train.store import ImageStore
 from unibiomed.train.views import Viewer
@@ -62,7 +63,10 @@ def bright_box(image: np.ndarray) -> tuple[int, int, int, int]:
 
 
 @pytest.mark.parametrize("stored", [True, False])
-def test_boxes_follow_the_view(boxed: Record, tmp_path: Path, stored: bool) -> None:
+def test_boxes_follow_the_view(boxed: Record, tmp_path: Path, stored: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    # nothing else in the views is bright
+    monkeypatch.setattr(augment, "_fill", lambda image, rng: torch.zeros(len(image), 1, 1))
+    monkeypatch.setattr(augment, "draw_overlays", lambda modality, image, masks, rng, strength: image)
     viewer = Viewer(SIZE, ImageStore([boxed], SIZE, tmp_path) if stored else None)
     still = viewer.view(boxed, random.Random(0), 0.0)
     assert still.image.shape == (SIZE, SIZE, 3) and still.side == SIZE

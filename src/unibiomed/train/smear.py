@@ -42,11 +42,16 @@ def paint_red_cells(image: torch.Tensor, kept: torch.Tensor, rng: random.Random)
     mixed = [low + (high - low) * (1 - dark) + rng.gauss(0, 0.05) for low, high in zip(DARKEST, LIGHTEST, strict=True)]
     colour = torch.tensor(mixed).clamp(0, 1)[:, None, None]
     pale = rng.uniform(0.3, 0.9) if rng.random() < 0.6 else 0.0
-    y, x = torch.meshgrid(torch.arange(height) + 0.5, torch.arange(width) + 0.5, indexing="ij")
+    y, x = torch.arange(height)[:, None] + 0.5, torch.arange(width)[None] + 0.5
     cover = torch.zeros(height, width)
     for _ in range(rng.randint(3, 14)):
         own, stretch, angle = radius * rng.uniform(0.85, 1.15), rng.uniform(0.85, 1.0), rng.uniform(0, math.pi)
-        right, down = x - rng.uniform(0, width), y - rng.uniform(0, height)
+        middle_x, middle_y = rng.uniform(0, width), rng.uniform(0, height)
+        # beyond this distance a cell covers less than one part in ten thousand
+        reach = math.ceil(own + 15)
+        columns = slice(max(0, int(middle_x) - reach), int(middle_x) + reach)
+        rows = slice(max(0, int(middle_y) - reach), int(middle_y) + reach)
+        right, down = x[:, columns] - middle_x, y[rows] - middle_y
         along, across = (
             right * math.cos(angle) + down * math.sin(angle),
             (down * math.cos(angle) - right * math.sin(angle)) / stretch,
@@ -54,6 +59,6 @@ def paint_red_cells(image: torch.Tensor, kept: torch.Tensor, rng: random.Random)
         # 0 in the middle, 1 at the edge
         rho = torch.hypot(along, across) / own
         disc = torch.sigmoid((1 - rho) * own / 1.5) * (1 - pale * torch.exp(-((rho / 0.45) ** 2)))
-        cover = torch.maximum(cover, disc)
+        cover[rows, columns] = torch.maximum(cover[rows, columns], disc)
     alpha = strength * cover * (1 - kept)
     return (image * (1 - alpha) + colour * alpha).clamp(0, 1)
