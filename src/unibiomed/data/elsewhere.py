@@ -20,7 +20,7 @@ MIN_SIDE, MAX_SIDE = 0.08, 0.5
 MAX_ASPECT = 2.0
 MIN_PIXELS = 6
 MOVED_SHARE = 0.5
-"""Share of the boxes that are moved or scaled copies of a region's box, so that size and shape do not tell them apart."""
+"""Share of boxes that are moved or scaled copies of a region's box, so that size and shape do not tell them apart."""
 MAX_IOU = 0.2
 MAX_COVERED = 0.1
 """Share of a box that annotated regions may cover."""
@@ -81,7 +81,7 @@ def box_elsewhere(scene: Scene, rng: random.Random) -> Box | None:
 
 
 def _draws(size: tuple[int, int], boxes: list[Box], rng: random.Random) -> Iterator[Box]:
-    """Random boxes and moved copies of `boxes` within an image of (height, width) pixels; those that do not fit, not."""
+    """Random boxes, and moved copies of `boxes`, that lie within an image of (height, width) pixels."""
     height, width = size
     for _ in range(TRIES):
         if rng.random() < MOVED_SHARE:

@@ -81,7 +81,7 @@ class Scene:
         self.boxable = self.present
         self.absent = tuple(i for i in self.known if i not in self.present)
         self.elsewhere: tuple[Box | None] | None = None
-        """The box around something else that turns share, in a tuple once it was drawn; None where it does not exist."""
+        """The box around something else that turns share: None before it was drawn, ``(None,)`` where there is none."""
         self._facts: dict[int, RegionFacts] = {}
         self._parts: dict[int, list[Box]] = {}
 
