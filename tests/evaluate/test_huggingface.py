@@ -344,7 +344,7 @@ def test_a_model_answers_in_words(llava, toy_cases, monkeypatch):
     tasks = ["recognize", "classify"]
     case = toy_cases(datasets=["organs"], tasks=tasks)[0]
     found = answer_case(llava, case, case.pixels())
-    assert [p.error for p in found] == [None] * 3 and all(p.seconds > 0 and not p.masks for p in found)
+    assert [p.error for p in found] == [None] * 4 and all(p.seconds > 0 and not p.masks for p in found)
     assert any(p.text for p in found)
     # the likeliest words, though the model's own settings ask for drawn ones
     assert [p.text for p in answer_case(llava, case, case.pixels())] == [p.text for p in found]

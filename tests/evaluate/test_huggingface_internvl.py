@@ -182,7 +182,7 @@ def test_it_answers_in_words(folder, native, toy_cases, toy_training, monkeypatc
     case = toy_cases(datasets=["organs"], tasks=["recognize", "classify"])[0]
     pixels = case.pixels()
     found = answer_case(predictor, case, pixels)
-    assert [p.error for p in found] == [None] * 3 and all(p.seconds > 0 and not p.masks for p in found)
+    assert [p.error for p in found] == [None] * 4 and all(p.seconds > 0 and not p.masks for p in found)
     assert [p.text for p in answer_case(predictor, case, pixels)] == [p.text for p in found]
     sample = next(s for s in case.samples if s.box is None)
     inputs = native(folder, Image.fromarray(pixels), sample.question)

@@ -17,7 +17,16 @@ from unibiomed.data.records import Record
 from unibiomed.errors import DataError, OutputError
 from unibiomed.evaluate import samples
 from unibiomed.evaluate.changes import change_image, change_mask
-from unibiomed.evaluate.samples import Case, Share, draw, make_cases, missing_datasets, suite_records, write_samples
+from unibiomed.evaluate.samples import (
+    ELSEWHERE,
+    Case,
+    Share,
+    draw,
+    make_cases,
+    missing_datasets,
+    suite_records,
+    write_samples,
+)
 from unibiomed.evaluate.suite import Changes, Suite
 from unibiomed.tasks import SEG
 from unibiomed.terminology import absent_targets
@@ -62,7 +71,7 @@ def test_the_foreign_target_is_drawn_by_the_seed(toy_cases):
 
 def test_what_each_task_asks(toy_cases):
     full, healthy = (toy_cases(datasets=["organs"], foreign=False)[i].samples for i in (0, 2))
-    assert Counter(s.task for s in full) == {"segment": 2, "recognize": 1, "report": 1, "classify": 2, "describe": 2}
+    assert Counter(s.task for s in full) == {"segment": 2, "recognize": 1, "report": 1, "classify": 3, "describe": 2}
     assert Counter(s.task for s in healthy) == {"segment": 2, "recognize": 1, "report": 1}
     seen = {s.id.partition("#")[2]: s for s in full}
     assert seen["recognize"].labels == ("Liver tumor",) and seen["recognize"].regions == (1,)
@@ -72,6 +81,9 @@ def test_what_each_task_asks(toy_cases):
         assert (sample.box is not None) == (sample.task in ("classify", "describe"))
     x0, y0, x1, y1 = seen["classify/0"].box
     assert (x1 - x0, y1 - y0) == (11, 11)
+    other = seen["classify/elsewhere"]
+    assert other.kind == ELSEWHERE and other.labels == (other.answer,) == ("something else in abdomen CT",)
+    assert [s.kind for s in full if s.task == "classify"] == ["", "", ELSEWHERE]
     assert seen["classify/0"].labels == (seen["classify/0"].answer,)
     assert next(s for s in healthy if s.task == "recognize").labels == ("No findings",)
 
@@ -128,6 +140,8 @@ def test_paraphrases(toy_cases):
     assert [s.question for s in liver[1:]] == ["Show me the liver in this CT image.", "liver?"]
     assert {(s.answer, s.regions) for s in liver} == {("It is [SEG].", (0,))}
     assert sum(s.kind == "foreign" for s in samples) == 1
+    boxes = toy_cases(datasets=["organs"], tasks=["classify"], paraphrases={"classify": ["What is this?"]})[0].samples
+    assert [s.paraphrase for s in boxes] == [0, 1, 0, 1, 0] and boxes[-1].kind == ELSEWHERE
     assert [s.question for s in samples if s.task == "recognize"][1:] == ["Is it normal?"]
 
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from unibiomed.evaluate.rows import Row
+from unibiomed.evaluate.samples import ELSEWHERE
 from unibiomed.evaluate.summary import PUBLISHED_LIMIT, summarise
 from unibiomed.evaluate.texts import CHEST
 
@@ -162,6 +163,24 @@ def test_what_each_label_was_called():
     for row in rows:
         row.task = "classify"
     assert summarise(rows)["classify"]["strict"]["confusion"] == expected
+
+
+def test_boxes_around_something_else_are_counted_apart():
+    def box(name, wanted, said, kind=""):
+        right = wanted == said
+        return Row(
+            f"set/{name}#classify/0", "classify", "set", "CT", f"set/{name}", 0, "", kind,
+            wanted=[wanted], said=[said], exact=right, substring=right,
+        )  # fmt: skip
+
+    named = [box("a", "liver", "liver"), box("b", "liver", "Something else."), box("c", "kidney", "kidney")]
+    named.append(box("d", "kidney", "kidney"))
+    others = [box("e", "something else", "something else", ELSEWHERE), box("f", "something else", "liver", ELSEWHERE)]
+    alone, both = summarise(named)["classify"], summarise(named + others)["classify"]
+    added = {"elsewhere": 0.5, "accuracy_with_elsewhere": 4 / 6, "named_called_elsewhere": 0.25}
+    assert {name: both["strict"].pop(name)["value"] for name in added} == pytest.approx(added)
+    # the accuracy on boxes around a region stays what it was
+    assert both == alone
 
 
 def test_published_recognition_stops_after_300_images_with_a_finding():

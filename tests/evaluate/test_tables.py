@@ -286,6 +286,21 @@ def test_recognition_has_the_presence_and_the_dice_with_the_right_label_and_f1_o
     assert "recognize_labels_commonest" not in sheets
 
 
+def test_boxes_around_something_else_have_columns_of_their_own():
+    shares = {"elsewhere": 0.5, "named_called_elsewhere": 0.25, "accuracy_with_elsewhere": 0.75}
+    new, old = recognised("Polyp")["recognize"], recognised("Polyp")["recognize"]
+    new["strict"] |= {name: {"value": value} for name, value in shares.items()}
+    models = {name: {"floor": False, "failures": {}, "classify": table} for name, table in (("new", new), ("old", old))}
+    sheet = by_name({"models": models})["classify"]
+    assert sheet.columns[-3:] == (
+        "boxes around something else",
+        "named boxes called something else",
+        "accuracy of all boxes",
+    )
+    assert {row[0]: row[-3:] for row in sheet.rows} == {"new": ["50.0%", "25.0%", "75.0%"], "old": ["–", "–", "–"]}
+    assert by_name({"models": {"old": models["old"]}})["classify"].columns == sheet.columns[:-3]
+
+
 def test_answers_to_every_label_are_counted():
     counts = {"Cyst": {"Polyp": 2}, "Glioma": {"(failure)": 1, "Glioma": 3}, "Polyp": {"(other)": 1, "Polyp": 12}}
     strict = recognised("Polyp")["recognize"]["strict"] | {"confusion": counts}

@@ -76,6 +76,15 @@ def test_answers_that_name_the_same_are_one() -> None:
     assert (first.probability, second.probability) == (pytest.approx(0.55), pytest.approx(0.45))
 
 
+def test_something_else_is_named_by_words_alone() -> None:
+    held = {**HEART, "something else in heart MRI": "", "something else in abdomen MRI": ""}
+    odds = dict(zip(held, (0.2, 0.2, 0.4, 0.2), strict=True))
+    first = ranked(odds, held)[0]
+    assert (first.label, first.words) == ("something else", "something else in heart MRI")
+    assert first.probability == pytest.approx(0.6)
+    assert ranked(odds, held, myocardium=0.9)[0].label == "myocardium"
+
+
 @pytest.mark.parametrize("broken", [math.nan, math.inf])
 def test_numbers_that_are_none_name_nothing(broken: float) -> None:
     with pytest.raises(ValueError, match="not numbers"):

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from unibiomed.data.elsewhere import box_elsewhere
 from unibiomed.data.phrasing import ask, every_phrase, listed, pick_name, task_question
 from unibiomed.data.questions import made_question
 from unibiomed.data.records import NO_FINDINGS, Record
@@ -41,6 +42,8 @@ OWN_ABSENT_SHARE = 0.65
 SEVERAL_SHARE = 0.25
 MAX_SEVERAL = 3
 MIN_BOX_SIDE = 6
+ELSEWHERE_SHARE = 0.2
+"""Share of the boxed turns that are about a box around something else, where such a box can be drawn."""
 EXPERT_SHARE = 0.85
 NO_REGION_WEIGHT = 0.1
 SEGMENT_ANSWERS = (f"It is {SEG}.", f"Sure, {SEG}.", f"Sure, it is {SEG}.", f"{SEG}.", f"Here it is: {SEG}.")
@@ -63,9 +66,10 @@ class Turn:
         For each ``[SEG]`` of the answer in order: the region whose mask it stands for, as a place in ``record.regions``
         (its mask may be empty); None for a target of another body part, whose mask is empty.
     box_region : int or None
-        The region that the green box is drawn around (``classify``, ``describe``).
+        The region that the green box is drawn around (``classify``, ``describe``); None where it is around none.
     box : tuple of int or None
-        The green box ``(x0, y0, x1, y1)`` in pixels, the last two exclusive: around the region, or one part of it.
+        The green box ``(x0, y0, x1, y1)`` in pixels, the last two exclusive: around the region or one part of it, or
+        around something else.
     """
 
     task: str
@@ -109,6 +113,7 @@ def make_turns(
         Sample from `canonical_turns` instead, without repeats: the fixed words of evaluation.
     boxed : int, optional
         Place in ``record.regions`` of the one region that is there around which boxes are drawn; any when left out.
+        Boxes around something else are drawn all the same.
 
     Returns
     -------
@@ -157,7 +162,7 @@ def canonical_turns(record: Record, masks: Mapping[int, np.ndarray]) -> list[Tur
     list of Turn
         ``segment`` for every known target (absent ones included), ``recognize`` and ``report`` where it is known what
         is abnormal, ``report`` also where the data set has a text, ``classify`` and ``describe`` for every region that
-        is there, and the experts' questions.
+        is there, ``classify`` for one box around something else, and the experts' questions.
     """
     if record.image is None:
         return []
@@ -172,6 +177,8 @@ def canonical_turns(record: Record, masks: Mapping[int, np.ndarray]) -> list[Tur
         box = scene.box(index)
         turns.append(_boxed("classify", scene, None, index, box))
         turns.append(_boxed("describe", scene, None, index, box))
+    if (other := box_elsewhere(scene, random.Random(f"{record.key}/elsewhere"))) is not None:
+        turns.append(_boxed("classify", scene, None, None, other))
     return turns + [Turn("ask", item.question, item.answer) for item in record.questions]
 
 
@@ -359,19 +366,31 @@ def _report(scene: Scene, rng: random.Random | None) -> Turn:
     return Turn("report", _question("report", scene, rng, form=report.form), report.answer, report.shown)
 
 
-def _boxed(task: str, scene: Scene, rng: random.Random | None, index: int, box: Box | None) -> Turn:
-    answer = scene.class_words(index) if task == "classify" else scene.region_text(index, box)
+def _boxed(task: str, scene: Scene, rng: random.Random | None, index: int | None, box: Box | None) -> Turn:
+    if index is None:
+        answer = scene.other_words(task)
+    else:
+        answer = scene.class_words(index) if task == "classify" else scene.region_text(index, box)
     return Turn(task, _question(task, scene, rng), answer, (), index, box)
 
 
-def _random_box(scene: Scene, rng: random.Random) -> tuple[int, Box | None]:
-    """A region that is there, and a box around it or around one of its parts."""
+def _random_box(scene: Scene, rng: random.Random) -> tuple[int | None, Box | None]:
+    """A region that is there, and a box around it or around one of its parts; or no region, and a box elsewhere."""
+    if rng.random() < ELSEWHERE_SHARE and (other := _elsewhere(scene, rng)) is not None:
+        return None, other
     index = rng.choice(scene.boxable)
     parts = [(x0, y0, x1, y1) for x0, y0, x1, y1 in scene.parts(index) if min(x1 - x0, y1 - y0) >= MIN_BOX_SIDE]
     box = scene.box(index)
     if len(parts) > 1 and (rng.random() < 0.5 or box == (0, 0, *scene.masks[index].shape[::-1])):
         return index, rng.choice(parts)
     return index, box
+
+
+def _elsewhere(scene: Scene, rng: random.Random) -> Box | None:
+    """One box for all turns on a scene: an image shows one box at a time."""
+    if scene.elsewhere is None:
+        scene.elsewhere = (box_elsewhere(scene, rng),)
+    return scene.elsewhere[0]
 
 
 def _classify(scene: Scene, rng: random.Random) -> Turn:

@@ -11,6 +11,7 @@ import numpy as np
 from unibiomed.data.phrasing import attributes, concept_of, listed, with_article
 from unibiomed.data.records import NO_FINDINGS, REGION_TEXT, Record, Region
 from unibiomed.data.regions import PLANE, RegionFacts, describe_region, number_words, region_sentence, split_parts
+from unibiomed.tasks import SOMETHING_ELSE
 from unibiomed.terminology import absent_targets
 
 __all__ = ["Scene"]
@@ -19,6 +20,7 @@ Box = tuple[int, int, int, int]
 
 SHARE_WITHOUT_PLACE = 0.5
 """A region that covers more of the image than this is not "in the centre of" it."""
+ELSEWHERE = f"{SOMETHING_ELSE.capitalize()}. The box marks no structure or finding that the model knows."
 
 
 def named_by_image(record: Record, region: Region) -> bool:
@@ -33,7 +35,7 @@ def classes(record: Record) -> dict[str, str]:
     Returns
     -------
     dict of str to str
-        ``"liver in abdomen CT"`` to ``"liver"``.
+        ``"liver in abdomen CT"`` to ``"liver"``; ``"something else in abdomen CT"`` to ``""``, which is no target.
     """
     shown, found = record.diagnosis(True), {}
     for region in record.regions:
@@ -41,6 +43,8 @@ def classes(record: Record) -> dict[str, str]:
         if not (region.abnormal and record.label == NO_FINDINGS):
             name = lower_first(_label(record, region, shown))
             found[_class_words(name, record.site, record.modality)] = region.target
+    if record.image is not None and any(region.mask is not None for region in record.regions):
+        found[_class_words(SOMETHING_ELSE, record.site, record.modality)] = ""
     return found
 
 
@@ -77,6 +81,8 @@ class Scene:
         self.present = tuple(i for i in self.known if i in self.outlined or regions[i].box is not None)
         self.boxable = self.present
         self.absent = tuple(i for i in self.known if i not in self.present)
+        self.elsewhere: tuple[Box | None] | None = None
+        """The box around something else that turns share: None before it was drawn, ``(None,)`` where there is none."""
         self._facts: dict[int, RegionFacts] = {}
         self._parts: dict[int, list[Box]] = {}
 
@@ -163,6 +169,10 @@ class Scene:
     def class_words(self, index: int) -> str:
         """Answer of ``classify``: ``"liver in abdomen CT"``."""
         return _class_words(self.plain_label(index), self.record.site, self.modality)
+
+    def other_words(self, task: str) -> str:
+        """Answer of ``classify`` or ``describe`` on a box that is around no region."""
+        return _class_words(SOMETHING_ELSE, self.record.site, self.modality) if task == "classify" else ELSEWHERE
 
     def region_text(self, index: int, box: Box | None = None) -> str:
         """Sentences on a region, or on its part in a box: label, extent, shape, place, and what else is known of it."""

@@ -11,6 +11,7 @@ from typing import Any
 from unibiomed.metrics.statistics import holm, paired_t_test, wilcoxon
 
 from .rows import Row, read_rows
+from .samples import ELSEWHERE
 from .texts import likeness
 
 __all__ = ["compare"]
@@ -21,7 +22,7 @@ MEASURES: dict[str, tuple[str, Callable[[Row], bool], Callable[[Row], float]]] =
     COUNTED: ("segment", lambda r: r.kind != "foreign" and not r.boxed, lambda r: r.dice),
     "recognition accuracy": ("recognize", lambda r: True, lambda r: float(bool(r.exact))),
     "recognition Dice": ("recognize", lambda r: True, lambda r: r.dice),
-    "region classification accuracy": ("classify", lambda r: True, lambda r: float(bool(r.exact))),
+    "region classification accuracy": ("classify", lambda r: r.kind != ELSEWHERE, lambda r: float(bool(r.exact))),
     "region reports, ROUGE-L": ("describe", lambda r: True, likeness),
     "grounded reports, ROUGE-L": ("report", lambda r: True, likeness),
     "closed questions": ("ask", lambda r: r.kind == "closed", lambda r: float(bool(r.exact))),

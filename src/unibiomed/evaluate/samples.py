@@ -29,15 +29,27 @@ from unibiomed.terminology import absent_targets
 from .changes import STRENGTHS, change_image, change_mask
 from .suite import Suite
 
-__all__ = ["Case", "Sample", "Share", "draw", "make_cases", "missing_datasets", "suite_records", "write_samples"]
+__all__ = [
+    "ELSEWHERE",
+    "Case",
+    "Sample",
+    "Share",
+    "draw",
+    "make_cases",
+    "missing_datasets",
+    "suite_records",
+    "write_samples",
+]
 
 Box = tuple[int, int, int, int]
 LONGEST_NAME = 180
 NOT_HERE = "not there"
+ELSEWHERE = "elsewhere"
+"""Kind of a ``classify`` sample whose box is around no region: the right answer is "something else"."""
 UNSEEN = {"segment", "ask"}
 """Tasks whose questions are known without a look at the image or its masks."""
-STAND_IN = (8, 8)
-"""Size in pixels of the masks that are made up for an image that cannot be read."""
+STAND_IN = (64, 64)
+"""Size in pixels of the masks that are made up for an image that cannot be read: a corner of it, one eighth wide."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +79,8 @@ class Sample:
     modality : str or None
         The modality that the question names.
     kind : str
-        ``open`` or ``closed`` for the experts' questions; ``own`` or ``foreign`` for ``segment``; else empty.
+        ``open`` or ``closed`` for the experts' questions; ``own`` or ``foreign`` for ``segment``; `ELSEWHERE` for a
+        ``classify`` box that is around no region; else empty.
     volume : str or None
         The volume that the image is a slice of.
     paraphrase : int
@@ -302,7 +315,7 @@ def make_cases(
         For several processes; no other image is opened.
     unreadable : dict of str to str, optional
         Gets the key of each image that cannot be read, or one of its masks, and the reason. Such an image comes with
-        all its questions, as if each region with a mask filled the image: its samples are failures, none is left out.
+        all its questions, as if each region with a mask were there: its samples are failures, none is left out.
 
     Yields
     ------
@@ -347,7 +360,9 @@ def _samples(suite: Suite, record: Record, *, seen: bool = True) -> Iterator[Sam
     needs_masks = set(suite.tasks) - UNSEEN
     masks: dict[int, np.ndarray] = {}
     if not seen:
-        masks = {j: np.full(STAND_IN, r.mask is not None) for j, r in enumerate(record.regions) if r.box is None}
+        corner = np.zeros(STAND_IN, dtype=bool)
+        corner[: STAND_IN[0] // 8, : STAND_IN[1] // 8] = True
+        masks = {j: corner & (r.mask is not None) for j, r in enumerate(record.regions) if r.box is None}
     elif needs_masks and record.regions:
         size = record.load_image().shape[:2]
         masks = {j: r.load(size) for j, r in enumerate(record.regions) if r.box is None}
@@ -369,6 +384,8 @@ def _samples(suite: Suite, record: Record, *, seen: bool = True) -> Iterator[Sam
         numbers[turn.task] += 1
         kind = record.questions[number].kind if turn.task == "ask" else ""
         mark = f"/{number}" if turn.task in ("classify", "describe", "ask") else ""
+        if turn.box is not None and turn.box_region is None:
+            kind, mark = ELSEWHERE, f"/{ELSEWHERE}"
         labels: tuple[str, ...] = ()
         if turn.task == "recognize":
             labels = tuple(p.strip(" .") for p in turn.answer.replace("It is", "").split(SEG) if p.strip(" ."))
@@ -386,7 +403,8 @@ def _samples(suite: Suite, record: Record, *, seen: bool = True) -> Iterator[Sam
             **common,
         )
         yield sample
-        yield from _paraphrased(suite, sample, "")
+        if kind != ELSEWHERE:
+            yield from _paraphrased(suite, sample, "")
 
 
 def _volume_of(suite: Suite, record: Record) -> str | None:

@@ -17,11 +17,13 @@ import numpy as np
 
 from unibiomed.metrics.classification import plain
 from unibiomed.metrics.segmentation import Overlap
+from unibiomed.tasks import SOMETHING_ELSE
 
 from .confusion import count_answers, joined
 from .intervals import Estimate, estimate_of, macro_mean, mean_of, share_of
 from .judged import presence_auroc, score_tables
 from .rows import Row
+from .samples import ELSEWHERE
 
 __all__ = ["PUBLISHED_LIMIT", "summarise", "to_be_published"]
 
@@ -190,7 +192,17 @@ def _objects(rows: list[Row]) -> Table:
 
 
 def _classify(rows: list[Row]) -> Table:
-    return _labels(rows, _first(rows))
+    named = [row for row in rows if row.kind != ELSEWHERE]
+    table = _labels(named, _first(named))
+    if other := [row for row in rows if row.kind == ELSEWHERE]:
+        table["strict"] |= {
+            "elsewhere": _share(other, lambda r: bool(r.exact)),
+            "accuracy_with_elsewhere": _share(rows, lambda r: bool(r.exact)),
+            "named_called_elsewhere": _share(
+                named, lambda r: [plain(said) for said in r.said or []] == [SOMETHING_ELSE]
+            ),
+        }
+    return table
 
 
 def _labels(rows: list[Row], first: list[Row]) -> Table:

@@ -125,6 +125,15 @@ def draw_box(
     return drawn
 
 
+def box_iou(one: Sequence[float], other: Sequence[float]) -> float:
+    """Intersection over union of two boxes ``x0, y0, x1, y1``, in [0, 1]; 0 where both have no area."""
+    wide = min(one[2], other[2]) - max(one[0], other[0])
+    high = min(one[3], other[3]) - max(one[1], other[1])
+    shared = max(wide, 0.0) * max(high, 0.0)
+    areas = sum((box[2] - box[0]) * (box[3] - box[1]) for box in (one, other))
+    return shared / (areas - shared) if areas > shared else 0.0
+
+
 def _with_area(box: Box) -> Box:
     x0, y0, x1, y1 = box
     if x1 <= x0 or y1 <= y0:

@@ -41,8 +41,9 @@ def name_box(
     if len(targets) < 2:
         return []
     fits: dict[str, float] = {}
-    # where all are names of one target, its mask cannot tell them apart
-    if len(wanted := sorted(set(targets.values()))) > 1:
+    # where all are names of one target, its mask cannot tell them apart; "something else" has no target
+    if len(set(targets.values())) > 1:
+        wanted = sorted({name for name in targets.values() if name})
         plain = image if isinstance(image, EncodedImage) and image.box is None else asker.encode(boxed.image)
         for name, outline in look_for(asker, plain, wanted, modality).items():
             if outline:

@@ -17,6 +17,7 @@ from scipy.ndimage import find_objects, label
 from transformers import DynamicCache
 
 from unibiomed.findings import Box, mask_box
+from unibiomed.images.geometry import box_iou
 from unibiomed.model.cut import mask_cut
 from unibiomed.model.modeling import ImageFeatures, UniBiomedModel
 from unibiomed.model.processing import END, UniBiomedProcessor
@@ -148,15 +149,7 @@ def box_fit(mask: np.ndarray, box: Sequence[float]) -> float:
     boxes: list[Box] = [(x.start, y.start, x.stop, y.stop) for y, x in places[:PARTS]]
     whole = mask_box(mask)
     assert whole is not None, "a mask with parts has pixels"
-    return max(_iou(own, box) for own in (*boxes, whole))
-
-
-def _iou(one: Sequence[float], other: Sequence[float]) -> float:
-    wide = min(one[2], other[2]) - max(one[0], other[0])
-    high = min(one[3], other[3]) - max(one[1], other[1])
-    shared = max(wide, 0.0) * max(high, 0.0)
-    areas = sum((box[2] - box[0]) * (box[3] - box[1]) for box in (one, other))
-    return shared / (areas - shared) if areas > shared else 0.0
+    return max(box_iou(own, box) for own in (*boxes, whole))
 
 
 def rank_names(words: Mapping[str, float], targets: Mapping[str, str], fits: Mapping[str, float]) -> list[Name]:
@@ -167,7 +160,7 @@ def rank_names(words: Mapping[str, float], targets: Mapping[str, str], fits: Map
     words : mapping of str to float
         Answers with the logarithm of their probability, from :func:`word_logits`.
     targets : mapping of str to str
-        The target of each answer.
+        The target of each answer; empty for "something else", which no mask speaks for.
     fits : mapping of str to float
         How well each target's mask fits, times its presence score; in [0, 1].
 

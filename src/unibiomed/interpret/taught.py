@@ -25,7 +25,8 @@ class Taught:
     findings : mapping of str to sequence of str, optional
         Modality to what it was taught to find in such images.
     regions : mapping of str to mapping of str to str, optional
-        Modality to what a drawn box may hold, in the words of the answer, and the target that it is.
+        Modality to what a drawn box may hold, in the words of the answer, and the target that it is; empty for
+        "something else".
     abnormal : mapping of str to sequence of str, optional
         Modality to the targets that are findings in such images.
     """

@@ -23,7 +23,7 @@ from unibiomed.data.conversation import make_turns, text_pairs
 from unibiomed.data.phrasing import pick_name, task_question
 from unibiomed.data.records import Record
 from unibiomed.errors import DataError
-from unibiomed.images.geometry import draw_box, mask_box
+from unibiomed.images.geometry import draw_box
 from unibiomed.model.modeling import ImageFeatures, MaskPrediction, UniBiomedModel, UniBiomedOutput
 from unibiomed.model.processing import UniBiomedProcessor
 from unibiomed.tasks import SEG
@@ -374,11 +374,11 @@ class JointStage(Stage):
         # one image can show one box only
         turns = [t for t in turns if (t.box_region, t.box) == (turns[0].box_region, turns[0].box)]
         image, box, held = view.image, None, -1
-        if boxed and turns[0].box_region is not None:
-            region = record.regions[turns[0].box_region]
-            box = turns[0].box or region.box or mask_box(solid[turns[0].box_region])
-            assert box is not None
-            image, held = draw_box(image, box), self.heads.targets.get(region.target, -1)
+        if boxed and turns[0].box is not None:
+            box = turns[0].box
+            image = draw_box(image, box)
+            if turns[0].box_region is not None:
+                held = self.heads.targets.get(record.regions[turns[0].box_region].target, -1)
         inputs = self.processor.image(image)
         sample: Sample = defaultdict(list, self._dense_targets(record, view))
         if self.recipe.box_weight:

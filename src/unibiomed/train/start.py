@@ -187,7 +187,7 @@ def taught_by(records: Iterable[Record]) -> dict[str, dict[str, Any]]:
     dict
         ``targets``, with other names of each; ``findings``, by modality all that ``recognize`` may name; ``abnormal``,
         by modality the targets that are findings; ``regions``, by modality what a drawn box may hold, in the words of
-        the answer, and the target that it is.
+        the answer, and the target that it is (empty for "something else").
     """
     targets: set[str] = set()
     findings: dict[str, set[str]] = defaultdict(set)

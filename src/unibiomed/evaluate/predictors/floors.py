@@ -14,7 +14,7 @@ from unibiomed.data.records import NO_FINDINGS, Record
 from unibiomed.errors import DataError, InputError
 
 from ..predictions import Prediction
-from ..samples import Case, Sample, make_cases
+from ..samples import ELSEWHERE, Case, Sample, make_cases
 from ..suite import Suite
 from .base import FLOORS, Predictor
 from .fingerprints import records_edition
@@ -23,7 +23,7 @@ __all__ = ["Commonest", "EmptyMask", "MeanShape", "Nearest", "make_floor"]
 
 SIDE = 64
 LOOK = 16
-EDITION = 2
+EDITION = 3
 """Raised when a floor answers otherwise than before: kept answers are then asked for again."""
 PER_DATASET = 150
 """Training images of each data set that the floors look at."""
@@ -162,6 +162,9 @@ class Commonest(_Learned):
         found: dict[tuple[str, ...], Counter[tuple[str, tuple[str, ...]]]] = defaultdict(Counter)
         for case in self._cases:
             for sample in case.samples:
+                # one such box an image would make it the commonest answer wherever there are several names
+                if sample.kind == ELSEWHERE:
+                    continue
                 for key in _keys(sample, case.record):
                     found[key][sample.answer, sample.labels] += 1
         return found

@@ -14,6 +14,7 @@ __all__ = ["label_sheets"]
 def label_sheets(models: Mapping[str, Any], task: str, title: str) -> list[Sheet]:
     """The accuracy of every model, then the single labels of each that is no floor."""
     rows = []
+    elsewhere = any(get_in(table, task, "strict", "elsewhere") for _, table in in_order(models))
     for name, table in in_order(models):
         strict = get_in(table, task, "strict")
         if strict is None:
@@ -32,6 +33,11 @@ def label_sheets(models: Mapping[str, Any], task: str, title: str) -> list[Sheet
                 number(strict["dice"]),
                 number(strict.get("dice_labelled")),
             ]
+        if elsewhere:
+            row += [
+                number(strict.get(key), percent=True)
+                for key in ("elsewhere", "named_called_elsewhere", "accuracy_with_elsewhere")
+            ]
         rows.append(row)
     columns: tuple[str, ...] = ("model", "accuracy (exact)", "accuracy (published: substring)", "balanced accuracy")
     note = ""
@@ -47,6 +53,12 @@ def label_sheets(models: Mapping[str, Any], task: str, title: str) -> list[Sheet
             "Dice of all images: without a finding, an empty mask is 1 and any pixel 0. Label right: 0 where the label "
             "is wrong, a finding named in a normal image among them. Published: of the first 300 images of each data "
             "set that have a finding; normal ones are left out, so that it can be below the exact accuracy."
+        )
+    if elsewhere:
+        columns += ("boxes around something else", "named boxes called something else", "accuracy of all boxes")
+        note = (
+            "Accuracy counts boxes around a region alone. Boxes around something else are moved away from every region "
+            "of the image, one an image; the last column counts both."
         )
     sheets = [Sheet(task, title, columns, rows, note)]
     labelled = {name: get_in(table, task, "strict", "per_label") for name, table in in_order(models)}
