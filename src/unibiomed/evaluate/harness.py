@@ -39,7 +39,7 @@ from .trust import pair_table, paraphrase_table, robustness_table
 
 __all__ = ["Evaluation", "evaluate", "judge"]
 
-UNTAUGHT = ("empty",)
+UNTAUGHT = ("empty", "filled-box")
 """Floors that need no training split."""
 MOST_STRANGERS = 20
 """Names of files without a sample that are told."""
@@ -121,7 +121,9 @@ def evaluate(
     if pictures < 0:
         raise InputError(f"{pictures} pictures cannot be shown: give 0 or more")
     data, out = Path(data).resolve(), Path(out).resolve()
-    floor_specs = [f"floor:{name}" for name in FLOORS] if floors else []
+    # no other floor answers `outline`, and this one nothing else
+    names = [name for name in FLOORS if name != "filled-box" or "outline" in suite.tasks]
+    floor_specs = [f"floor:{name}" for name in names] if floors else []
     _check_names([predictor_name(spec) for spec in [*models, *floor_specs]], [*models, *floor_specs])
     records = suite_records(suite, data)
     missing = missing_datasets(suite, data, records)

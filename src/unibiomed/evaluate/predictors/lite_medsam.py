@@ -24,7 +24,7 @@ from unibiomed.data.index import file_sha256
 from unibiomed.errors import ModelError
 from unibiomed.images.geometry import Box
 
-from .base import mark_boxed
+from .base import LITE_MEDSAM, mark_boxed
 from .box_prompts import BoxOutlines, BoxPredictor
 from .loading import pick_device
 from .tiny_vit import IMAGE_SIZE, TinyVit
@@ -131,7 +131,7 @@ class LiteMedSamPredictor(BoxPredictor):
 
     def __init__(self, weights: str = INSTALLED, device: str | None = None) -> None:
         path = find_weights(weights)
-        self.name = mark_boxed("LiteMedSAM")
+        self.name = mark_boxed(LITE_MEDSAM)
         self.fingerprint = file_sha256(path)[:16]
         self.device = pick_device(device)
         self.model = load_lite_medsam(path).to(self.device)

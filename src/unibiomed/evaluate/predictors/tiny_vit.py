@@ -79,6 +79,8 @@ class Attention(nn.Module):
         Side of the window.
     """
 
+    index: torch.Tensor
+
     def __init__(self, width: int, heads: int, window: int) -> None:
         super().__init__()
         self.heads = heads
