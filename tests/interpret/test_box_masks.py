@@ -61,7 +61,8 @@ def test_the_box_is_scaled_to_the_square_that_the_model_reads(boxed, script, pic
     height, width = picture.shape[:2]
     x0, y0, x1, y1 = BOX
     side = tiny.SIDE
-    assert script.boxes == [pytest.approx([x0 * side / width, y0 * side / height, x1 * side / width, y1 * side / height])]
+    wanted = [x0 * side / width, y0 * side / height, x1 * side / width, y1 * side / height]
+    assert script.boxes == [pytest.approx(wanted)]
 
 
 def test_the_mask_may_reach_beyond_the_box(boxed, script, picture):
@@ -95,7 +96,7 @@ def test_targets_have_no_effect_and_a_note_says_so(boxed, script, picture):
 
 def test_a_model_without_a_trained_box_prompt_refuses(interpreter, picture):
     assert not can_outline(interpreter.model.config)
-    with pytest.raises(ModelError, match="was not trained to outline what a box holds: .*--task segment"):
+    with pytest.raises(ModelError, match=r"was not trained to outline what a box holds: .*--task segment"):
         interpreter.interpret(picture, "outline", box=BOX)
 
 

