@@ -59,7 +59,9 @@ def test_masks_are_those_of_transformers(interpreter: Interpreter, sam2: Sam2Mod
     assert len(boxes) >= 2
     inputs = interpreter.processor.image(pixels)
     side = interpreter.model.config.image_size
-    scaled = torch.tensor(boxes, dtype=torch.float32) * torch.tensor([side / width, side / height] * 2)
+    # SAM's boxes include their last pixel
+    last = torch.tensor([(x0, y0, x1 - 1, y1 - 1) for x0, y0, x1, y1 in boxes], dtype=torch.float32)
+    scaled = last * torch.tensor([side / width, side / height] * 2)
     with torch.inference_mode():
         theirs = sam2(pixel_values=inputs.grounding_pixels, input_boxes=scaled[None], multimask_output=True)
     for number, box in enumerate(boxes):

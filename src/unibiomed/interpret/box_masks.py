@@ -20,7 +20,7 @@ from .asking import Asker, EncodedImage
 from .result import Result
 from .scores import derived_scores, trained_mask_scores
 
-__all__ = ["LABEL", "box_mask", "can_outline", "outline_box"]
+__all__ = ["LABEL", "box_mask", "can_outline", "outline_box", "prompt_box"]
 
 LABEL = "region in box"
 """Label of the finding: nobody said what it is."""
@@ -132,10 +132,8 @@ def box_mask(asker: Asker, maps: tuple[torch.Tensor, ...], box: Box, size: tuple
     float
         Mask score in [0, 1].
     """
-    height, width = size
     config = asker.model.config
-    scale = torch.tensor([config.image_size / width, config.image_size / height] * 2)
-    corners = (torch.tensor([box], dtype=torch.float32) * scale).to(asker.model.device)
+    corners = torch.tensor([prompt_box(box, size, config.image_size)], device=asker.model.device)
     predicted = asker.model.decode_masks(maps, boxes=corners)
     best = predicted.best() if config.scores_trained else _likeliest(predicted)
     asker.check_numbers(bool(torch.isfinite(best).all()))
@@ -143,6 +141,29 @@ def box_mask(asker: Asker, maps: tuple[torch.Tensor, ...], box: Box, size: tuple
     probabilities = asker.processor.mask_logits(best, size).sigmoid_()
     [score] = trained_mask_scores(predicted, config) if config.scores_trained else derived_scores(probabilities)[1]
     return (probabilities[0] > level).cpu().numpy(), score
+
+
+def prompt_box(box: Box, size: tuple[int, int], side: int) -> tuple[float, float, float, float]:
+    """A box as SAM2's prompt encoder reads it, in training as well.
+
+    SAM's boxes go from the first pixel to the last one, each counted at its centre: the far corner is included.
+
+    Parameters
+    ----------
+    box : tuple of int
+        x0, y0, x1, y1 in pixels of the image, x1 and y1 exclusive.
+    size : tuple of int
+        Height and width of the image in pixels.
+    side : int
+        Side in pixels of the square that SAM2 reads.
+
+    Returns
+    -------
+    tuple of float
+        x0, y0, x1, y1 in pixels of the square.
+    """
+    down, across = side / size[0], side / size[1]
+    return box[0] * across, box[1] * down, (box[2] - 1) * across, (box[3] - 1) * down
 
 
 def _likeliest(predicted: MaskPrediction) -> torch.Tensor:
