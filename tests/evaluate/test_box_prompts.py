@@ -128,4 +128,7 @@ def test_the_whole_evaluation(toy_root, toy_cases, tmp_path):
     assert "Segmentation from a true box" in tables and "Dice from a true box, by target" in tables
     row = next(line for line in (out / "tables" / "outline.md").read_text().splitlines() if "perfect" in line)
     assert "1.000" in row
+    head, _, *lines = (line for line in (out / "tables" / "overview.md").read_text().splitlines() if line[:1] == "|")
+    place = [cell.strip() for cell in head.split("|")].index("Dice, true box")
+    assert lines[0].split("|")[place].strip().startswith("1.000")
     assert (out / "index.html").exists()
