@@ -127,11 +127,13 @@ ANSWERS = {
     "classify": ("liver in abdomen CT", ["liver"], "liver in abdomen CT"),
     "describe": ("A round nodule.", ["region"], "A round nodule."),
     "ask": ("Computed tomography.", [], "Computed tomography."),
+    "outline": ("", ["region in box"], "Outlined the region in the box."),
 }
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_every_task(ask, script, here, task):
+def test_every_task(ask, script, here, loaded, monkeypatch, task):
+    monkeypatch.setattr(loaded.model.config, "box_prompt", True)
     answer, labels, text = ANSWERS[task]
     script.says = [answer]
     needs = TASKS[task]
@@ -420,6 +422,7 @@ def test_an_image_that_cannot_be_used(ask, script, here, name):
         (["--target", ""], "needs at least one target"),
         (["--task", "classify"], "needs a box: give it with --box"),
         (["--task", "describe"], "needs a box: give it with --box"),
+        (["--task", "outline"], "needs a box: give it with --box"),
         (["--task", "ask"], "needs a question: give it with --ask"),
         (["--ask", ""], "the question is empty"),
         (["--ask", " \t"], "the question is empty"),

@@ -37,8 +37,9 @@ def is_plain(text: str) -> bool:
 # ---------------------------------------------------------------- questions
 
 
-def test_the_six_families() -> None:
-    assert list(TASKS) == ["segment", "recognize", "report", "classify", "describe", "ask"]
+def test_the_six_families_and_the_box() -> None:
+    assert list(TASKS) == ["segment", "recognize", "report", "classify", "describe", "ask", "outline"]
+    assert [task.name for task in TASKS.values() if not task.in_words] == ["outline"]
     assert all(task.name == name and task.summary and task.question for name, task in TASKS.items())
 
 
@@ -145,6 +146,8 @@ def test_a_named_task_is_taken() -> None:
     [
         ("classify", [], None, False, "--box"),
         ("describe", [], None, False, "--box"),
+        ("outline", [], None, False, "--box"),
+        ("outline", [], "What is it?", True, "takes no question"),
         ("segment", [], None, False, "--target"),
         ("segment", ["liver", " "], None, False, "--target"),
         (None, [""], None, False, "--target"),

@@ -1,4 +1,7 @@
-"""The six task families of the paper: what is asked, and how the answer is read (paper section 2.1, figure A3)."""
+"""The task families: what is asked, and how the answer is read.
+
+Six are the paper's (section 2.1, figure A3). ``outline`` is not: the mask decoder alone answers it, given a box.
+"""
 
 from __future__ import annotations
 
@@ -31,6 +34,8 @@ class Task:
         One line for people.
     needs_target, needs_box, needs_question : bool
         What the user must give.
+    in_words : bool
+        Whether the question is put to the language model. If not, it only stands in the result.
     """
 
     name: str
@@ -39,6 +44,7 @@ class Task:
     needs_target: bool = False
     needs_box: bool = False
     needs_question: bool = False
+    in_words: bool = True
 
 
 TASKS: dict[str, Task] = {
@@ -63,6 +69,7 @@ TASKS: dict[str, Task] = {
             needs_box=True,
         ),
         Task("ask", "{target}", "answer any question", needs_question=True),
+        Task("outline", "Outline the region in the box.", "segment what a box holds", needs_box=True, in_words=False),
     )
 }
 
@@ -97,7 +104,8 @@ def choose_task(task: str | None, targets: Sequence[str], question: str | None, 
     Raises
     ------
     InputError
-        If the task is unknown, lacks the target, box or question that it needs, or is given a box that it cannot use.
+        If the task is unknown, lacks the target, box or question that it needs, or is given a box or a question that
+        it cannot use.
     """
     chosen = get_task(
         task or ("segment" if targets else "ask" if question is not None else "classify" if box else "recognize")
@@ -107,6 +115,8 @@ def choose_task(task: str | None, targets: Sequence[str], question: str | None, 
     if box and not (chosen.needs_box or chosen.needs_question):
         boxed = ", ".join(other.name for other in TASKS.values() if other.needs_box or other.needs_question)
         raise InputError(f"task '{chosen.name}' is about the whole image: leave the box out, or choose one of {boxed}")
+    if question is not None and not chosen.in_words:
+        raise InputError(f"task '{chosen.name}' takes no question: leave the question out, or choose the task 'ask'")
     asked: Sequence[str | None] = targets or [None]
     for target in asked:
         make_question(chosen.name, target=target, text=question)

@@ -233,13 +233,13 @@ def test_scores_are_probabilities(folder, segment_case, score):
 
 def test_tasks_follow_from_what_there_is(folder):
     write(folder, {"sample": "a", "text": "x"})
-    assert FilesPredictor(folder).tasks == frozenset(TASKS) - {"segment"}
+    assert FilesPredictor(folder).tasks == frozenset(TASKS) - {"segment", "outline"}
     save(folder / "organs" / "a.png")
     assert FilesPredictor(folder).tasks == frozenset(TASKS)
     # masks do not tell in which words they were asked for
-    assert FilesPredictor(folder).worded == frozenset(TASKS) - {"segment"}
+    assert FilesPredictor(folder).worded == frozenset(TASKS) - {"segment", "outline"}
     (folder / "answers.jsonl").unlink()
-    assert FilesPredictor(folder).tasks == {"segment"} and not FilesPredictor(folder).worded
+    assert FilesPredictor(folder).tasks == {"segment", "outline"} and not FilesPredictor(folder).worded
 
 
 def test_nothing_to_read(tmp_path, folder):
@@ -598,7 +598,7 @@ def test_volumes_of_one_target(tmp_path, scans, name, ending):
     keep(folder, name.format("liver tumor") + ending, values)
     assert len(cases) == 7 and right(folder, cases, {"liver tumor"})
     predictor = FilesPredictor(folder)
-    assert predictor.tasks == {"segment"} and len(predictor.unused()) == 1
+    assert predictor.tasks == {"segment", "outline"} and len(predictor.unused()) == 1
     predictor.claim(cases[0])
     assert predictor.unused() == []
 

@@ -27,7 +27,7 @@ from transformers import (
 
 from unibiomed.errors import InputError, ModelError
 from unibiomed.evaluate.predictors import Context, huggingface_text, make_predictor
-from unibiomed.evaluate.predictors.huggingface_masks import BoxPredictor
+from unibiomed.evaluate.predictors.huggingface_masks import SamPredictor
 from unibiomed.evaluate.predictors.huggingface_text import TextPredictor, read_findings
 from unibiomed.evaluate.run import answer_case
 from unibiomed.evaluate.suite import Changes
@@ -207,7 +207,7 @@ def boxes_as_masks(predictor, monkeypatch):
 def test_masks_of_every_kind(models, segment_case, toy_training, kind):
     predictor = make_predictor(f"sam:{models / f'tiny-{kind}'}", Context(toy_training, "cpu"))
     assert predictor.name == f"tiny-{kind} (box)" and predictor.boxed
-    assert predictor.tasks == {"segment"} and not predictor.worded
+    assert predictor.tasks == {"segment", "outline"} and not predictor.worded
     assert predictor.note.startswith("is given the box of the truth")
     liver, tumor, foreign = answer_case(predictor, segment_case, segment_case.pixels())
     assert [p.error for p in (liver, tumor, foreign)] == [None] * 3
@@ -220,7 +220,7 @@ def test_masks_of_every_kind(models, segment_case, toy_training, kind):
 
 def test_sam_is_that_of_transformers(models, segment_case):
     folder, pixels = models / "tiny-sam", segment_case.pixels()
-    predictor = BoxPredictor(str(folder), "cpu")
+    predictor = SamPredictor(str(folder), "cpu")
     found = predictor.predict(segment_case, pixels)
     model, processor = SamModel.from_pretrained(folder).eval(), SamProcessor.from_pretrained(folder)
     for number, prediction in enumerate(found[:2]):
@@ -237,7 +237,7 @@ def test_sam_is_that_of_transformers(models, segment_case):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_box_of_the_truth_comes_back_in_its_place(models, toy_cases, monkeypatch, kind):
-    predictor = BoxPredictor(str(models / f"tiny-{kind}"), "cpu")
+    predictor = SamPredictor(str(models / f"tiny-{kind}"), "cpu")
     looked = boxes_as_masks(predictor, monkeypatch)
     words = {"segment": ["Where is the {target}?"]}
     cases = toy_cases(
@@ -261,7 +261,7 @@ def test_the_box_of_the_truth_comes_back_in_its_place(models, toy_cases, monkeyp
 def test_sam2_reads_pixels_as_its_folder_says(models, segment_case, monkeypatch):
     seen = {}
     for kind in ("sam2", "sam2_video"):
-        predictor = BoxPredictor(str(models / f"tiny-{kind}"), "cpu")
+        predictor = SamPredictor(str(models / f"tiny-{kind}"), "cpu")
         looked = boxes_as_masks(predictor, monkeypatch)
         predictor.predict(segment_case, np.full((*SIZE, 3), 255, np.uint8))
         seen[kind] = looked[0][0, :, 5, 5]
@@ -276,7 +276,7 @@ def test_models_that_take_no_boxes(copy, one_line):
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"model_type": "bert"}))
     with pytest.raises(ModelError, match="is a model of type 'bert'; 'sam:' takes sam, sam2, sam2_video") as caught:
-        BoxPredictor(str(folder))
+        SamPredictor(str(folder))
     one_line(caught.value)
 
 
@@ -289,7 +289,7 @@ def test_weights_that_are_missing_are_not_made_up(copy, one_line):
     del state[gone]
     save_file(state, folder / "model.safetensors", {"format": "pt"})
     with pytest.raises(ModelError, match="lacks 1 weights") as caught:
-        BoxPredictor(str(folder), "cpu")
+        SamPredictor(str(folder), "cpu")
     assert gone in str(caught.value)
     one_line(caught.value)
 
@@ -297,7 +297,7 @@ def test_weights_that_are_missing_are_not_made_up(copy, one_line):
 @pytest.mark.parametrize("kind", ["sam", "llava"])
 def test_pickled_weights_are_not_read(copy, one_line, kind):
     folder = copy(kind)
-    predictor = BoxPredictor if kind == "sam" else TextPredictor
+    predictor = SamPredictor if kind == "sam" else TextPredictor
     torch.save({"weights": torch.zeros(1)}, folder / "pytorch_model.bin")
     (folder / "model.safetensors").unlink()
     with pytest.raises(ModelError, match="safetensors") as caught:
@@ -310,7 +310,7 @@ def test_broken_weights(copy, one_line, content):
     folder = copy("sam")
     (folder / "model.safetensors").write_bytes(content)
     with pytest.raises(ModelError, match="cannot be loaded as SamModel") as caught:
-        BoxPredictor(str(folder), "cpu")
+        SamPredictor(str(folder), "cpu")
     one_line(caught.value)
 
 
@@ -318,16 +318,16 @@ def test_means_that_are_none(copy):
     folder = copy("sam2")
     (folder / "preprocessor_config.json").write_text('{"image_mean": [0.5]}')
     with pytest.raises(ModelError, match="three numbers"):
-        BoxPredictor(str(folder), "cpu")
+        SamPredictor(str(folder), "cpu")
 
 
 def test_no_such_model_or_device(models, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for predictor in (BoxPredictor, TextPredictor):
+    for predictor in (SamPredictor, TextPredictor):
         with pytest.raises(ModelError, match="is not a folder"):
             predictor("nowhere")
     with pytest.raises(InputError, match="device 'abacus' cannot be used"):
-        BoxPredictor(str(models / "tiny-sam"), "abacus")
+        SamPredictor(str(models / "tiny-sam"), "abacus")
 
 
 # ---------------------------------------------------------------- words

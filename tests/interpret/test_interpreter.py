@@ -237,7 +237,7 @@ def test_plain_words_may_replace_the_words_of_a_task(interpreter, script, pictur
     assert result.task == "recognize" and script.questions == ["Anything odd here?"]
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", [name for name, task in TASKS.items() if task.in_words])
 def test_every_task_runs_on_the_model_itself(interpreter, picture, task):
     needs = TASKS[task]
     result = interpreter.interpret(

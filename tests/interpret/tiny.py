@@ -55,8 +55,8 @@ class Script:
         Presence logits of the masks, in turn; the first one again for those that are left.
     logits : callable
         Makes the (side, side) mask logits of the k-th ``[SEG]``; a box in the upper left by default.
-    questions, decoded : list
-        All that was asked, and how many masks each call of the decoder made.
+    questions, decoded, boxes : list
+        All that was asked, how many masks each call of the decoder made, and the boxes that it was given.
     """
 
     def __init__(self) -> None:
@@ -65,6 +65,7 @@ class Script:
         self.logits: Callable[[int], torch.Tensor] = upper_left
         self.questions: list[str] = []
         self.decoded: list[int] = []
+        self.boxes: list[list[float]] = []
         self.probability = 0.9
         self.finished = True
 
@@ -77,8 +78,17 @@ class Script:
             assert len(says) == len(questions)
             return [script.answer(self, text) for text in says]
 
-        def decode_masks(self: UniBiomedModel, maps: object, prompts: torch.Tensor) -> MaskPrediction:
-            n = len(prompts)
+        def decode_masks(
+            self: UniBiomedModel,
+            maps: object,
+            prompts: torch.Tensor | None = None,
+            *,
+            boxes: torch.Tensor | None = None,
+        ) -> MaskPrediction:
+            asked = prompts if boxes is None else boxes
+            assert asked is not None
+            n = len(asked)
+            script.boxes += [] if boxes is None else boxes.tolist()
             script.decoded.append(n)
             presence = [script.presence[k] if k < len(script.presence) else script.presence[0] for k in range(n)]
             return MaskPrediction(

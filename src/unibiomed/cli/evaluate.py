@@ -27,14 +27,14 @@ def add_evaluate_command(verbs: argparse._SubParsersAction[Any]) -> None:
         help="judge models on a suite of data sets: tables, figures, a page",
         description="Judge models on a suite. A killed run goes on where it was; what was asked is not asked again.",
     )
-    verb.add_argument("suite", metavar="SUITE", help="shared, published, trust, or a TOML file")
+    verb.add_argument("suite", metavar="SUITE", help="shared, published, trust, boxes, or a TOML file")
     verb.add_argument(
         "--model",
         action="append",
         default=[],
         metavar="M",
-        help="model folder or hub name, files:FOLDER, sam:NAME, text:NAME, specialists:FOLDER, floor:NAME; TITLE=M "
-        "names it; may be repeated (default: nano)",
+        help="model folder or hub name, files:FOLDER, sam:NAME, medsam:lite, text:NAME, specialists:FOLDER, "
+        "floor:NAME; TITLE=M names it; may be repeated (default: nano)",
     )
     verb.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder with data sets")
     verb.add_argument("--out", type=Path, default=Path("runs/evaluate"), metavar="DIR", help="default: %(default)s")

@@ -148,7 +148,7 @@ def task_question(
     Parameters
     ----------
     task : str
-        One of `unibiomed.tasks.TASKS` but ``"ask"``.
+        One of `unibiomed.tasks.TASKS` that is put in words, but ``"ask"``.
     rng : random.Random or None
         Chooses the words; None gives the task's own question.
     modality : str or None
@@ -242,7 +242,9 @@ def every_phrase() -> list[str]:
     lists = [*words["questions"].values(), *words["ask"].values(), *words["images"].values()]
     lists += [concept.names for concept in vocabulary()]
     lists += [[*item.questions, *item.told.values(), *item.answers.values()] for item in attributes().values()]
-    return [task.question for task in TASKS.values()] + [phrase for phrases in lists for phrase in phrases]
+    return [task.question for task in TASKS.values() if task.in_words] + [
+        phrase for phrases in lists for phrase in phrases
+    ]
 
 
 def _loosen(question: str, rng: random.Random) -> str:

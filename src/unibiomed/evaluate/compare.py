@@ -20,6 +20,7 @@ COUNTED = "Dice, absent counted"
 MEASURES: dict[str, tuple[str, Callable[[Row], bool], Callable[[Row], float]]] = {
     "Dice": ("segment", lambda r: bool(r.there) and r.kind != "foreign", lambda r: r.dice),
     COUNTED: ("segment", lambda r: r.kind != "foreign" and not r.boxed, lambda r: r.dice),
+    "Dice, true box": ("outline", lambda r: True, lambda r: r.dice),
     "recognition accuracy": ("recognize", lambda r: True, lambda r: float(bool(r.exact))),
     "recognition Dice": ("recognize", lambda r: True, lambda r: r.dice),
     "region classification accuracy": ("classify", lambda r: r.kind != ELSEWHERE, lambda r: float(bool(r.exact))),

@@ -39,7 +39,9 @@ from .trust import pair_table, paraphrase_table, robustness_table
 
 __all__ = ["Evaluation", "evaluate", "judge"]
 
-UNTAUGHT = ("empty",)
+BOX_FLOOR = "filled-box"
+"""The floor of ``outline``, which answers nothing else."""
+UNTAUGHT = ("empty", BOX_FLOOR)
 """Floors that need no training split."""
 MOST_STRANGERS = 20
 """Names of files without a sample that are told."""
@@ -121,7 +123,7 @@ def evaluate(
     if pictures < 0:
         raise InputError(f"{pictures} pictures cannot be shown: give 0 or more")
     data, out = Path(data).resolve(), Path(out).resolve()
-    floor_specs = [f"floor:{name}" for name in FLOORS] if floors else []
+    floor_specs = [f"floor:{name}" for name in _floors_for(suite)] if floors else []
     _check_names([predictor_name(spec) for spec in [*models, *floor_specs]], [*models, *floor_specs])
     records = suite_records(suite, data)
     missing = missing_datasets(suite, data, records)
@@ -338,6 +340,12 @@ def _first_few(names: list[str]) -> list[str]:
     if len(names) <= MOST_STRANGERS:
         return names
     return [*names[:MOST_STRANGERS], f"and {len(names) - MOST_STRANGERS:,} more"]
+
+
+def _floors_for(suite: Suite) -> list[str]:
+    """The floors that answer one of the suite's tasks."""
+    boxes, others = "outline" in suite.tasks, set(suite.tasks) != {"outline"}
+    return [name for name in FLOORS if (boxes if name == BOX_FLOOR else others)]
 
 
 def _floors_of(specs: list[str], training: Callable[[], Sequence[Record]]) -> tuple[list[str], list[str]]:

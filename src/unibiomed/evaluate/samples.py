@@ -68,7 +68,7 @@ class Sample:
     answer : str
         The reference answer, with ``[SEG]`` and ``<p>`` where it points at pixels.
     target : str
-        What ``segment`` asks for; empty for other tasks.
+        What ``segment`` asks for, and what is in the box of ``outline``; empty for other tasks.
     labels : tuple of str
         What is there, in the words of the answer: for ``recognize`` the findings or "No findings", for ``classify``
         what is in the box.
@@ -376,6 +376,8 @@ def _samples(suite: Suite, record: Record, *, seen: bool = True) -> Iterator[Sam
         yield from _segment(suite, record, common)
     if not needs_masks and "ask" not in suite.tasks:
         return
+    if "outline" in suite.tasks:
+        yield from _outline(scene, common)
     numbers: dict[str, int] = defaultdict(int)
     for turn in canonical_turns(record, masks):
         if turn.task == "segment" or turn.task not in suite.tasks:
@@ -434,6 +436,23 @@ def _segment(suite: Suite, record: Record, common: dict[str, Any]) -> Iterator[S
         yield sample
         if region is not None:
             yield from _paraphrased(suite, sample, target)
+
+
+def _outline(scene: Scene, common: dict[str, Any]) -> Iterator[Sample]:
+    """Each region that is there, asked for with the tight box of its whole mask, as MedSAM is evaluated."""
+    for j in scene.outlined:
+        target = scene.record.regions[j].target
+        yield Sample(
+            f"{scene.record.key}#outline/{target}",
+            "outline",
+            make_question("outline"),
+            SEG,
+            target=target,
+            regions=(j,),
+            box=scene.box(j),
+            kind="own",
+            **common,
+        )
 
 
 def _paraphrased(suite: Suite, sample: Sample, target: str) -> Iterator[Sample]:

@@ -127,6 +127,7 @@ def _words(row: Row, judged: Judged) -> None:
 
 SCORERS = {
     "segment": _segment,
+    "outline": _segment,
     "recognize": _recognize,
     "classify": _classify,
     "describe": _words,

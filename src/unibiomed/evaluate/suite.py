@@ -8,7 +8,7 @@ Keys of the file (only ``name`` is always needed)::
     optional = true                # of `datasets`, evaluate those that are there (at least one)
     catalogue = true               # all data sets of the paper's catalogue that are there, and shipped parts of them
     split = "test"
-    tasks = ["segment", "ask"]     # of unibiomed.tasks; all when left out
+    tasks = ["segment", "ask"]     # of unibiomed.tasks; all but outline when left out
     limit = 0                      # images a data set, drawn by `seed`; 0 for all
     seed = 42
     foreign = true                 # of each image also ask for a target of another body part, which is not there
@@ -46,7 +46,7 @@ from .changes import CHANGES
 
 __all__ = ["BUILT_IN", "Changes", "Pairs", "Suite", "find_suite", "read_suite"]
 
-BUILT_IN = ("published", "shared", "trust")
+BUILT_IN = ("published", "shared", "trust", "boxes")
 REWORDED = ("segment", "recognize", "classify")
 """Tasks that may be asked in other words: an expert's question has its own, and of long texts no two are alike."""
 
@@ -76,7 +76,7 @@ class Suite:
     optional: bool = False
     catalogue: bool = False
     split: str = "test"
-    tasks: list[str] = field(default_factory=lambda: list(TASKS))
+    tasks: list[str] = field(default_factory=lambda: [task.name for task in TASKS.values() if task.in_words])
     limit: int = 0
     seed: int = 42
     foreign: bool = True

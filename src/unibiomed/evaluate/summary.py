@@ -112,6 +112,20 @@ def _segment(rows: list[Row]) -> Table:
     }
 
 
+def _outline(rows: list[Row]) -> Table:
+    """Masks of what is in true boxes: every target is there."""
+    return {
+        "strict": {
+            "dice": _macro(rows, lambda r: r.target, lambda r: r.dice),
+            "iou": _macro(rows, lambda r: r.target, lambda r: r.iou),
+            "surface_dice": _macro(rows, lambda r: r.target, lambda r: r.surface_dice or 0.0),
+            "targets": _split(rows, lambda r: r.target, lambda part: {"dice": _mean(part, lambda r: r.dice)}),
+            "modalities": _split(rows, lambda r: r.modality, _by_target),
+            "datasets": _split(rows, lambda r: r.dataset, _by_target),
+        }
+    }
+
+
 def _target(rows: list[Row]) -> Table:
     there = [row for row in rows if row.there]
     blind = [row for row in rows if not row.boxed]
@@ -314,6 +328,7 @@ def _texts(rows: list[Row]) -> Table:
 
 TABLES: dict[str, Callable[[list[Row]], Table]] = {
     "segment": _segment,
+    "outline": _outline,
     "recognize": _recognize,
     "classify": _classify,
     "describe": _texts,

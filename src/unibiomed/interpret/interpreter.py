@@ -31,6 +31,7 @@ from unibiomed.tasks import (
 )
 
 from .asking import Asker, EncodedImage, ImageLike, as_image
+from .box_masks import outline_box
 from .boxes import describe_box, name_box, words_overruled
 from .naming import Name
 from .outlining import MAX_QUESTIONS
@@ -93,8 +94,8 @@ class Interpreter(Asker):
         ----------
         image : path, array, PIL image, MedicalImage or EncodedImage
         task : str, optional
-            One of ``segment``, ``recognize``, ``report``, ``classify``, ``describe``, ``ask``. When left out it follows
-            from what is given: targets, a question, a box, or nothing (``recognize``).
+            One of ``segment``, ``recognize``, ``report``, ``classify``, ``describe``, ``ask``, ``outline``. When left
+            out it follows from what is given: targets, a question, a box (``classify``), or nothing (``recognize``).
         targets : str or sequence of str
             What to outline; the letter case of targets that the model was taught does not matter.
         box : sequence of int, optional
@@ -120,7 +121,7 @@ class Interpreter(Asker):
         InputError
             If the image, the box or the question cannot be used.
         ModelError
-            If the model's values are not numbers.
+            If the model's values are not numbers, or it was not trained for the task.
         """
         started = time.perf_counter()
         names = [targets] if isinstance(targets, str) else list(targets or ())
@@ -142,6 +143,9 @@ class Interpreter(Asker):
         seen = image.image if isinstance(image, EncodedImage) else image
         medical = as_image(seen, slice_index=slice_index, window=window)
         checked = None if box is None else check_box(box, medical.height, medical.width)
+        if task == "outline":
+            assert checked is not None
+            return outline_box(self, encoded or medical, checked, modality, unused=bool(names), started=started)
         if encoded is None or checked is not None:
             encoded = self.encode(medical, box=checked)
         modality = modality or medical.modality

@@ -27,11 +27,17 @@ def trained_scores(masks: MaskPrediction, config: UniBiomedConfig) -> tuple[list
     tuple of list of float
         For each of the N masks, both in [0, 1].
     """
-    assert masks.quality is not None and masks.presence_logits is not None
-    assert config.presence_calibration is not None and config.mask_calibration is not None
+    assert masks.presence_logits is not None and config.presence_calibration is not None
     presence = calibrate(masks.presence_logits.float(), config.presence_calibration, masks.peak())
+    return presence.tolist(), trained_mask_scores(masks, config)
+
+
+def trained_mask_scores(masks: MaskPrediction, config: UniBiomedConfig) -> list[float]:
+    """Mask scores, N in [0, 1], from SAM2's IoU head, for models that trained it."""
+    assert masks.quality is not None and config.mask_calibration is not None
     quality = masks.quality.float().amax(1).clamp(1e-4, 1 - 1e-4)
-    return presence.tolist(), calibrate(quality.logit(), config.mask_calibration).tolist()
+    scores: list[float] = calibrate(quality.logit(), config.mask_calibration).tolist()
+    return scores
 
 
 def derived_scores(probabilities: torch.Tensor) -> tuple[list[float], list[float]]:

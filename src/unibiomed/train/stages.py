@@ -142,12 +142,13 @@ class Stage:
         if not (self.recipe.outline_weight and shown):
             return {}
         truth = view.mask(rng.choice(shown))
-        box = mask_box((truth > 0.5).numpy())
-        if box is None:
+        found = mask_box((truth > 0.5).numpy())
+        if found is None:
             return {}
+        box = prompt_box(found, (view.side, view.side), view.side)
         sides = (box[2] - box[0], box[3] - box[1]) * 2
-        loose = [side + rng.gauss(0, BOX_JITTER) * long for side, long in zip(box, sides, strict=True)]
-        return {"outline_box": [[min(max(side, 0.0), float(view.side)) for side in loose]], "outline_truth": [truth]}
+        loose = [edge + rng.gauss(0, BOX_JITTER) * side for edge, side in zip(box, sides, strict=True)]
+        return {"outline_box": [[min(max(edge, 0.0), view.side - 1.0) for edge in loose]], "outline_truth": [truth]}
 
     def _outline_losses(
         self, features: ImageFeatures, batch: dict[str, Any], counts: Counts

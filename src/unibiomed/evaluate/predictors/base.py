@@ -10,12 +10,24 @@ import numpy as np
 from ..predictions import Prediction
 from ..samples import Case, Sample
 
-__all__ = ["FLOORS", "Predictor", "edition_of", "fingerprint_of", "is_boxed", "mark_boxed", "samples_for"]
+__all__ = [
+    "FLOORS",
+    "LITE_MEDSAM",
+    "Predictor",
+    "edition_of",
+    "fingerprint_of",
+    "is_boxed",
+    "mark_boxed",
+    "samples_for",
+]
 
-FLOORS = ("empty", "mean-shape", "commonest", "nearest")
+FLOORS = ("empty", "mean-shape", "commonest", "nearest", "filled-box")
 """Trivial predictors that every table shows: what has to be beaten."""
 
 BOXED = " (box)"
+
+LITE_MEDSAM = "LiteMedSAM"
+"""Name of the model that ``medsam:`` means; here, so that it is known without loading torch."""
 
 
 class Asked(Protocol):

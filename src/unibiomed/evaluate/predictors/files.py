@@ -27,10 +27,10 @@ not matter. ``NAME`` is the image's name in its data set, ``SAMPLE`` is a sample
 ``FOLDER/answers.jsonl`` holds answers by ID, one JSON object a line: ``{"sample": ID, "text": "..."}``, with ``labels``
 where the text does not name the findings as ``[SEG]. Label`` or ``<p> words </p> [SEG]``, ``masks`` as above, and
 ``score`` in [0, 1] where the model gives one for the presence of its target. Asked for a target, ``masks: []`` or a
-text without ``[SEG]`` says that there is none: an empty mask. A line that is broken is a failure of its sample, as far
-as it still names one. Boxes in a text (``<box>``, MedRegA) stay text and make no mask.
-``unibiomed evaluate SUITE --samples-only`` writes every sample with its ID, image and question
-to ``samples.jsonl``.
+text without ``[SEG]`` says that there is none: an empty mask. The mask of a target answers ``segment`` and, in suites
+that ask it, ``outline``. A line that is broken is a failure of its sample, as far as it still names one. Boxes in a
+text (``<box>``, MedRegA) stay text and make no mask. ``unibiomed evaluate SUITE --samples-only`` writes every sample
+with its ID, image, question and box to ``samples.jsonl``.
 
 A folder that ``unibiomed evaluate`` wrote (``predictions/MODEL``) is read as well.
 """
@@ -53,7 +53,7 @@ from ..samples import Case, Sample
 from .base import samples_for
 from .layouts.images import MaskImages, image_source
 from .layouts.names import MaskSource
-from .layouts.tables import Row, Tables
+from .layouts.tables import MASK_TASKS, Row, Tables
 from .layouts.volumes import LABELS, VolumeMasks
 
 __all__ = ["Claims", "FilesPredictor"]
@@ -143,12 +143,12 @@ class FilesPredictor:
         if not (masks or self._store or rows):
             raise InputError(f"'{self.folder}' holds no masks, no {ANSWERS} and no predictions of this package")
         if not self._store and not rows:
-            self.tasks = frozenset({"segment"})
+            self.tasks = MASK_TASKS
         elif not self._store and not masks and not any(row.segments for row in rows):
-            self.tasks = frozenset(TASKS) - {"segment"}
+            self.tasks = frozenset(TASKS) - MASK_TASKS
         if not self._store:
             # masks are named by their target, however it was asked for
-            self.worded = self.tasks - {"segment"}
+            self.worded = self.tasks - MASK_TASKS
 
     def _read_answers(self) -> dict[str, list[Row]]:
         path = self.folder / ANSWERS
@@ -200,7 +200,7 @@ class FilesPredictor:
             raise DataError(f"{len(rows)} answers in {' and '.join(sorted(set(where)))}")
         row = rows[0] if rows else Row("", {})
         row.check_scores()
-        if sample.task == "segment":
+        if sample.task in MASK_TASKS:
             mask = self._mask(case, sample, row, sample.target, 0, size)
             if mask is None and row.refuses:
                 mask = np.zeros(size, dtype=bool)
@@ -242,7 +242,7 @@ class FilesPredictor:
         return found[0].load(size) if found else None
 
     def _sources(self, case: Case, sample: Sample, row: Row, label: str, number: int) -> list[MaskSource]:
-        own = row.target_mask(sample) if sample.task == "segment" else row.label_mask(number)
+        own = row.target_mask(sample) if sample.task in MASK_TASKS else row.label_mask(number)
         found = [image_source(path) for path in self._images.find(case, sample, label, number)]
         return [*found, *self._volumes.find(case, label), *([own] if own else [])]
 
@@ -259,7 +259,7 @@ class FilesPredictor:
         ]
         if heard:
             return heard[0] if len(heard) == 1 else None
-        left = [s.id for s in samples_for(self, case.samples) if s.task == "segment" and not self._has_mask(case, s)]
+        left = [s.id for s in samples_for(self, case.samples) if s.task in MASK_TASKS and not self._has_mask(case, s)]
         return left[0] if len(left) == 1 else None
 
     def _has_mask(self, case: Case, sample: Sample) -> bool:

@@ -19,7 +19,7 @@ from ..suite import Suite
 from .base import FLOORS, Predictor
 from .fingerprints import records_edition
 
-__all__ = ["Commonest", "EmptyMask", "MeanShape", "Nearest", "make_floor"]
+__all__ = ["Commonest", "EmptyMask", "FilledBox", "MeanShape", "Nearest", "make_floor"]
 
 SIDE = 64
 LOOK = 16
@@ -40,6 +40,8 @@ def make_floor(name: str, training: Training) -> Predictor:
     """
     if name == "empty":
         return EmptyMask()
+    if name == "filled-box":
+        return FilledBox()
     made: dict[str, Callable[[Training], Predictor]] = {
         "mean-shape": MeanShape,
         "commonest": Commonest,
@@ -68,6 +70,27 @@ class EmptyMask:
             else Prediction.of_masks(s.id, "", [s.target], [empty], [0.0])
             for s in case.samples
         ]
+
+
+class FilledBox:
+    """Takes the whole box for the mask of what is in it."""
+
+    name = "filled-box"
+    tasks = frozenset({"outline"})
+    worded: frozenset[str] = frozenset()
+    fingerprint = "floor:filled-box"
+    note = "the filled box as the mask"
+
+    def predict(self, case: Case, pixels: np.ndarray) -> list[Prediction]:
+        """All pixels of the box."""
+        out = []
+        for sample in case.samples:
+            assert sample.box is not None, f"{sample.id} has no box"
+            x0, y0, x1, y1 = sample.box
+            mask = np.zeros(pixels.shape[:2], dtype=bool)
+            mask[y0:y1, x0:x1] = True
+            out.append(Prediction.of_masks(sample.id, "", [sample.target], [mask]))
+        return out
 
 
 def _thinned(training: Training) -> list[Record]:

@@ -1,14 +1,8 @@
-"""SAM, SAM2 and models of their form (MedSAM), which `transformers` runs: given a box, they outline what is in it.
-
-They know no words, so each target is asked for with the tight box of its truth. That is more than any other predictor
-is told: their tables say what is left to do once a target has been found.
-"""
+"""SAM, SAM2 and models of their form (MedSAM), which `transformers` runs: given a box, they outline what is in it."""
 
 from __future__ import annotations
 
 import os
-import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,23 +13,22 @@ from PIL import Image
 from transformers import Sam2Model, SamModel, SamProcessor
 
 from unibiomed.errors import ModelError
-from unibiomed.images.geometry import Box, mask_box
+from unibiomed.images.geometry import Box
 from unibiomed.model.checkpoint import read_json
 from unibiomed.model.processing import IMAGENET_MEAN, IMAGENET_STD, normalise
 from unibiomed.model.weights import find_folder
 
-from ..predictions import Prediction
-from ..samples import Case
 from .base import mark_boxed
+from .box_prompts import BoxOutlines, BoxPredictor
 from .loading import load_part, load_weights, pick_device, pixel_constants, read_image_settings
 
-__all__ = ["BoxPredictor"]
+__all__ = ["SamPredictor"]
 
 MODELS: dict[object, Any] = {"sam": SamModel, "sam2": Sam2Model, "sam2_video": Sam2Model}
 """Class by the ``model_type`` of ``config.json``; the released SAM2 carries the parts for videos as well."""
 
 
-class BoxPredictor:
+class SamPredictor(BoxPredictor):
     """A model that outlines what is in the box of the truth.
 
     Parameters
@@ -53,11 +46,6 @@ class BoxPredictor:
         The model is missing, broken, or none of these.
     """
 
-    tasks = frozenset({"segment"})
-    worded: frozenset[str] = frozenset()
-    boxed = True
-    note = "is given the box of the truth: not judged on whether the target is there"
-
     def __init__(self, name: str, device: str | None = None) -> None:
         folder = find_folder(name)
         kind = read_json(folder / "config.json").get("model_type")
@@ -74,27 +62,9 @@ class BoxPredictor:
         else:
             self._reader = _SquareReader(folder, self.model.config.prompt_encoder_config.image_size)
 
-    def predict(self, case: Case, pixels: np.ndarray) -> list[Prediction]:
-        """The image is looked at once; each box is asked about once."""
-        started = time.perf_counter()
-        size = (pixels.shape[0], pixels.shape[1])
-        masks = case.masks(size)
-        boxes = {s.id: mask_box(case.truths(s, masks, size)[0]) for s in case.samples}
-        outlines = self._outline(pixels, list(dict.fromkeys(box for box in boxes.values() if box)))
-        nothing: tuple[np.ndarray, float | None] = (np.zeros(size, dtype=bool), None)
-        out = []
-        for sample in case.samples:
-            box = boxes[sample.id]
-            mask, quality = outlines[box] if box else nothing
-            out.append(Prediction.of_masks(sample.id, "", [sample.target], [mask], mask_scores=[quality]))
-        seconds = (time.perf_counter() - started) / max(len(out), 1)
-        return [replace(prediction, seconds=seconds) for prediction in out]
-
     @torch.inference_mode()
-    def _outline(self, pixels: np.ndarray, boxes: list[Box]) -> dict[Box, tuple[np.ndarray, float | None]]:
-        """Of each box the mask, (height, width) bool, and the overlap with the truth that the model expects."""
-        if not boxes:
-            return {}
+    def outline(self, pixels: np.ndarray, boxes: list[Box]) -> BoxOutlines:
+        """See :meth:`.BoxPredictor.outline`."""
         asked = [[[float(side) for side in box] for box in boxes]]
         inputs = self._reader(images=pixels, input_boxes=asked, return_tensors="pt")
         embeddings = self.model.get_image_embeddings(inputs["pixel_values"].to(self.device))
@@ -104,7 +74,7 @@ class BoxPredictor:
             multimask_output=False,
         )
         sizes = [inputs[key].tolist() for key in ("original_sizes", "reshaped_input_sizes")]
-        out: dict[Box, tuple[np.ndarray, float | None]] = {}
+        out: BoxOutlines = {}
         for k, box in enumerate(boxes):
             # one at a time: at the size of the image they may be large
             [mask] = self._reader.post_process_masks(found.pred_masks[:, k : k + 1].cpu(), *sizes)

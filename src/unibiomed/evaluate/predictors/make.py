@@ -11,10 +11,13 @@ from typing import Any
 from unibiomed.data.records import Record
 from unibiomed.errors import InputError
 
-from .base import Predictor, mark_boxed
+from .base import LITE_MEDSAM, Predictor, mark_boxed
 from .fingerprints import files_edition, folder_fingerprint
 
 __all__ = ["KINDS", "Context", "make_predictor", "needs_device", "predictor_name"]
+
+BOXED_KINDS = ("sam", "medsam")
+"""Kinds of predictors that are given the box of the truth."""
 
 
 @dataclass(frozen=True)
@@ -40,8 +43,9 @@ def make_predictor(spec: str, context: Context) -> Predictor:
     ----------
     spec : str
         A model of this package by name or folder; ``floor:NAME``; ``files:FOLDER``; ``specialists:FOLDER``;
-        ``sam:NAME`` or ``text:NAME`` for models of `transformers`. ``TITLE=SPEC`` sets the name in the tables. What
-        is given the box of the truth (``sam:``) has ``(box)`` after its name.
+        ``sam:NAME`` or ``text:NAME`` for models of `transformers`; ``medsam:lite`` for LiteMedSAM as the extra
+        ``medsam`` installs it, or ``medsam:FILE`` for its file of weights. ``TITLE=SPEC`` sets the name in the tables.
+        What is given the box of the truth (``sam:``, ``medsam:``) has ``(box)`` after its name.
     context : Context
 
     Raises
@@ -54,7 +58,7 @@ def make_predictor(spec: str, context: Context) -> Predictor:
     title, kind, name = _parts(spec)
     predictor = KINDS[kind](name, context)
     if title:
-        predictor.name = mark_boxed(title) if kind == "sam" else title
+        predictor.name = mark_boxed(title) if kind in BOXED_KINDS else title
     return predictor
 
 
@@ -71,7 +75,8 @@ def predictor_name(spec: str) -> str:
         return name
     # a folder that is read keeps its own name behind a link
     folder = Path(name).resolve() if kind in ("files", "specialists") else Path(os.path.abspath(name))
-    return mark_boxed(title or folder.name) if kind == "sam" else title or folder.name
+    plain = title or (LITE_MEDSAM if kind == "medsam" else folder.name)
+    return mark_boxed(plain) if kind in BOXED_KINDS else plain
 
 
 def needs_device(spec: str) -> bool:
@@ -127,9 +132,15 @@ def _files(name: str, context: Context) -> Predictor:
 
 
 def _sam(name: str, context: Context) -> Predictor:
-    from .huggingface_masks import BoxPredictor
+    from .huggingface_masks import SamPredictor
 
-    return _marked(BoxPredictor(name, context.device), _weights(name))
+    return _marked(SamPredictor(name, context.device), _weights(name))
+
+
+def _medsam(name: str, context: Context) -> Predictor:
+    from .lite_medsam import LiteMedSamPredictor
+
+    return LiteMedSamPredictor(name, context.device)
 
 
 def _text(name: str, context: Context) -> Predictor:
@@ -150,5 +161,6 @@ KINDS: dict[str, Callable[[str, Context], Predictor]] = {
     "files": _files,
     "specialists": _specialists,
     "sam": _sam,
+    "medsam": _medsam,
     "text": _text,
 }

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from unibiomed.interpret import Interpreter, Result, load
+from unibiomed.interpret.box_masks import can_outline
 from unibiomed.tasks import NO_FINDINGS, TASKS, is_no_findings, read_class
 
 from ..predictions import Prediction
@@ -26,11 +27,11 @@ class OwnPredictor:
     interpreter : Interpreter
     """
 
-    tasks = frozenset(TASKS)
-    worded = tasks
+    worded = frozenset(name for name, task in TASKS.items() if task.in_words)
 
     def __init__(self, interpreter: Interpreter) -> None:
         self.interpreter = interpreter
+        self.tasks = self.worded | ({"outline"} if can_outline(interpreter.model.config) else set())
         self.name = interpreter.name
         self.note = ""
         self.device = str(interpreter.model.device)
@@ -70,7 +71,7 @@ class OwnPredictor:
             result = self.interpreter.interpret(
                 seen,
                 sample.task,
-                targets=[sample.target] if sample.target else (),
+                targets=[sample.target] if sample.task == "segment" else (),
                 box=sample.box,
                 question=sample.question if sample.task == "ask" or sample.paraphrase else None,
                 modality=sample.modality,
@@ -93,6 +94,9 @@ def _prediction(sample: Sample, result: Result) -> Prediction:
         return Prediction(sample.id, result.raw_text, (NO_FINDINGS,))
     if sample.task in ("ask", "describe"):
         return Prediction(sample.id, result.raw_text)
+    if sample.task == "outline":
+        # what is in the box has no name in the answer: it is scored as the target whose box was given
+        labels = [sample.target]
     return Prediction.of_masks(
         sample.id, result.raw_text, labels, masks, [f.score for f in masked], [f.mask_score for f in masked]
     )

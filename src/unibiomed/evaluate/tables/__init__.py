@@ -13,6 +13,7 @@ from ..sheet import Sheet, number
 from .compare import comparison_sheets, runs_sheet
 from .confusion import confusion_sheets
 from .labels import label_sheets
+from .outline import outline_sheets
 from .overview import failure_sheet, overview_sheet, unknown_sheet
 from .segmentation import segment_sheets
 from .texts import ask_sheets, text_sheets
@@ -26,6 +27,7 @@ def make_sheets(results: Mapping[str, Any]) -> list[Sheet]:
     models = results["models"]
     sheets = [overview_sheet(models)]
     sheets += segment_sheets(models)
+    sheets += outline_sheets(models)
     for task, title in (("recognize", "Grounded recognition"), ("classify", "Region classification")):
         sheets += label_sheets(models, task, title) + confusion_sheets(models, task, title)
     sheets += text_sheets(models, "describe", "Region reports")

@@ -17,6 +17,7 @@ FEW = 5
 def overview_sheet(models: Mapping[str, Any]) -> Sheet:
     """The main scores of every task, one row a model."""
     rows = []
+    boxes = any(get_in(table, "outline") for table in models.values())
     for name, table in in_order(models):
         failed = sum((table.get("failures") or {}).values())
         rows.append(
@@ -24,6 +25,7 @@ def overview_sheet(models: Mapping[str, Any]) -> Sheet:
                 name,
                 number(get_in(table, "segment", "strict", "dice")),
                 number(get_in(table, "segment", "strict", "dice_with_absent")),
+                *([number(get_in(table, "outline", "strict", "dice"))] if boxes else []),
                 number(get_in(table, "recognize", "strict", "accuracy"), percent=True),
                 number(get_in(table, "classify", "strict", "accuracy"), percent=True),
                 number(get_in(table, "ask", "closed", "accuracy"), percent=True),
@@ -36,6 +38,7 @@ def overview_sheet(models: Mapping[str, Any]) -> Sheet:
         "model",
         "Dice",
         "Dice, absent counted",
+        *(["Dice, true box"] if boxes else []),
         "recognition",
         "region class",
         "closed questions",

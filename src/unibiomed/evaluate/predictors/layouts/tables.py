@@ -30,6 +30,8 @@ TEXTS = ("text", "caption", "answer", "response")
 LABELS = ("labels", "phrases")
 MASKS = ("masks", "pred_masks", "segmentation")
 QUESTIONS = ("question", "prompt")
+MASK_TASKS = frozenset({"segment", "outline"})
+"""Tasks that are answered with the mask of one target."""
 WHOLE = ("recognize", "report")
 """Tasks that a grounded description answers, if it does not say what it was asked."""
 
@@ -116,10 +118,10 @@ class Row:
 
     @property
     def segments(self) -> bool:
-        """Whether it says that it answers ``segment``."""
+        """Whether it says that it answers one of `MASK_TASKS`."""
         sample = self.values.get("sample")
         asked = sample.partition("#")[2].partition("/")[0] if isinstance(sample, str) else ""
-        return "segment" in (asked, self.values.get("task"))
+        return any(task in (asked, self.values.get("task")) for task in MASK_TASKS)
 
     @property
     def refuses(self) -> bool:
@@ -141,7 +143,7 @@ class Row:
             return False
         if question is None and sample.paraphrase:
             return False
-        if sample.task == "segment":
+        if sample.task in MASK_TASKS:
             named = [target] if target is not None else self.labels
             return question is not None or any(plain(str(name)) == plain(sample.target) for name in named)
         return target is None and ((sample.task in WHOLE and bool(self.masks or task)) or question is not None)
