@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from torch import nn
 
 from unibiomed.data.records import Record
+
+
+def outlined_targets(records: Iterable[Record]) -> list[str]:
+    """Names, sorted, of the targets with a mask in at least one record.
+
+    A target that only appears as absent, or only in a box, cannot be learned: the model would always call it absent.
+    """
+    return sorted({region.target for record in records for region in record.regions if region.mask is not None})
 
 
 class AuxiliaryHeads(nn.Module):
@@ -37,7 +45,7 @@ class AuxiliaryHeads(nn.Module):
 
     @classmethod
     def for_records(cls, records: Sequence[Record], width: int, hidden_size: int) -> AuxiliaryHeads:
-        """Heads for everything that `records` name."""
-        targets = sorted({region.target for record in records for region in record.regions})
+        """Heads for every label of `records`, and every target that they outline somewhere."""
+        targets = outlined_targets(records)
         labels = sorted({record.label for record in records if record.label} | {"No findings"})
         return cls(targets, labels, width, hidden_size)

@@ -23,7 +23,9 @@ from unibiomed.data.conversation import make_turns, text_pairs
 from unibiomed.data.phrasing import pick_name, task_question
 from unibiomed.data.records import Record
 from unibiomed.errors import DataError
+from unibiomed.findings import mask_box
 from unibiomed.images.geometry import draw_box
+from unibiomed.interpret.box_masks import prompt_box
 from unibiomed.model.modeling import ImageFeatures, MaskPrediction, UniBiomedModel, UniBiomedOutput
 from unibiomed.model.processing import UniBiomedProcessor
 from unibiomed.tasks import SEG

@@ -25,6 +25,7 @@ from unibiomed.model.processing import IMAGE_TOKEN, SETTINGS_FILE, ProcessorSett
 from unibiomed.model.weights import load_model
 
 from .checkpoint import writing
+from .heads import outlined_targets
 from .lora import merged
 from .recipe import ModelRecipe
 from .tokenizer import train_tokenizer
@@ -189,14 +190,14 @@ def taught_by(records: Iterable[Record]) -> dict[str, dict[str, Any]]:
         by modality the targets that are findings; ``regions``, by modality what a drawn box may hold, in the words of
         the answer, and the target that it is (empty for "something else").
     """
-    targets: set[str] = set()
+    records = list(records)
+    targets = set(outlined_targets(records))
     findings: dict[str, set[str]] = defaultdict(set)
     abnormal: dict[str, set[str]] = defaultdict(set)
     regions: dict[str, dict[str, str]] = defaultdict(dict)
     for record in records:
-        targets.update(region.target for region in record.regions)
         regions[record.modality].update(classes(record))
-        found = {region.target for region in record.regions if region.abnormal}
+        found = {region.target for region in record.regions if region.abnormal and region.mask is not None}
         abnormal[record.modality] |= found
         findings[record.modality].update(name for target in found for name in concept_of(target).names)
         # the label of a blood cell is no finding
