@@ -168,6 +168,8 @@ class DataRecipe:
 
     datasets: list[str] | None = None
     """Data sets; all that are found when left out."""
+    held_out: list[str] | None = None
+    """Data sets that are left out of the training, to test how the model does on images of other sources."""
     power: float = 0.4
     """A data set of n images is drawn n ** power times as often as one of a single image."""
     weights: dict[str, float] = field(default_factory=dict)

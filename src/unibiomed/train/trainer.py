@@ -100,6 +100,7 @@ def _train(recipe: Recipe, data: Path, out: Path, accelerator: Accelerator, divi
     else:
         check_weights(data, recipe)
     everything = [] if sharded else load_records(data, recipe.data.datasets)
+    everything = [record for record in everything if record.dataset not in (recipe.data.held_out or ())]
     records = [r for r in everything if r.split == "train"]
     seen = [r for r in records if r.image is not None]
     only = recipe.data.datasets or []
