@@ -60,7 +60,7 @@ def prompts_from_words(
     size, tokens = processor.settings.grounding_size, processor.settings.tokens_per_tile
     naming: dict[str, list[Record]] = {target: [] for target in heads.targets}
     for record in records:
-        for target in {region.target for region in record.regions if not region.box}:
+        for target in {region.target for region in record.regions if not region.box} & naming.keys():
             naming[target].append(record)
     for target, found in naming.items():
         states = []
