@@ -19,6 +19,7 @@ from unibiomed.findings.sentences import (
     percent_words,
     region_sentence,
     region_words,
+    with_count,
 )
 
 
@@ -113,6 +114,20 @@ def test_of_a_sentence_that_was_cut_the_rest_is_read(mask: np.ndarray, length: i
 )
 def test_sentences_of_other_forms(sentence: str, expected: RegionWords | None) -> None:
     assert parse_region_sentence(sentence) == expected
+
+
+@pytest.mark.parametrize(
+    ("sentence", "expected"),
+    [
+        ("The image shows about 20 nuclei.", "The image shows seven nuclei."),
+        ("The image shows more than 100 cell nuclei.", "The image shows seven cell nuclei."),
+        ("The image shows no abnormality.", None),
+        ("The image shows two masses, one of them large.", None),
+        ("It shows about 20 nuclei.", None),
+    ],
+)
+def test_the_number_of_objects_may_be_another(sentence: str, expected: str | None) -> None:
+    assert with_count(sentence, 7) == expected
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ __all__ = [
     "percent_words",
     "region_sentence",
     "region_words",
+    "with_count",
 ]
 
 SHAPED_PARTS = 3
@@ -27,15 +28,16 @@ SHARE_WITHOUT_PLACE = 0.5
 """A region that covers more of the image than this is on no side of it."""
 
 _PLACE = "(?:upper|lower) (?:left|middle|right)|left|right|cent(?:re|er)"
-_NUMBER = "no|one|two|three|four|five|six|seven|eight|nine|ten|about \\d+|more than 100|\\d+"
+_NUMBER = "two|three|four|five|six|seven|eight|nine|ten|about \\d+|more than 100|\\d+"
 _SENTENCE = re.compile(
     r"an? (?P<extent>tiny|small|medium-sized|large)(?:, (?P<shape>round|oval|elongated|irregular))? (?P<noun>.+?)"
     rf" (?:in|on) the (?P<place>{_PLACE}) of the image(?: \(the patient's (?P<patient_side>left|right)\))?"
-    rf"(?:, in (?P<parts>{_NUMBER}) separate parts?)?"
+    rf"(?:, in (?P<parts>no|one|{_NUMBER}) separate parts?)?"
     r"(?:, covering (?:about )?(?P<share>(?:less than )?\d+(?:\.\d+)? ?%) of it)?(?P<rest>.*)",
     re.IGNORECASE | re.DOTALL,
 )
 _NOT_VISIBLE = re.compile(r"no (?P<noun>.+?) (?:is|are) visible in the image\.?", re.IGNORECASE | re.DOTALL)
+_COUNT = re.compile(rf"(the image shows )(?P<count>{_NUMBER})( [\w-]+(?: [\w-]+)?\.?)", re.IGNORECASE)
 _MEASURED = re.compile(
     rf"\bthe (?:{_PLACE})(?: \w+)? of the (?:image|picture|scan|slice)\b|\bthe patient's (?:left|right)\b"
     r"|\bcovering (?:about|less)\b|\d ?% of (?:it|the image)\b|\bseparate parts?\b",
@@ -143,6 +145,12 @@ def parse_region_sentence(sentence: str) -> RegionWords | None:
     claims["place"] = claims["place"].replace("center", "centre")
     claims["share"] = re.sub(r" ?%", " %", claims["share"])
     return RegionWords(found["noun"], **claims)
+
+
+def with_count(sentence: str, count: int) -> str | None:
+    """A sentence such as "The image shows about 20 nuclei." with another number; None for any other sentence."""
+    found = _COUNT.fullmatch(" ".join(sentence.split()))
+    return None if found is None else f"{found[1]}{number_words(count)}{found[3]}"
 
 
 def is_measured(sentence: str) -> bool:
