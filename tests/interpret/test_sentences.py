@@ -16,10 +16,12 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from unibiomed.data import load_records
+from unibiomed.data.phrasing import vocabulary
 from unibiomed.data.records import Record
 from unibiomed.findings import Finding, mask_box
 from unibiomed.findings.regions import RegionFacts, describe_region
 from unibiomed.findings.sentences import (
+    GROUPS,
     is_measured,
     number_words,
     parse_region_sentence,
@@ -129,6 +131,21 @@ def test_a_number_of_things_in_one_word_is_told_only_where_the_model_tells_it() 
     assert "parts" not in correct_sentences("A small group of nuclei in the centre of the image.", facts)[0]
     told = "A small group of nuclei in the centre of the image, in three separate parts."
     assert "in two separate parts" in correct_sentences(told, facts)[0]
+
+
+def test_the_noun_fits_the_number_of_parts() -> None:
+    one, two = facts_of(block(2, 2, 5, 5)), facts_of(block(2, 2, 5, 5) | block(20, 20, 5, 5))
+    said = "A small, round cell nucleus in the centre of the image, covering about 1 % of it."
+    assert correct_sentences(said, two)[0].startswith("A medium-sized, round group of cell nuclei in the")
+    said = "A small group of hard exudates in the centre of the image, in two separate parts."
+    text, (note,) = correct_sentences(said, one)
+    assert "round hard exudate in" in text and "number of parts" in note
+
+
+@pytest.mark.parametrize("one", sorted(GROUPS))
+def test_nouns_are_those_of_the_training_texts(one: str) -> None:
+    nouns = {(concept.noun(1), concept.noun(2)) for concept in vocabulary()}
+    assert (one, GROUPS[one]) in nouns
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from unibiomed.findings.regions import PATIENT_SIDED, RegionFacts, describe_regi
 from unibiomed.findings.sentences import (
     RegionWords,
     is_measured,
+    noun_for,
     parse_region_sentence,
     region_words,
     with_count,
@@ -106,9 +107,12 @@ class _Corrector:
 
     def _written(self, sentence: str, words: RegionWords, facts: RegionFacts) -> str:
         side = OPPOSITE.get(facts.side, "") if words.patient_side and self.sided else ""
-        counted = bool(words.parts) or not _COLLECTIVE.match(words.noun)
-        true = region_words(words.noun, replace(facts, patient_side=side), counted=counted)
+        noun = noun_for(words.noun, facts.parts)
+        counted = bool(words.parts) or not _COLLECTIVE.match(noun)
+        true = region_words(noun, replace(facts, patient_side=side), counted=counted)
         self.corrected |= {name for field, name in MEASURES.items() if getattr(true, field) != getattr(words, field)}
+        if noun != words.noun:
+            self.corrected.add(MEASURES["parts"])
         return str(true)
 
 
