@@ -13,7 +13,7 @@ import numpy as np
 
 from ..errors import InputError
 from .grid import Grid, StoredVolume
-from .image import MedicalImage
+from .image import MedicalImage, prepared_image
 from .limits import MAX_BYTES, check_size, check_slice, quiet, shown
 from .modality import looks_like_hounsfield
 from .nifti import (
@@ -106,8 +106,7 @@ class Volume:
         step = max(1, round((self.values.size / _LOOKED_AT) ** (1 / 3)))
         values = self.values[::step, ::step, ::step]
         values = values[np.isfinite(values)] if values.dtype.kind == "f" else values.reshape(-1)
-        padding = self.details.get("padding")
-        ignore = None if padding is None else values == padding
+        ignore = self._padding(values)
         low, high = percentile_range(values, ignore=ignore) if values.size else (0.0, 0.0)
         width = max(high - low, 1e-6)
         return low + width / 2, width
@@ -132,7 +131,7 @@ class Volume:
         Raises
         ------
         InputError
-            If there is no such slice, it holds NaN or infinite values, or the window does not fit.
+            If there is no such slice, it holds infinite values, or the window does not fit.
         """
         index = check_slice(index, len(self), self.source)
         check_size(*self.grid.shape[1:], self.source)
@@ -143,19 +142,25 @@ class Volume:
                 "window out or give CENTRE,WIDTH"
             )
         values = np.ascontiguousarray(self.values[index])
-        header, padding = self.details.get("header_window"), self.details.get("padding")
+        header = self.details.get("header_window")
         if window is None and header is not None:
             center, width, function = header
             pixels = stack_grey(apply_window(check_values(values, self.source), center, width, function=function))
             done: dict[str, Any] = {"window": (center, width), "scaling": "window"}
         else:
-            ignore = None if padding is None else values == padding
-            pixels, done = grey_to_rgb(values, window, self.source, ignore=ignore)
+            pixels, done = grey_to_rgb(values, window, self.source, ignore=self._padding(values))
         known: dict[str, Any] = {
             key: self.details[key] for key in ("format", "bits", "orientation_known") if key in self.details
         }
         details = {**known, **done, **self.grid.slice_details(index)}
-        return MedicalImage(pixels, self.spacing[1:], "CT" if named else self.modality, self.source, details)
+        modality = "CT" if named else self.modality
+        notes = self.details.get("notes", ())
+        return prepared_image(pixels, details, self.grid.pixel_spacing, modality, self.source, notes=notes)
+
+    def _padding(self, values: np.ndarray) -> np.ndarray | None:
+        """Mark the voxels outside the scanner's field; None where the file names no value for them."""
+        ends = self.details.get("padding")
+        return None if ends is None else (values >= ends[0]) & (values <= ends[1])
 
     def labels(self, index: int) -> np.ndarray:
         """Numbers of the labels on a slice.
@@ -173,7 +178,7 @@ class Volume:
         Raises
         ------
         InputError
-            If there is no such slice, or values are not whole numbers.
+            If there is no such slice, or values are not whole numbers; NaN is background.
         """
         return as_labels(self.values[check_slice(index, len(self), self.source)], self.source)
 
@@ -200,9 +205,11 @@ class Volume:
 
 
 def as_labels(values: np.ndarray, name: str) -> np.ndarray:
-    """Return label numbers as integers; InputError where they have fractions or are not finite."""
+    """Return label numbers as integers, 0 for NaN; InputError where they have fractions or are infinite."""
     if values.dtype.kind != "f":
         return values
+    if (empty := np.isnan(values)).any():
+        values = np.where(empty, 0, values)
     # Label maps are often stored as floats; what is no whole number is an image or a probability.
     if not np.isfinite(values).all() or not np.array_equal(values, np.rint(values)) or np.abs(values).max() > 2**31:
         raise InputError(f"{name}: labels are whole numbers, and this file holds fractions: give the label file")
@@ -321,6 +328,4 @@ def _open_nifti(file: Path, name: str, zipped: bool, channel: int | None) -> Sto
 def _is_hounsfield(values: np.ndarray) -> bool:
     """Ask of about sixteen slices, as `read_image` asks of one."""
     some = values[:: max(1, len(values) // 16)]
-    return (
-        values.size > 0 and values.dtype.kind in "if" and bool(np.isfinite(some).all()) and looks_like_hounsfield(some)
-    )
+    return values.size > 0 and values.dtype.kind in "if" and not np.isinf(some).any() and looks_like_hounsfield(some)
