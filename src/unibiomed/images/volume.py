@@ -267,6 +267,18 @@ def read_volume_header(path: str | os.PathLike[str], channel: int | None = None)
     return stored.grid, stored.modality
 
 
+def count_channels(path: str | os.PathLike[str]) -> int:
+    """Count the volumes in a file, such as the sequences or frames of a 4-D NIfTI file; 1 for other formats.
+
+    Raises
+    ------
+    InputError
+        As for `read_volume`.
+    """
+    stored, _ = _open(path, 0)
+    return int(stored.details.get("channels", 1))
+
+
 def _open(path: str | os.PathLike[str], channel: int | None) -> tuple[StoredVolume, str]:
     if Path(path).is_dir():
         # A folder named "." is called by what it is.
@@ -308,13 +320,14 @@ def _open_nifti(file: Path, name: str, zipped: bool, channel: int | None) -> Sto
             check_single(image, name, "choose a channel, or save the volume you want as a 3-D file")
         else:
             check_slice(channel, channel_count(image), name, "channel")
+        channels = {"channels": channel_count(image)} if channel_count(image) > 1 else {}
         if image.get_data_dtype().kind not in "buif":
             raise InputError(f"{name}: the voxels are not grey values: give single slices of this file")
         scaled = image.dataobj.slope != 1 or image.dataobj.inter != 0
         grid = nifti_grid(image, name)
         if scaled and 8 * np.prod(grid.shape, dtype=np.float64) > MAX_BYTES:
             raise InputError(f"{name}: the volume holds more than {MAX_BYTES >> 30} GiB as rescaled: crop it first")
-        return StoredVolume(grid, lambda: reading(voxels), None, nifti_details(image))
+        return StoredVolume(grid, lambda: reading(voxels), None, nifti_details(image) | channels)
 
     def voxels(image: Any) -> np.ndarray:
         further = image.shape[3:]
