@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 
 import numpy as np
@@ -50,16 +51,10 @@ def test_pictures_are_those_expected(cases, name, most, mean):
 
 
 def test_unused_bits_after_jpeg_ls(cases):
-    if not any(map(_installed, ("jpeg_ls", "gdcm", "libjpeg"))):
+    if not any(importlib.util.find_spec(name) for name in ("gdcm", "jpeg_ls", "libjpeg")):
         pytest.skip("no decoder for JPEG-LS is installed")
     path = cases / "dicom-high-bits-compressed" / "overlay_jpegls.dcm"
     assert (read_image(path).pixels == expected(path.parent)).all()
-
-
-def _installed(name: str) -> bool:
-    import importlib.util
-
-    return importlib.util.find_spec(name) is not None
 
 
 @pytest.mark.parametrize("name", ["slope_empty", "no_samples", "no_bitsstored", "no_pixelrepresentation"])

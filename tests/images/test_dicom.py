@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib.util
 import logging
 import warnings
 from pathlib import Path
@@ -331,7 +332,23 @@ def test_library_logging_is_restored(make_dicom):
 
 
 def test_jpeg_ls_is_read_where_its_decoder_is_installed():
-    pytest.importorskip("libjpeg")
+    if not any(importlib.util.find_spec(name) for name in ("gdcm", "jpeg_ls", "libjpeg")):
+        pytest.skip("no decoder for JPEG-LS is installed")
     path = shipped("MR_small_jpeg_ls_lossless.dcm")
     assert pydicom.dcmread(path).file_meta.TransferSyntaxUID == JPEGLSLossless
     assert (read_image(path).pixels == read_image(shipped("MR_small.dcm")).pixels).all()
+
+
+def test_12_bit_jpeg_names_its_decoder(monkeypatch):
+    monkeypatch.setattr("unibiomed.images.dicom_values.pixel_array", _no_decoder)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "libjpeg" else object())
+    with pytest.raises(InputError, match=r"cannot decode JPEG Extended .*pylibjpeg-libjpeg, whose licence is GPL-3\.0"):
+        read_image(shipped("JPGExtended.dcm"))
+
+
+def test_lossless_jpeg_is_read_where_its_decoder_is_installed():
+    if not any(importlib.util.find_spec(name) for name in ("gdcm", "libjpeg")):
+        pytest.skip("no decoder for lossless JPEG is installed")
+    bars = read_image(shipped("SC_rgb_jpeg_gdcm.dcm")).pixels
+    # lossless: the middle rows of the bars have exactly their colours
+    assert [bars[row, 50].tolist() for row in (5, 25, 45)] == [[255, 0, 0], [0, 255, 0], [0, 0, 255]]

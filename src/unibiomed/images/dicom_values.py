@@ -3,21 +3,38 @@
 from __future__ import annotations
 
 import importlib.util
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
 from pydicom.dataset import Dataset
+from pydicom.pixels import get_decoder
 from pydicom.pixels.processing import apply_color_lut
 from pydicom.pixels.utils import pixel_array
-from pydicom.uid import JPEG2000, UID, JPEGLSNearLossless
+from pydicom.uid import (
+    JPEG2000,
+    UID,
+    JPEGBaseline8Bit,
+    JPEGExtended12Bit,
+    JPEGLossless,
+    JPEGLosslessSV1,
+    JPEGLSNearLossless,
+    JPEGLSTransferSyntaxes,
+)
 
 from ..errors import InputError
 from .dicom_header import header_rescale
+from .limits import silent_stderr
 from .pixels import check_values
 from .windowing import apply_range
 
 # What the extra "dicom" of the package installs.
-_PLUGINS = ("pylibjpeg", "openjpeg", "jpeg_ls", "gdcm")
+_PACKAGES = ("pylibjpeg", "openjpeg", "gdcm")
+# Decoders by pydicom's names: the first that is installed and does not fail is used. JPEG is always decoded by Pillow,
+# as others differ by a grey level. GDCM is for what no other decodes: its JPEG 2000 writes to the terminal.
+_DECODERS = ("pylibjpeg", "pillow", "pyjpegls", "pydicom", "gdcm")
+_JPEG_DECODERS = ("pillow", "pylibjpeg")
+_GDCM = (*JPEGLSTransferSyntaxes, JPEGLossless, JPEGLosslessSV1)
 _LOSSY = (JPEG2000, JPEGLSNearLossless)
 _COLOURS = ("Red", "Green", "Blue")
 
@@ -30,15 +47,18 @@ def decode_frame(dataset: Dataset, frame: int, name: str) -> np.ndarray:
     """
     syntax = UID(dataset.file_meta.TransferSyntaxUID)
     try:
-        # pydicom keeps the lowest bits in native encodings alone, wherever they are stored.
-        own: dict[str, Any] = {} if syntax.is_compressed else {"correct_unused_bits": False}
-        values = pixel_array(dataset, index=frame, **own)
+        values = _decode(dataset, frame, syntax)
     except (NotImplementedError, RuntimeError):
         # The transfer syntax has no decoder here, or each of those installed has failed.
         codec = syntax.name if syntax.name != syntax and syntax.name.isprintable() else "an unknown codec"
         if "MPEG" in codec or "HEVC" in codec:
             raise InputError(f"{name}: this DICOM file is a video ({codec}): export the frame as PNG") from None
-        if any(importlib.util.find_spec(plugin) is None for plugin in _PLUGINS):
+        if syntax == JPEGExtended12Bit and importlib.util.find_spec("libjpeg") is None:
+            raise InputError(
+                f"{name}: cannot decode {codec}: export it in another encoding, or install pylibjpeg-libjpeg, whose "
+                "licence is GPL-3.0"
+            ) from None
+        if any(importlib.util.find_spec(package) is None for package in _PACKAGES):
             raise InputError(
                 f'{name}: cannot decode {codec}: install the decoders with pip install "unibiomed[dicom]"; if they are '
                 "there, the file is damaged"
@@ -52,6 +72,28 @@ def decode_frame(dataset: Dataset, frame: int, name: str) -> np.ndarray:
         bits, high = int(dataset.BitsStored), int(dataset.get("HighBit") or 0)
         values = keep_stored_bits(values, bits, 0 if syntax.is_compressed else high, lossy=syntax in _LOSSY)
     return check_values(values, name)
+
+
+def _decode(dataset: Dataset, frame: int, syntax: UID) -> np.ndarray:
+    """Decode with the first decoder that is installed and able to; RuntimeError or NotImplementedError if none is."""
+    if not syntax.is_compressed:
+        # pydicom would keep the lowest bits, wherever the values are stored.
+        return pixel_array(dataset, index=frame, correct_unused_bits=False)
+    installed = get_decoder(syntax).available_plugins
+    order = _JPEG_DECODERS if syntax in (JPEGBaseline8Bit, JPEGExtended12Bit) else _DECODERS
+    usable = [name for name in order if name in installed and (name != "gdcm" or syntax in _GDCM)]
+    for name in usable[:-1]:
+        try:
+            return _decode_with(name, dataset, frame)
+        except (NotImplementedError, RuntimeError):
+            continue
+    return _decode_with(usable[-1] if usable else "", dataset, frame)
+
+
+def _decode_with(decoder: str, dataset: Dataset, frame: int) -> np.ndarray:
+    # GDCM's JPEG library writes what it thinks of damaged data to the terminal.
+    with silent_stderr() if decoder == "gdcm" else nullcontext():
+        return pixel_array(dataset, index=frame, decoding_plugin=decoder)
 
 
 def keep_stored_bits(values: np.ndarray, bits: int, high: int, *, lossy: bool = False) -> np.ndarray:

@@ -17,8 +17,8 @@ TARGETS = ("retinal vessel",)
 
 
 def demo_file() -> Traversable:
-    """A fundus photograph that scikit-image ships (CC0; M. Häggström, Medical gallery 2014), a JPEG."""
-    return files("skimage") / "data" / "retina.jpg"
+    """The fundus photograph of the demonstration, a JPEG; its source and licence (CC0) are in ``SOURCE.md`` beside it."""
+    return files("unibiomed.interpret") / "demo_image" / "retina.jpg"
 
 
 def run_demo(model: Interpreter, out: Path) -> list[Result]:
