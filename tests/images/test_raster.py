@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from unibiomed.errors import InputError
-from unibiomed.images import read_image
+from unibiomed.images import from_array, read_image
 
 
 def rgb(height: int = 8, width: int = 12) -> np.ndarray:
@@ -203,6 +203,8 @@ def test_planes_of_16_bits(tmp_path, order, rows):
     tifffile.imwrite(tmp_path / "a.tif", colours, **how)
     wanted = np.rint(colours.transpose(1, 2, 0) / 65535 * 255)
     assert (read_image(tmp_path / "a.tif").pixels == wanted).all()
+    with Image.open(tmp_path / "a.tif") as picture, pytest.raises(InputError, match="give the path of the TIFF file"):
+        from_array(picture)
     tifffile.imwrite(tmp_path / "b.tif", colours, tile=(16, 16), **how)
     with pytest.raises(InputError, match="tiles of planes"):
         read_image(tmp_path / "b.tif")
@@ -241,6 +243,8 @@ def test_stacks_with_one_directory(tmp_path, dtype):
         assert image.details["slice"] == index and image.details["slices"] == 4
     with pytest.raises(InputError, match="choose 0 to 3"):
         read_image(path, slice_index=4)
+    with Image.open(path) as picture:
+        assert any("first of 4 planes" in note for note in from_array(picture).notes)
     path.write_bytes(path.read_bytes()[:-10])
     with pytest.raises(InputError, match="truncated"):
         read_image(path, slice_index=3)

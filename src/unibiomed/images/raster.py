@@ -139,7 +139,15 @@ def prepare_picture(picture: Image.Image, window: Window, name: str) -> Prepared
     """
     with quiet():
         try:
-            return _prepare(picture, window, name)
+            if picture.format == "TIFF" and has_wide_planes(picture):
+                raise InputError(
+                    f"{name}: Pillow cannot read planes of 16 bits: give the path of the TIFF file instead"
+                )
+            planes = stack_size(picture, name) if picture.format == "TIFF" else 1
+            pixels, done = _prepare(picture, window, name)
+            if planes > 1:
+                done["notes"] = [*done.get("notes", ()), f"this is the first of {planes} planes in its TIFF file"]
+            return pixels, done
         except InputError:
             raise
         except Exception:

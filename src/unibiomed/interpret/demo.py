@@ -17,7 +17,7 @@ TARGETS = ("retinal vessel",)
 
 
 def demo_file() -> Traversable:
-    """The fundus photograph of the demonstration, a JPEG; its source and licence (CC0) are in ``SOURCE.md`` beside it."""
+    """The fundus photograph of the demonstration, a JPEG; ``SOURCE.md`` beside it gives its source and CC0 licence."""
     return files("unibiomed.interpret") / "demo_image" / "retina.jpg"
 
 
