@@ -22,6 +22,7 @@ from pydicom.uid import (
 
 from unibiomed.errors import InputError
 from unibiomed.images import read_image, read_volume
+from unibiomed.images.dicom_header import header_padding
 from unibiomed.images.dicom_values import keep_stored_bits
 
 RAMP = np.arange(2000, dtype=np.uint16).reshape(40, 50)
@@ -364,3 +365,15 @@ def test_lookup_tables_with_one_entry_a_word(make_dicom):
     assert (image.pixels[..., 0] == RAMP // 8).all()
     modality = read_image(make_dicom(RAMP, ModalityLUTSequence=Sequence([lut]), WindowCenter=128, WindowWidth=256))
     assert np.abs(modality.pixels[..., 0].astype(int) - RAMP // 8).max() <= 1
+
+
+@given(st.integers(2, 16), st.booleans(), st.data())
+def test_padding_has_the_value_of_the_pixels_whatever_its_sign(bits, signed, data):
+    low = -(2 ** (bits - 1)) if signed else 0
+    value = data.draw(st.integers(low, low + 2**bits - 1))
+    dataset = pydicom.Dataset()
+    dataset.BitsAllocated, dataset.BitsStored, dataset.PixelRepresentation = 16, bits, int(signed)
+    # as the same 16 bits read with and without a sign
+    for vr, written in (("US", value % 2**16), ("SS", (value + 2**15) % 2**16 - 2**15)):
+        dataset.add_new("PixelPaddingValue", vr, written)
+        assert header_padding(dataset) == (value, value)

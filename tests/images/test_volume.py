@@ -413,3 +413,25 @@ def test_real_volumes(shared_data):
     brain, lesion = (read_volume(volumes / "brain_mr_nrrd" / f"brain1_{name}.nrrd") for name in ("image", "label"))
     assert brain.grid.matches(lesion.grid) and lesion.values.any()
     assert brain.values[lesion.values > 0].mean() > 300
+
+
+@pytest.mark.parametrize(("lines", "known"), [(["ElementSpacing = 2 2 3"], True), ([], False)])
+def test_a_metaimage_without_sizes_has_none_in_mm(tmp_path, lines, known):
+    head = ["ObjectType = Image", "NDims = 3", "DimSize = 5 4 3", "ElementType = MET_UCHAR", *lines]
+    voxels = np.arange(60, dtype=np.uint8).tobytes()
+    path = tmp_path / "a.mha"
+    path.write_bytes("\n".join([*head, "ElementDataFile = LOCAL\n"]).encode() + voxels)
+    image = read_volume(path).slice_image(1)
+    assert (image.spacing is not None) == known
+    assert any("size of its voxels" in note for note in image.notes) != known
+    assert any("left and right" in note for note in image.notes), "there is no TransformMatrix"
+
+
+@pytest.mark.parametrize(("lines", "known"), [(["spacings: 2 2 3"], True), ([], False)])
+def test_an_nrrd_without_sizes_has_none_in_mm(tmp_path, lines, known):
+    head = ["NRRD0004", "type: uchar", "dimension: 3", "sizes: 5 4 3", "encoding: raw", *lines]
+    path = tmp_path / "a.nrrd"
+    path.write_bytes(("\n".join(head) + "\n\n").encode() + np.arange(60, dtype=np.uint8).tobytes())
+    image = read_volume(path).slice_image(1)
+    assert (image.spacing is not None) == known
+    assert any("size of its voxels" in note for note in image.notes) != known

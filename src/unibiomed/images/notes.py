@@ -25,14 +25,21 @@ def blank_note(pixels: np.ndarray) -> str | None:
     """
     height, width = pixels.shape[:2]
     some = pixels[:: -(-height // _LOOKED_AT), :: -(-width // _LOOKED_AT)].reshape(-1, 3)
-    low, high = np.percentile(some, (0.5, 99.5), axis=0)
-    if (high - low).max() >= NEARLY_ONE_VALUE:
+    spans = [_span(some[:, channel]) for channel in range(3)]
+    if max(spans) >= NEARLY_ONE_VALUE:
         return None
-    if low.min() == high.max():
+    if (pixels == pixels[0, 0]).all():
         what = "every pixel of the picture has the same value"
     else:
         what = "nearly all pixels of the picture have the same value"
     return f"{what}, so that hardly anything can be seen: check the file, or give another window or slice"
+
+
+def _span(greys: np.ndarray) -> int:
+    """Number of grey levels between the 0.5th and the 99.5th percentile."""
+    # Counting is four times as fast as sorting: every slice of every volume comes by here.
+    below = np.cumsum(np.bincount(greys, minlength=256)) / greys.size
+    return int(np.searchsorted(below, 0.995)) - int(np.searchsorted(below, 0.005))
 
 
 def range_note(low: float, high: float) -> str:
