@@ -78,6 +78,17 @@ class Interpreter(Asker):
         own = model.config.presence_threshold
         self.presence_threshold = own if presence_threshold is None else presence_threshold
 
+    @property
+    def presence_threshold(self) -> float:
+        """Presence score, 0 to 1, below which a target is reported absent; InputError when set to anything else."""
+        return self._presence_threshold
+
+    @presence_threshold.setter
+    def presence_threshold(self, value: float) -> None:
+        if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not 0 <= value <= 1:
+            raise InputError(f"the presence threshold is {value!r}: give a number from 0 to 1")
+        self._presence_threshold = float(value)
+
     # ---------------------------------------------------------------- asking
 
     def interpret(
@@ -106,8 +117,8 @@ class Interpreter(Asker):
         box : sequence of int, optional
             x0, y0, x1, y1 in pixels, x1 and y1 exclusive.
         question : str, optional
-            The question of ``ask``; for other tasks it replaces the task's own words, for one target at most, and the
-            model's own words then stand: they are not weighed with its masks.
+            The question of ``ask``; for another task that is named, it replaces the task's own words, for one target
+            at most, and the model's own words then stand: they are not weighed with its masks.
         modality : str, optional
             One of the ten modalities, when the file does not say and you want the question to.
         slice_index : int, optional
@@ -134,9 +145,10 @@ class Interpreter(Asker):
             raise InputError("targets and question have to be texts")
         if max_new_tokens < 1:
             raise InputError(f"an answer of {max_new_tokens} tokens says nothing: give 1 or more")
-        if question is not None and len(names) > 1:
+        if question is not None and names and (task != "segment" or len(names) > 1):
             raise InputError(
-                "one question cannot ask for several targets: leave out the question, or all targets but one"
+                "targets and question are two questions: give one of them; to ask for one target in other words, name "
+                'the task "segment" as well'
             )
         task = choose_task(task, names, question, box is not None).name
         if len(names) > MAX_QUESTIONS:
@@ -192,6 +204,7 @@ class Interpreter(Asker):
                 agreed = check_report(answers[0].text, findings, medical, modality)
             text, findings, notes = agreed.text, list(agreed.findings), notes + list(agreed.notes)
         notes += [warning for name in asked if name and (warning := self.taught.warning(name))]
+        notes += medical.notes
         if names and task != "segment":
             notes.append(f"targets have no effect on the task '{task}'; they belong to 'segment'")
         return Result(
@@ -203,7 +216,7 @@ class Interpreter(Asker):
             height=medical.height,
             width=medical.width,
             spacing=medical.spacing,
-            image=medical.source,
+            image=str(image) if isinstance(image, str | os.PathLike) else medical.source,
             model=self.name,
             token_probabilities=tuple(min(p, 1.0) for a in answers for p in a.probabilities),
             tokens=tuple(self.processor.decode([i]) for a in answers for i in a.ids),
