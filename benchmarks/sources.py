@@ -1,7 +1,7 @@
-"""Dice on data sets that were held out of a training, beside that on the test split of those trained on.
+r"""Dice on data sets that were held out of a training, beside that on the test split of those trained on.
 
     unibiomed evaluate shared --data DATA --datasets TRAINED --tasks segment --limit 0 --model nano --out runs/internal
-    unibiomed evaluate shared --data DATA --datasets HELD_OUT --tasks segment --limit 0 --split all --model nano \\
+    unibiomed evaluate shared --data DATA --datasets HELD_OUT --tasks segment --limit 0 --split all --model nano \
         --out runs/other
     python benchmarks/sources.py runs/internal runs/other --model nano
 

@@ -246,7 +246,7 @@ def test_tables(suite, records, tmp_path):
     }  # fmt: skip
     row = dict(zip(sheets["overview"].columns, sheets["overview"].rows[0], strict=True))
     assert row["out of context"].startswith("100.0%") and row["missed"].startswith("33.3%")
-    assert [cells[1] for cells in sheets["targets"].rows] == ["polyp", "liver"]
+    assert [cells[1] for cells in sheets["targets"].rows] == ["liver", "polyp"]
     assert [cells[1] for cells in sheets["words"].rows] == ["cat"]
     assert [cells[1:3] for cells in sheets["missed"].rows] == [["liver tumor", "1"]]
     assert [cells[1] for cells in sheets["normals"].rows] == ["all", "CT"]

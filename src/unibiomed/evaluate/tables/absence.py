@@ -73,21 +73,23 @@ def _rates(kinds: Mapping[str, Any]) -> list[str]:
 
 
 def _worst(models: Mapping[str, Any], kinds: Sequence[str], file: str, title: str, first: str) -> Sheet:
-    """The targets with the highest rate of any of some kinds."""
+    """The targets with the highest rate over all pairs of some kinds."""
     rows = []
     for name, table in in_order(models):
-        rates = {
-            target: max(values)
-            for target, found in table["targets"].items()
-            if (values := [found[kind]["value"] for kind in kinds if kind in found]) and max(values) > 0
-        }
-        for target in sorted(rates, key=lambda target: (-rates[target], target))[:WORST]:
+        rates = {target: _pooled(found, kinds) for target, found in table["targets"].items()}
+        wrong = [target for target in rates if rates[target] > 0]
+        for target in sorted(wrong, key=lambda target: (-rates[target], target))[:WORST]:
             found = table["targets"][target]
             cells = [cell for kind in kinds for cell in (number(found.get(kind), percent=True), _count(found, kind))]
             rows.append([name, target, *cells])
     columns = tuple(column for kind in kinds for column in (kind, f"{kind}, images"))
     note = f"At most {WORST} for each model; those that are never drawn wrongly are left out."
     return Sheet(file, title, ("model", first, *columns), rows, note)
+
+
+def _pooled(found: Mapping[str, Any], kinds: Sequence[str]) -> float:
+    counts = [(found[kind]["value"], found[kind]["count"]) for kind in kinds if kind in found]
+    return sum(value * count for value, count in counts) / max(sum(count for _, count in counts), 1)
 
 
 def _missed(models: Mapping[str, Any]) -> Sheet:
