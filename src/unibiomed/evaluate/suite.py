@@ -7,7 +7,7 @@ Keys of the file (only ``name`` is always needed)::
     datasets = ["liver_ct"]        # those that must be there; without it, all that are found
     optional = true                # of `datasets`, evaluate those that are there (at least one)
     catalogue = true               # all data sets of the paper's catalogue that are there, and shipped parts of them
-    split = "test"                 # "all" for all images, of data sets that no model was trained on
+    split = "test"                 # "all" for all images, of data sets that were held out of training
     tasks = ["segment", "ask"]     # of unibiomed.tasks; all but outline when left out
     limit = 0                      # images a data set, drawn by `seed`; 0 for all
     seed = 42
