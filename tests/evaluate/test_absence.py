@@ -320,7 +320,7 @@ def test_a_model_of_this_package_is_asked_in_batches():
             findings.append(Finding.from_mask(target, mask, score=0.75 if target == "liver" else 0.25))
         return SimpleNamespace(findings=findings)
 
-    model = SimpleNamespace(config=SimpleNamespace(box_prompt=False, fine_masks=True), device="cpu")
+    model = SimpleNamespace(config=SimpleNamespace(box_prompt=False, scores_trained=True), device="cpu")
     interpreter = SimpleNamespace(
         model=model,
         name="m",
