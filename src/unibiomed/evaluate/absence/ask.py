@@ -46,20 +46,20 @@ class Question:
 
 def question_of(suite: Suite, case: Case) -> Question:
     """Read an image with its masks, and make the question of ``recognize`` where the suite has it."""
-    record, pixels = case.record, None
+    record = case.record
+    pixels: np.ndarray | str
     try:
         pixels = case.pixels()
-        masks = case.masks(pixels.shape[:2])
-        told: np.ndarray | str = pixels
+        masks = case.masks((pixels.shape[0], pixels.shape[1]))
     except DataError as error:
+        pixels = str(error)
         masks = {j: np.full((1, 1), r.mask is not None) for j, r in enumerate(record.regions) if r.box is None}
-        told = str(error)
     samples: tuple[Sample, ...] = ()
     if "recognize" in suite.tasks:
         alone = replace(suite, tasks=["recognize"], limit=0)
         found = next(make_cases(alone, [record], unreadable={}), None)
         samples = found.samples if found is not None else ()
-    return Question(replace(case, samples=samples), Scene(record, masks), told)
+    return Question(replace(case, samples=samples), Scene(record, masks), pixels)
 
 
 def asked_digest(predictor: Predictor, question: Question, pairs: Sequence[Pair]) -> str:
