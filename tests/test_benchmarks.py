@@ -134,3 +134,55 @@ def test_nothing_in_common_is_an_error(ratio: ModuleType, tmp_path: Path, monkey
         ratio.main()
     assert caught.value.code == 2 and "no target that both models were asked for" in capsys.readouterr().err
     assert "old" in page.read_text()
+
+
+@pytest.fixture
+def sources(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(CHECKOUT / "benchmarks"))
+    import sources
+
+    yield sources
+    for name in ("sources", "ratio", "results"):
+        sys.modules.pop(name, None)
+
+
+def test_other_sources_beside_internal_ones(sources: ModuleType, tmp_path: Path, monkeypatch, capsys) -> None:
+    absent = {"there": False, "true": 0, "found": True}
+    left_out = [
+        row("liver", 8, 0, kind="foreign"),
+        row("liver", 9, 0, change="blur"),
+        row("liver", 10, 0, paraphrase=1),
+    ]
+    internal = [row("liver", 1, 2), row("liver", 2, 2), row("kidney", 1, 1), row("liver", 3, 0, **absent), *left_out]
+    other = [row("liver", 1, 1), row("liver", 2, 1), row("kidney", 1, 1), row("spleen", 1, 2)]
+    write_rows(tmp_path / "a", "nano", internal)
+    write_rows(
+        tmp_path / "b", "nano", [{**one, "dataset": "held", "subject": f"held/{i}"} for i, one in enumerate(other)]
+    )
+    page = tmp_path / "page.md"
+    page.write_text("<!-- sources: sources -->\nold\n<!-- end -->\n")
+    monkeypatch.setattr(sys, "argv", ["sources.py", str(tmp_path / "a"), str(tmp_path / "b"), "--page", str(page)])
+    sources.main()
+    printed = capsys.readouterr().out
+    table = {
+        cells[1].strip(): [c.strip() for c in cells[2:-1]]
+        for line in printed.splitlines()
+        if len(cells := line.split("|")) > 3
+    }
+    assert table["liver"][:5] == ["held", "2", "2", "1.000", "0.500"] and table["liver"][5].startswith("0.50")
+    # with the absent one, which has a false mask
+    assert table["liver"][6:8] == ["0.667", "0.500"] and table["liver"][8].startswith("0.75")
+    assert table["kidney"][:5] == ["held", "1", "1", "0.500", "0.500"] and table["kidney"][5].startswith("1.00")
+    assert table["mean over 2"][3:5] == ["0.750", "0.500"] and table["mean over 2"][5].startswith("0.67")
+    assert "left out: spleen" in printed and "0.67" in page.read_text()
+
+
+def test_sources_have_to_be_held_out(sources: ModuleType, tmp_path: Path, monkeypatch, capsys) -> None:
+    write_rows(tmp_path / "a", "nano", [row("liver", 1, 2)])
+    write_rows(tmp_path / "b", "nano", [row("liver", 2, 2)])
+    write_rows(tmp_path / "c", "nano", [{**row("spleen", 2, 2), "dataset": "held"}])
+    for other, words in (("b", "set: in both evaluations"), ("c", "no target in common")):
+        monkeypatch.setattr(sys, "argv", ["sources.py", str(tmp_path / "a"), str(tmp_path / other)])
+        with pytest.raises(SystemExit) as caught:
+            sources.main()
+        assert caught.value.code == 2 and words in capsys.readouterr().err

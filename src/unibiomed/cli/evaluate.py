@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
 from .extras import check_installed
+
+if TYPE_CHECKING:
+    from ..evaluate.suite import Suite
 
 FEW = 5
 """Names told on the command line; the rest is counted."""
@@ -27,7 +31,7 @@ def add_evaluate_command(verbs: argparse._SubParsersAction[Any]) -> None:
         help="judge models on a suite of data sets: tables, figures, a page",
         description="Judge models on a suite. A killed run goes on where it was; what was asked is not asked again.",
     )
-    verb.add_argument("suite", metavar="SUITE", help="shared, published, trust, boxes, or a TOML file")
+    verb.add_argument("suite", metavar="SUITE", help="shared, published, trust, boxes, absence, or a TOML file")
     verb.add_argument(
         "--model",
         action="append",
@@ -41,7 +45,11 @@ def add_evaluate_command(verbs: argparse._SubParsersAction[Any]) -> None:
     verb.add_argument("--datasets", metavar="A,B", help="only these data sets")
     verb.add_argument("--tasks", metavar="A,B", help="only these tasks")
     verb.add_argument("--limit", type=int, metavar="N", help="images a data set (default: the suite's)")
-    verb.add_argument("--split", choices=("train", "val", "test"), help="default: the suite's, else test")
+    verb.add_argument(
+        "--split",
+        choices=("train", "val", "test", "all"),
+        help="default: the suite's, else test; all is meant for data sets that the model was not trained on",
+    )
     verb.add_argument("--no-floors", action="store_true", help="leave the trivial predictors out")
     verb.add_argument("--samples-only", action="store_true", help="write samples.jsonl, for other programs, and stop")
     verb.add_argument(
@@ -72,6 +80,10 @@ def run_evaluate(options: argparse.Namespace) -> int:
         if (value := getattr(options, name)) is not None:
             changes[name] = value
     suite = read_suite(options.suite, changes)
+    if suite.all_pairs and (options.samples_only or options.processes != 1 or options.ray is not None):
+        raise InputError(
+            f"'{suite.name}' asks for every target in one process: leave out --samples-only, --processes and --ray"
+        )
     if options.samples_only:
         from ..evaluate.samples import make_cases, suite_records, write_samples
 
@@ -84,6 +96,8 @@ def run_evaluate(options: argparse.Namespace) -> int:
         print(f"{count} samples written to {path}")
         return 0
     check_installed("evaluation", "evaluate", "matplotlib", "monai", "snowballstemmer")
+    if suite.all_pairs:
+        return _run_absence(suite, options)
     found = evaluate(
         suite,
         options.model or ["nano"],
@@ -102,13 +116,33 @@ def run_evaluate(options: argparse.Namespace) -> int:
         return 0
     for note in found.results["notes"]:
         print(note)
-    if missing := found.results["missing_datasets"]:
-        print(_told("data sets are not evaluated", [f"{name} ({reason})" for name, reason in missing]))
-    if unreadable := found.results["unreadable"]:
-        print(_told("images cannot be read; their samples are failures", [key for key, _ in unreadable]))
-    print((found.folder / "tables" / "overview.md").read_text(encoding="utf-8"))
-    print(f"All tables: {found.folder / 'tables' / 'tables.md'}; every number: {found.folder / 'results.json'}")
+    _print_results(found.results, found.folder)
     return 0
+
+
+def _run_absence(suite: Suite, options: argparse.Namespace) -> int:
+    from ..evaluate.absence.run import evaluate_absence
+
+    results = evaluate_absence(
+        suite,
+        options.model or ["nano"],
+        options.data,
+        options.out,
+        device=options.device,
+        progress=sys.stderr.isatty(),
+        command=options.command_line,
+    )
+    _print_results(results, options.out)
+    return 0
+
+
+def _print_results(results: Mapping[str, Any], folder: Path) -> None:
+    if missing := results["missing_datasets"]:
+        print(_told("data sets are not evaluated", [f"{name} ({reason})" for name, reason in missing]))
+    if unreadable := results["unreadable"]:
+        print(_told("images cannot be read; their samples are failures", [key for key, _ in unreadable]))
+    print((folder / "tables" / "overview.md").read_text(encoding="utf-8"))
+    print(f"All tables: {folder / 'tables' / 'tables.md'}; every number: {folder / 'results.json'}")
 
 
 def _told(what: str, names: list[str]) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 from unibiomed import __version__
 
 from .predictors import Predictor, fingerprint_of
-from .suite import Suite
+from .suite import EVERY_SPLIT, Suite
 
 __all__ = ["about_model", "about_run"]
 
@@ -64,9 +64,10 @@ def about_model(predictor: Predictor) -> dict[str, str]:
 
 def _drawn(suite: Suite) -> str:
     """A sentence on which images were taken."""
+    split = "all splits" if suite.split == EVERY_SPLIT else f"the {suite.split} split"
     if not suite.limit:
-        return f"All images of the {suite.split} split."
-    return f"At most {suite.limit} images of each data set, drawn from the {suite.split} split (seed {suite.seed})."
+        return f"All images of {split}."
+    return f"At most {suite.limit} images of each data set, drawn from {split} (seed {suite.seed})."
 
 
 def _named(argument: str) -> str:

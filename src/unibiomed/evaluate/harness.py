@@ -32,7 +32,7 @@ from .samples import Case, draw, make_cases, missing_datasets, suite_records
 from .score import strangers
 from .scoring import file_readers, profile_of, rows_path, score_cases, score_in_processes
 from .spread import ask_in_processes, ask_on_ray, launched_share, parts_of
-from .suite import Suite
+from .suite import EVERY_SPLIT, Suite
 from .summary import summarise
 from .tables import write_tables
 from .trust import pair_table, paraphrase_table, robustness_table
@@ -133,7 +133,7 @@ def evaluate(
         return tuple(suite_records(suite, data, "train"))
 
     floor_specs, notes = _floors_of(floor_specs, training)
-    if suite.split == "train" and len(floor_specs) > len(UNTAUGHT):
+    if suite.split in ("train", EVERY_SPLIT) and len(floor_specs) > len(UNTAUGHT):
         notes.append("the floors learned from the very images that they are judged on: nearest finds each image itself")
     specs = [*models, *floor_specs]
     launched = launched_share()

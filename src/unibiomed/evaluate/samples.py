@@ -27,7 +27,7 @@ from unibiomed.tasks import SEG, image_words, make_question
 from unibiomed.terminology import absent_targets
 
 from .changes import STRENGTHS, change_image, change_mask
-from .suite import Suite
+from .suite import EVERY_SPLIT, Suite
 
 __all__ = [
     "ELSEWHERE",
@@ -209,13 +209,14 @@ def suite_records(suite: Suite, root: str | Path, split: str | None = None) -> l
         names = _names_here(suite, root)[0] or None
         if names is None and (suite.datasets or suite.catalogue):
             raise DataError(f"suite '{suite.name}': none of its data sets is under '{root}'; see 'unibiomed data list'")
-    records = [r for r in load_records(root, names) if r.split == (split or suite.split) and r.image is not None]
+    wanted = split or suite.split
+    records = [r for r in load_records(root, names) if wanted in (r.split, EVERY_SPLIT) and r.image is not None]
     if not records:
-        raise DataError(f"suite '{suite.name}': no image in the {split or suite.split} split under '{root}'")
+        raise DataError(f"suite '{suite.name}': no image in {_split_words(wanted)} under '{root}'")
     found = {record.dataset for record in records}
     lost = [name for name in suite.datasets if name not in found]
     if lost and not (suite.optional or suite.catalogue or split):
-        raise DataError(f"suite '{suite.name}': no image in the {suite.split} split of {', '.join(lost)}")
+        raise DataError(f"suite '{suite.name}': no image in {_split_words(suite.split)} of {', '.join(lost)}")
     return records
 
 
@@ -233,7 +234,11 @@ def missing_datasets(suite: Suite, root: str | Path, records: Iterable[Record]) 
         return []
     here, missing = _names_here(suite, root)
     found = {record.dataset for record in records}
-    return sorted(missing + [(name, f"no image in the {suite.split} split") for name in here if name not in found])
+    return sorted(missing + [(n, f"no image in {_split_words(suite.split)}") for n in here if n not in found])
+
+
+def _split_words(split: str) -> str:
+    return "any split" if split == EVERY_SPLIT else f"the {split} split"
 
 
 def _names_here(suite: Suite, root: str | Path) -> tuple[list[str], list[tuple[str, str]]]:

@@ -7,11 +7,12 @@ Keys of the file (only ``name`` is always needed)::
     datasets = ["liver_ct"]        # those that must be there; without it, all that are found
     optional = true                # of `datasets`, evaluate those that are there (at least one)
     catalogue = true               # all data sets of the paper's catalogue that are there, and shipped parts of them
-    split = "test"
+    split = "test"                 # "all" for all images, of data sets that were held out of training
     tasks = ["segment", "ask"]     # of unibiomed.tasks; all but outline when left out
     limit = 0                      # images a data set, drawn by `seed`; 0 for all
     seed = 42
     foreign = true                 # of each image also ask for a target of another body part, which is not there
+    all_pairs = false              # of each image ask for every target that the model knows, and for other words
 
     [volumes]                      # data set = what the slices of one volume share in their names (of volume files,
                                    # such as NIfTI, it is known)
@@ -44,9 +45,13 @@ from unibiomed.tasks import TASKS
 
 from .changes import CHANGES
 
-__all__ = ["BUILT_IN", "Changes", "Pairs", "Suite", "find_suite", "read_suite"]
+__all__ = ["BUILT_IN", "EVERY_SPLIT", "Changes", "Pairs", "Suite", "find_suite", "read_suite"]
 
-BUILT_IN = ("published", "shared", "trust", "boxes")
+BUILT_IN = ("published", "shared", "trust", "boxes", "absence")
+EVERY_SPLIT = "all"
+"""As the split of a suite: the images of all splits."""
+IN_PAIRS = ("segment", "recognize")
+"""Tasks of a suite with ``all_pairs``."""
 REWORDED = ("segment", "recognize", "classify")
 """Tasks that may be asked in other words: an expert's question has its own, and of long texts no two are alike."""
 
@@ -80,6 +85,7 @@ class Suite:
     limit: int = 0
     seed: int = 42
     foreign: bool = True
+    all_pairs: bool = False
     volumes: dict[str, str] = field(default_factory=dict)
     paraphrases: dict[str, list[str]] = field(default_factory=dict)
     changes: Changes | None = None
@@ -88,8 +94,9 @@ class Suite:
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[\w.-]+", self.name):
             raise DataError(f"suite name '{self.name}' holds other signs than letters, digits, '_', '-', '.'")
-        if self.split not in SPLITS:
-            raise DataError(f"suite '{self.name}': split '{self.split}' is unknown; use one of {', '.join(SPLITS)}")
+        if self.split not in (*SPLITS, EVERY_SPLIT):
+            splits = ", ".join((*SPLITS, EVERY_SPLIT))
+            raise DataError(f"suite '{self.name}': split '{self.split}' is unknown; use one of {splits}")
         for task in [*self.tasks, *self.paraphrases]:
             if task not in TASKS:
                 raise DataError(f"suite '{self.name}': task '{task}' is unknown; use some of {', '.join(TASKS)}")
@@ -98,6 +105,15 @@ class Suite:
                 raise DataError(f"suite '{self.name}': {what} '{twice[0]}' is named twice; name each once")
         if not self.tasks:
             raise DataError(f"suite '{self.name}' asks nothing; give tasks, some of {', '.join(TASKS)}")
+        if self.all_pairs:
+            if other := [task for task in self.tasks if task not in IN_PAIRS]:
+                raise DataError(
+                    f"suite '{self.name}': '{other[0]}' cannot be asked with all_pairs; use {' or '.join(IN_PAIRS)}"
+                )
+            if self.changes or self.pairs or self.paraphrases:
+                raise DataError(
+                    f"suite '{self.name}': all_pairs excludes changes, pairs and paraphrases; leave them out"
+                )
         for task in self.paraphrases.keys() - set(REWORDED):
             raise DataError(
                 f"suite '{self.name}': '{task}' cannot be asked in other words; paraphrases are for "

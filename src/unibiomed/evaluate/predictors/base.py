@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -14,6 +14,7 @@ __all__ = [
     "FLOORS",
     "LITE_MEDSAM",
     "Predictor",
+    "Presence",
     "edition_of",
     "fingerprint_of",
     "is_boxed",
@@ -44,6 +45,21 @@ class Asked(Protocol):
         ...
 
 
+class Presence(NamedTuple):
+    """Whether a target is there, as a predictor says.
+
+    Parameters
+    ----------
+    score : float or None
+        Probability in [0, 1]; None where it gives none.
+    drawn : bool
+        Whether its mask has any pixel.
+    """
+
+    score: float | None
+    drawn: bool
+
+
 class Predictor(Protocol):
     """Something that answers the questions about an image.
 
@@ -65,6 +81,10 @@ class Predictor(Protocol):
     answers under the same name and another fingerprint, nothing is asked. ``edition``, another, says what its answers
     are taken from, where that is read quickly: answers of another edition are asked for again. ``boxed`` says whether
     it is given the box of the truth: then it is not judged on whether the target is there.
+
+    Two more serve the suite that asks for every target in every image, which otherwise asks the task ``segment``:
+    ``vocabulary``, the names of the targets that the predictor knows, and ``presence_of(pixels, targets, modality)``,
+    which gives a `Presence` for each of some targets without whole masks.
     """
 
     name: str

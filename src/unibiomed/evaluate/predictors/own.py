@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
+from PIL import Image
 
+from unibiomed.images import from_array
 from unibiomed.interpret import Interpreter, Result, load
 from unibiomed.interpret.box_masks import can_outline
+from unibiomed.interpret.outlining import MAX_QUESTIONS
 from unibiomed.tasks import NO_FINDINGS, TASKS, is_no_findings, read_class
 
 from ..predictions import Prediction
 from ..samples import Case, Sample
+from .base import Presence
 
 __all__ = ["OwnPredictor"]
 
 MAX_NEW_TOKENS = 128
+PRESENCE_SIDE = 512
+"""Longest side, in pixels, of the masks that are only looked at for any pixel."""
 
 
 class OwnPredictor:
@@ -35,6 +42,7 @@ class OwnPredictor:
         self.name = interpreter.name
         self.note = ""
         self.device = str(interpreter.model.device)
+        self.vocabulary = tuple(interpreter.taught.targets)
 
     @classmethod
     def load(cls, name: str, device: str | None = None) -> OwnPredictor:
@@ -80,6 +88,33 @@ class OwnPredictor:
             out.append(_prediction(sample, result))
         seconds = (time.perf_counter() - started) / max(len(out), 1)
         return [replace(prediction, seconds=seconds) for prediction in out]
+
+    def presence_of(self, pixels: np.ndarray, targets: Sequence[str], modality: str | None) -> list[Presence]:
+        """Whether each target is there; the image is looked at once, and many targets are asked in one batch.
+
+        The model sees the whole image. Its masks are made no larger than `PRESENCE_SIDE`, which saves most of the time
+        on large images.
+
+        Parameters
+        ----------
+        pixels : numpy.ndarray
+            (height, width, 3) uint8.
+        targets : sequence of str
+        modality : str or None
+            The modality that the question names.
+        """
+        seen = self.interpreter.encode(pixels)
+        small = Image.fromarray(pixels)
+        small.thumbnail((PRESENCE_SIDE, PRESENCE_SIDE))
+        seen = replace(seen, image=from_array(small))
+        out: list[Presence] = []
+        for start in range(0, len(targets), MAX_QUESTIONS):
+            part = list(targets[start : start + MAX_QUESTIONS])
+            result = self.interpreter.interpret(seen, "segment", targets=part, modality=modality)
+            for _, finding in zip(part, result.findings, strict=True):
+                drawn = finding.mask is not None and bool(finding.mask.any())
+                out.append(Presence(finding.score, drawn))
+        return out
 
 
 def _prediction(sample: Sample, result: Result) -> Prediction:

@@ -10,6 +10,7 @@ from unibiomed.data.index import replacing, writing
 
 from ..leftovers import remove_leftovers
 from ..sheet import Sheet, number
+from .absence import absence_sheets
 from .compare import comparison_sheets, runs_sheet
 from .confusion import confusion_sheets
 from .labels import label_sheets
@@ -24,6 +25,8 @@ __all__ = ["Sheet", "make_sheets", "number", "write_tables"]
 
 def make_sheets(results: Mapping[str, Any]) -> list[Sheet]:
     """All tables that the results have something for."""
+    if results.get("all_pairs"):
+        return absence_sheets(results)
     models = results["models"]
     sheets = [overview_sheet(models)]
     sheets += segment_sheets(models)

@@ -1,0 +1,336 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from unibiomed.cli import main
+from unibiomed.data.scene import Scene
+from unibiomed.errors import DataError, InputError, OutputError
+from unibiomed.evaluate.absence.answers import Answer, AnswerFile, Asked, Recognized
+from unibiomed.evaluate.absence.pairs import (
+    IN_CONTEXT,
+    KINDS,
+    MEANINGLESS_WORD,
+    MEDICAL_WORD,
+    OUT_OF_CONTEXT,
+    PRESENT,
+    Pair,
+    pairs_of,
+)
+from unibiomed.evaluate.absence.run import judge_absence
+from unibiomed.evaluate.absence.summary import summarise_absence
+from unibiomed.evaluate.absence.words import MEANINGLESS, OTHER_MEDICAL, unknown_words
+from unibiomed.evaluate.predictions import Prediction
+from unibiomed.evaluate.predictors import Presence
+from unibiomed.evaluate.samples import Case, suite_records
+from unibiomed.evaluate.suite import Suite, read_suite
+from unibiomed.evaluate.tables import make_sheets
+from unibiomed.findings import Finding
+from unibiomed.terminology import resolve
+
+VOCABULARY = ("liver", "liver tumor", "polyp", "kidney")
+"""In the abdominal CT of the toy data the first two are annotated, the third cannot be, the fourth may be."""
+
+
+class Drawer:
+    """Draws what it is told to, whatever the image."""
+
+    worded = frozenset({"segment", "recognize"})
+
+    def __init__(self, name="drawer", draws=(), findings=(), tasks=("segment", "recognize")):
+        self.name, self.note, self.tasks = name, "", frozenset(tasks)
+        self.draws, self.findings, self.vocabulary = set(draws), findings, VOCABULARY
+        self.asked: list[tuple[str, ...]] = []
+
+    def presence_of(self, pixels, targets, modality):
+        self.asked.append(tuple(targets))
+        return [Presence(0.9 if t in self.draws else 0.1, t in self.draws) for t in targets]
+
+    def predict(self, case, pixels):
+        full = np.ones(pixels.shape[:2], dtype=bool)
+        out = []
+        for sample in case.samples:
+            named = self.findings if sample.task == "recognize" else [sample.target]
+            masks = [full if name in self.draws or sample.task == "recognize" else ~full for name in named]
+            out.append(Prediction.of_masks(sample.id, "", list(named), masks, [0.5] * len(masks)))
+        return out
+
+
+class Segmenter(Drawer):
+    """The same without a method of its own for presence, and without a vocabulary."""
+
+    presence_of = None
+
+    def __init__(self, *args, **fields):
+        super().__init__(*args, **fields)
+        self.vocabulary = ()
+
+
+@pytest.fixture
+def suite():
+    return replace(read_suite("absence"), datasets=["organs"])
+
+
+@pytest.fixture
+def records(suite, toy_root):
+    return suite_records(suite, toy_root)
+
+
+def judge(suite, records, predictors, out):
+    return judge_absence(suite, records, predictors, out, progress=False)
+
+
+def lines(out, name="drawer"):
+    return [json.loads(line) for line in (out / "answers" / f"{name}.jsonl").read_text().splitlines()]
+
+
+def scene_of(record):
+    size = record.load_image().shape[:2]
+    return Scene(record, Case(record, ()).masks(size))
+
+
+def test_kinds_of_pairs(records):
+    kinds = [{p.target: p.kind for p in pairs_of(scene_of(r), VOCABULARY)} for r in records]
+    by_key = dict(zip([r.key for r in records], kinds, strict=True))
+    assert [by_key[f"organs/test_{i}"]["liver"] for i in range(3)] == [PRESENT, PRESENT, IN_CONTEXT]
+    assert [by_key[f"organs/test_{i}"]["liver tumor"] for i in range(3)] == [PRESENT, IN_CONTEXT, IN_CONTEXT]
+    for found in kinds:
+        assert found["polyp"] == OUT_OF_CONTEXT
+        assert "kidney" not in found
+        assert found["unicorn"] == MEANINGLESS_WORD and found["femur"] == MEDICAL_WORD
+
+
+def test_letter_case_of_a_vocabulary_makes_no_difference(records):
+    found = {p.target: p.kind for p in pairs_of(scene_of(records[0]), ("Liver", "Polyp"))}
+    assert found["Liver"] == PRESENT and found["Polyp"] == OUT_OF_CONTEXT
+
+
+def test_a_box_without_a_mask_is_there(records):
+    region = replace(records[2].regions[0], mask=None, further_masks=(), values=None, box=(1, 1, 5, 5))
+    record = replace(records[2], regions=(region, *records[2].regions[1:]))
+    assert Pair("liver", PRESENT, 0) in pairs_of(scene_of(record), VOCABULARY)
+
+
+def test_words_mean_nothing_in_the_terminology():
+    for word in (*MEANINGLESS, *OTHER_MEDICAL):
+        assert resolve(word).meanings == (), word
+    assert len(set(MEANINGLESS)) == 20 and len(set(OTHER_MEDICAL)) >= 10
+
+
+def test_a_word_that_a_model_knows_is_not_asked_as_unknown():
+    assert "femur" not in unknown_words(OTHER_MEDICAL, ("femur", "liver"))
+    assert "femur" in unknown_words(OTHER_MEDICAL, ("liver",))
+
+
+def test_rates_are_those_of_what_was_drawn(suite, records, tmp_path):
+    drawer = Drawer(draws=("liver", "polyp", "cat"), findings=("Liver tumor",))
+    results = judge(suite, records, [drawer, Drawer("nothing")], tmp_path)
+    kinds = {name: table["kinds"] for name, table in results["models"].items()}
+    assert {kind: kinds["nothing"][kind]["value"] for kind in KINDS} == {PRESENT: 1, **dict.fromkeys(KINDS[1:], 0)}
+    # of three that are there, one is the tumor; of three in context, one is the liver
+    wanted = {PRESENT: 1 / 3, IN_CONTEXT: 1 / 3, OUT_OF_CONTEXT: 1, MEANINGLESS_WORD: 1 / 20, MEDICAL_WORD: 0}
+    assert {kind: kinds["drawer"][kind]["value"] for kind in KINDS} == pytest.approx(wanted, abs=1e-6)
+    table = results["models"]["drawer"]
+    assert table["targets"]["polyp"] == {OUT_OF_CONTEXT: table["kinds"][OUT_OF_CONTEXT]}
+    assert table["datasets"]["organs"] == table["modalities"]["CT"] == table["kinds"]
+    # two of three livers are above all pairs of the other kinds that are not drawn
+    assert table["auroc"][MEDICAL_WORD]["value"] == pytest.approx(2 / 3 + 1 / 6)
+    # an image with a tumor, two without a finding, in which the tumor is made up
+    assert table["normals"]["CT"]["value"] == 1 and table["normals"]["CT"]["count"] == 2
+    assert table["recognition"]["organs"]["value"] == pytest.approx(1 / 3, abs=1e-6)
+    assert results["models"]["nothing"]["normals"]["all"]["value"] == 0
+
+
+def test_a_model_without_a_vocabulary_is_asked_to_segment_what_has_masks(suite, records, tmp_path):
+    results = judge(suite, records, [Segmenter(draws=("liver", "cat"))], tmp_path)
+    table = results["models"]["drawer"]
+    assert table["vocabulary"] == ["liver", "liver tumor"]
+    assert table["kinds"][PRESENT]["value"] == pytest.approx(1 / 3, abs=1e-6)
+    assert table["kinds"][MEANINGLESS_WORD]["value"] == pytest.approx(1 / 20)
+    assert OUT_OF_CONTEXT not in table["kinds"]
+
+
+def test_what_was_answered_is_not_asked_again(suite, records, tmp_path):
+    judge(suite, records, [Drawer()], tmp_path)
+    again = Drawer(draws=("liver",))
+    first = judge(suite, records, [again], tmp_path)
+    assert again.asked == [] and len(lines(tmp_path)) == 3
+    # another model of the same name, and a line that a killed run left unfinished
+    again.fingerprint = "other"
+    path = tmp_path / "answers" / "drawer.jsonl"
+    path.write_text(path.read_text()[:-40])
+    second = judge(suite, records, [again], tmp_path)
+    assert len(again.asked) == 3
+    assert first["models"]["drawer"]["kinds"][PRESENT]["value"] == 1
+    assert second["models"]["drawer"]["kinds"][PRESENT]["value"] == pytest.approx(1 / 3, abs=1e-6)
+    third = Drawer()
+    third.fingerprint = "other"
+    judge(suite, records, [third], tmp_path)
+    assert third.asked == []
+
+
+@pytest.mark.parametrize("error", [RuntimeError("no\nmemory"), InputError("too small")])
+def test_a_crash_is_wrong_everywhere_and_asked_again(suite, records, tmp_path, error):
+    drawer = Drawer(draws=("liver",))
+
+    def crash(pixels, targets, modality):
+        raise error
+
+    drawer.presence_of = crash
+    table = judge(suite, records, [drawer], tmp_path)["models"]["drawer"]
+    assert all(rate["value"] == 1 for rate in table["kinds"].values())
+    assert all(rate["value"] == 0 for rate in table["auroc"].values())
+    assert table["failures"] == 3
+    again = Drawer()
+    assert judge(suite, records, [again], tmp_path)["models"]["drawer"]["failures"] == 0
+    assert len(again.asked) == 3
+
+
+def test_a_full_disk_stops_the_run(suite, records, tmp_path):
+    drawer = Drawer()
+
+    def full(pixels, targets, modality):
+        raise OutputError("disk full")
+
+    drawer.presence_of = full
+    with pytest.raises(OutputError):
+        judge(suite, records, [drawer], tmp_path)
+
+
+@pytest.mark.parametrize("found", [[], [Presence(2.0, True)] * 99, None])
+def test_answers_that_are_none(suite, records, tmp_path, found):
+    drawer = Drawer()
+    drawer.presence_of = lambda pixels, targets, modality: found
+    assert judge(suite, records, [drawer], tmp_path)["models"]["drawer"]["failures"] == 3
+
+
+def test_an_unreadable_image_is_a_failure(suite, records, tmp_path):
+    broken = [replace(records[0], image=b"nothing"), *records[1:]]
+    drawer = Drawer(draws=("liver",), findings=())
+    results = judge(suite, broken, [drawer], tmp_path)
+    assert [key for key, _ in results["unreadable"]] == [records[0].key]
+    table = results["models"]["drawer"]
+    assert table["failures"] == 1 and len(drawer.asked) == 2
+    # its liver and tumor are missed, its polyp is drawn
+    assert table["kinds"][PRESENT]["value"] == pytest.approx(2 / 3, abs=1e-6)
+    assert table["kinds"][OUT_OF_CONTEXT]["value"] == pytest.approx(1 / 3, abs=1e-6)
+    assert "unreadable" in {sheet.name for sheet in make_sheets(results)}
+
+
+def test_who_cannot_be_judged_is_refused(suite, records, tmp_path, one_line):
+    boxed = Drawer()
+    boxed.boxed = True
+    for predictors in ([boxed], [Drawer(), Drawer()], [Drawer(tasks=("describe",))]):
+        with pytest.raises(InputError) as caught:
+            judge(suite, records, predictors, tmp_path)
+        one_line(caught.value)
+
+
+def test_tasks_may_be_left_out(suite, records, tmp_path):
+    table = judge(replace(suite, tasks=["segment"]), records, [Drawer()], tmp_path / "a")["models"]["drawer"]
+    assert table["kinds"] and not table["normals"] and not table["recognition"]
+    table = judge(replace(suite, tasks=["recognize"]), records, [Drawer()], tmp_path / "b")["models"]["drawer"]
+    assert not table["kinds"] and table["normals"]["all"]["count"] == 2
+
+
+def test_tables(suite, records, tmp_path):
+    drawer = Drawer(draws=("liver", "cat", "polyp"), findings=("Liver tumor",))
+    results = judge(suite, records, [drawer], tmp_path)
+    sheets = {sheet.name: sheet for sheet in make_sheets(results)}
+    assert sheets.keys() == {
+        "overview", "presence", "modalities", "datasets", "targets", "words", "missed", "normals", "recognition"
+    }  # fmt: skip
+    row = dict(zip(sheets["overview"].columns, sheets["overview"].rows[0], strict=True))
+    assert row["out of context"].startswith("100.0%") and row["missed"].startswith("33.3%")
+    assert [cells[1] for cells in sheets["targets"].rows] == ["liver", "polyp"]
+    assert [cells[1] for cells in sheets["words"].rows] == ["cat"]
+    assert [cells[1:3] for cells in sheets["missed"].rows] == [["liver tumor", "1"]]
+    assert [cells[1] for cells in sheets["normals"].rows] == ["all", "CT"]
+    assert (tmp_path / "tables" / "tables.md").read_text().count("###") == len(sheets)
+
+
+def test_intervals_go_by_subject():
+    def answer(number, subject, drawn):
+        return Answer(f"a/{number}", "a", "CT", subject, "", (Asked("liver", IN_CONTEXT, 0.5, drawn),), None, 1.0)
+
+    alike = [answer(i, f"a/{i % 4}", i % 4 == 0) for i in range(40)]
+    apart = [replace(one, subject=one.key) for one in alike]
+    widths = []
+    for answers in (alike, apart):
+        rate = summarise_absence(answers)["kinds"][IN_CONTEXT]
+        assert rate["value"] == 0.25
+        widths.append(rate["high"] - rate["low"])
+    assert widths[0] > 1.5 * widths[1]
+
+
+def test_lines_come_back_as_they_were(tmp_path):
+    pairs = (Asked("liver", PRESENT, None, True), Asked("cat", MEANINGLESS_WORD, 0.25, False))
+    answer = Answer("a/b", "a", "CT", "a/1", "digest", pairs, Recognized(True, False, True), 0.5)
+    AnswerFile(tmp_path, "m").add(answer)
+    file = AnswerFile(tmp_path, "m")
+    assert file.kept("a/b", "digest") == answer
+    assert file.kept("a/b", "other") is None and file.kept("a/c", "digest") is None
+
+
+@pytest.mark.parametrize("text", ['tasks = ["ask"]', "[pairs]\nlimit = 2", "[changes]\nlimit = 2"])
+def test_what_cannot_be_joined_with_all_pairs(tmp_path, text, one_line):
+    path = tmp_path / "mine.toml"
+    start = 'name = "x"\nall_pairs = true\n'
+    path.write_text(start + text if text.startswith("tasks") else f'{start}tasks = ["segment"]\n{text}')
+    with pytest.raises(DataError, match="all_pairs") as caught:
+        read_suite(str(path))
+    one_line(caught.value)
+
+
+def test_every_split(toy_root):
+    suite = Suite("toy", datasets=["organs"], split="all")
+    assert {r.split for r in suite_records(suite, toy_root)} == {"train", "test"}
+    assert {r.split for r in suite_records(suite, toy_root, "train")} == {"train"}
+
+
+def test_the_command(toy_root, tmp_path, capsys):
+    arguments = ["evaluate", "absence", "--data", str(toy_root), "--datasets", "organs", "--model", "floor:empty"]
+    arguments += ["--tasks", "segment", "--split", "all", "--out", str(tmp_path)]
+    assert main(arguments) == 0
+    printed = capsys.readouterr().out
+    assert "False masks over all pairs" in printed and "| empty | 2 | 9 | 100.0%" in printed
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert results["drawn"] == "All images of all splits."
+    assert main([*arguments, "--processes", "2"]) == 2
+    assert "in one process" in capsys.readouterr().err
+
+
+def test_a_model_of_this_package_is_asked_in_batches():
+    from unibiomed.evaluate.predictors.own import PRESENCE_SIDE, OwnPredictor
+    from unibiomed.images import from_array
+    from unibiomed.interpret.asking import EncodedImage
+
+    asked = []
+
+    def interpret(seen, task, *, targets, modality):
+        asked.append((len(targets), seen.image.height, seen.image.width, seen.features, modality))
+        mask = np.zeros((seen.image.height, seen.image.width), bool)
+        findings = []
+        for target in targets:
+            mask = np.full_like(mask, target == "liver")
+            findings.append(Finding.from_mask(target, mask, score=0.75 if target == "liver" else 0.25))
+        return SimpleNamespace(findings=findings)
+
+    model = SimpleNamespace(config=SimpleNamespace(box_prompt=False, scores_trained=True), device="cpu")
+    interpreter = SimpleNamespace(
+        model=model,
+        name="m",
+        taught=SimpleNamespace(targets={"liver": (), "polyp": ()}),
+        encode=lambda pixels: EncodedImage(from_array(pixels), "features", 1),
+        interpret=interpret,
+    )
+    predictor = OwnPredictor(interpreter)
+    assert predictor.vocabulary == ("liver", "polyp")
+    targets = [f"t{i}" for i in range(70)] + ["liver"]
+    found = predictor.presence_of(np.zeros((1000, 2000, 3), np.uint8), targets, "CT")
+    assert found == [Presence(0.25, False)] * 70 + [Presence(0.75, True)]
+    assert asked == [(64, 256, PRESENCE_SIDE, "features", "CT"), (7, 256, PRESENCE_SIDE, "features", "CT")]
