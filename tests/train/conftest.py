@@ -125,6 +125,8 @@ def make_data(root: Path) -> Path:
                 root / name / "images" / f"{split}{number}.png", np.repeat(grey[..., None], 3, 2).astype(np.uint8)
             )
             save_image(root / name / "masks" / f"{split}{number}{suffix}.png", mask)
+    # a target without any mask has no prompt; this one is outlined as empty
+    save_image(root / "abdomen" / "masks" / "train0_spleen.png", np.zeros((48, 64), dtype=np.uint8))
     lines = [f"{number},Heart size is normal. Lung {number} is clear." for number in range(6)]
     (root / "reports" / "reports.csv").write_text("\n".join(["uid,findings", *lines]) + "\n")
     return root

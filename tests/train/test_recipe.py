@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from unibiomed.errors import DataError
-from unibiomed.train.mixture import check_weights
-from unibiomed.train.recipe import STAGE_KINDS, DataRecipe, LoraRecipe, read_recipe
+from unibiomed.train.mixture import check_names
+from unibiomed.train.recipe import DataRecipe, LoraRecipe, read_recipe
 
 NANO = Path(__file__).resolve().parents[2] / "recipes" / "nano.yaml"
 GOOD = """
@@ -43,32 +43,19 @@ def refused(folder: Path, text: str) -> str:
 
 def test_the_nano_recipe() -> None:
     recipe = read_recipe(NANO)
-    names = [stage.name for stage in recipe.stages]
-    assert names == [
-        "encoder",
-        "text",
-        "words",
-        "sharp",
-        "universal",
-        "boxes",
-        "finish",
-        "regions",
-        "balance",
-        "again",
-        "settle",
-        "held",
-        "named",
-        "settled",
-        "fine",
-        "scores",
+    assert [(stage.name, stage.kind) for stage in recipe.stages] == [
+        ("images", "encoder"),
+        ("language", "joint"),
+        ("scores", "encoder"),
     ]
-    assert {stage.kind for stage in recipe.stages} == set(STAGE_KINDS)
     assert recipe.seed == 42
-    assert recipe.model.encoder == "efficientnet-lite0"
+    assert recipe.model.start and recipe.model.box_prompt
     assert all(0 < rate < 0.1 for stage in recipe.stages for rate in stage.learning_rates.values())
-    assert "language" not in recipe.stages[0].learning_rates
-    assert set(recipe.stages[2].learning_rates) == {"language", "head"}, "the image side is frozen"
-    assert set(recipe.stages[-1].learning_rates) == {"scores", "context"}
+    images, language, scores = recipe.stages
+    assert images.outline_weight and images.presence_targets and scores.presence_targets
+    assert set(language.learning_rates) == {"language", "region", "head"}, "the image side is frozen"
+    assert set(scores.learning_rates) == {"scores", "context"}
+    assert not set(recipe.data.held_out or ()) & set(recipe.data.weights)
 
 
 def test_the_published_recipe() -> None:
@@ -96,8 +83,8 @@ def test_a_stage_draws_some_data_sets_more(tmp_path: Path) -> None:
 def test_weights_of_data_sets_that_nobody_knows(data_root: Path) -> None:
     recipe = replace(read_recipe(NANO), data=DataRecipe(weights={"colon": 2.0, "kvasir_seg_polyp": 0.9}))
     # those of the catalogue are known, whether they are there or not
-    check_weights(data_root, recipe)
-    check_weights(data_root, read_recipe(NANO))
+    check_names(data_root, recipe)
+    check_names(data_root, read_recipe(NANO))
     for name, words in (
         ("colom", "did you mean 'colon'"),
         ("kvasir_seg_polyps", "did you mean 'kvasir_seg_polyp'"),
@@ -110,7 +97,7 @@ def test_weights_of_data_sets_that_nobody_knows(data_root: Path) -> None:
             replace(recipe, stages=[replace(recipe.stages[0], weights={name: 2.0})]),
         ):
             with pytest.raises(DataError, match=f"there is no data set '{name}'; .*{words}") as caught:
-                check_weights(data_root, changed)
+                check_names(data_root, changed)
             assert "\n" not in str(caught.value)
 
 
@@ -222,6 +209,12 @@ stages:
         ("steps: 3, tasks", "steps: 3, warmup: 7, tasks", "'last': warmup is 7; it is a share"),
         ("steps: 3, tasks", "steps: 3, absent: 1.5, tasks", "'last': absent is 1.5; it is a share"),
         ("segment: 1, ask: 0.5", "segment: 0, ask: 0", "'last' asks nothing"),
+        # presence and boxes
+        ("kind: encoder", "kind: encoder, presence_targets: 2", "'first': presence_targets trains the presence score"),
+        ("kind: encoder", "kind: encoder, presence_targets: 2.5", "'presence_targets' should be int"),
+        ("kind: encoder", "kind: encoder, outline_weight: -1", "'outline_weight' is negative"),
+        ("width: 32", "box_prompt: 1", "'box_prompt' should be bool"),
+        ("datasets: [one]", "held_out: one", "'held_out' should be list[str] | None"),
         # missing
         ("name: first, ", "", "'name'"),
         ("stages:", "stages: []\nother:", "at least one stage"),

@@ -205,7 +205,7 @@ def test_the_box_that_is_drawn_is_taught(kit: Kit) -> None:
     stage.model.config.region_summary = False
     try:
         for weight in ("box_weight", "region_weight"):
-            with pytest.raises(DataError, match=f"{weight} teaches what 'region_summary' does"):
+            with pytest.raises(DataError, match=f"{weight} trains what 'region_summary' adds"):
                 kit.stage("joint", **{weight: 1.0})
     finally:
         stage.model.config.region_summary = True
@@ -258,7 +258,7 @@ def test_what_belongs_to_an_image_is_taught(kit: Kit) -> None:
     assert float(stage.losses(batch, stage.counts(batch))["context"]) == 0.0
     stage.model.config.context_match = False
     try:
-        with pytest.raises(DataError, match="context_weight teaches what 'context_match' does"):
+        with pytest.raises(DataError, match="context_weight trains what 'context_match' adds"):
             kit.stage("encoder", context_weight=1.0)
     finally:
         stage.model.config.context_match = True

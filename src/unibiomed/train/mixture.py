@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from unibiomed.data.catalog import known_entries
-from unibiomed.data.index import TASKS
+from unibiomed.data.index import INDEX, TASKS, read_index
 from unibiomed.data.records import Record
 from unibiomed.data.scene import named_by_image
 from unibiomed.errors import DataError
@@ -141,7 +141,7 @@ class Shards:
             folder,
             split="train",
             seed=seed,
-            datasets=recipe.datasets,
+            datasets=streamed_datasets(folder, recipe),
             weights=recipe.weights,
             power=recipe.power,
             rank=rank,
@@ -178,25 +178,39 @@ class Shards:
         return fresh
 
 
-def check_weights(data: Path, recipe: Recipe) -> None:
-    """Refuse weights of data sets that are neither in a folder nor in the catalogue: they would change nothing.
+def check_names(data: Path, recipe: Recipe) -> None:
+    """Refuse names in `weights` and `held_out` that are neither in a folder nor in the catalogue: a spelling mistake.
 
-    A recipe may weigh sets that are not there; it is often run with a part of its data. (Shards check weights of their
+    A recipe may name sets that are not there; it is often run with a part of its data. (Shards check weights of their
     own accord.)
+
+    Parameters
+    ----------
+    data : Path
+        Folder with data sets, or with shards of them.
+    recipe : Recipe
 
     Raises
     ------
     DataError
         If there is one.
     """
-    weighed = {name for weights in (recipe.data.weights, *(s.weights for s in recipe.stages)) for name in weights}
-    known = {entry.name for entry in known_entries(data)} if weighed else set()
-    for name in sorted(weighed - known):
+    sharded = (data / INDEX).exists()
+    named = dict.fromkeys(recipe.data.held_out or (), "held_out")
+    if not sharded:
+        weights = [recipe.data.weights, *(stage.weights for stage in recipe.stages)]
+        named |= dict.fromkeys((name for table in weights for name in table), "weights")
+    known = {entry.name for entry in known_entries(None if sharded else data)} if named else set()
+    if sharded and named:
+        known |= {shard.dataset for shard in read_index(data).shards}
+    for name in sorted(named.keys() - known):
         near = get_close_matches(name, sorted(known), n=1)
         hint = f"did you mean '{near[0]}'?" if near else f"data sets are known by their folders under '{data}'"
         if name in MODALITIES or name in TASKS:
             hint = "modalities and tasks are weighed in shards only"
-        raise DataError(f"weights: there is no data set '{name}'; {hint}")
+            if named[name] == "held_out":
+                hint = "only data sets can be held out"
+        raise DataError(f"{named[name]}: there is no data set '{name}'; {hint}")
 
 
 def check_streamed(stages: Sequence[StageRecipe]) -> None:
@@ -216,12 +230,19 @@ def check_streamed(stages: Sequence[StageRecipe]) -> None:
             )
 
 
+def streamed_datasets(folder: Path, recipe: DataRecipe) -> list[str] | None:
+    """Data sets whose shards are read; None for all of them."""
+    if not recipe.held_out:
+        return recipe.datasets
+    names = sorted({shard.dataset for shard in read_index(folder).shards})
+    return [name for name in (names if recipe.datasets is None else recipe.datasets) if name not in recipe.held_out]
+
+
 def streamed_licences(folder: Path, recipe: DataRecipe) -> dict[str, str]:
     """Licence of each data set whose training split is streamed, as its first record states it."""
-    from unibiomed.data.index import read_index
     from unibiomed.data.reader import ShardReader
 
-    wanted = recipe.datasets
+    wanted = streamed_datasets(folder, recipe)
     index = read_index(folder)
     names = {s.dataset for s in index.shards if s.split == "train" and (not wanted or s.dataset in wanted)}
     readers = {name: ShardReader(index, datasets=[name], decode=False) for name in sorted(names)}

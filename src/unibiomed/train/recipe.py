@@ -291,6 +291,8 @@ def _check_stage(stage: StageRecipe, file: str) -> None:
     for name, share in (("warmup", stage.warmup), ("final", stage.final), ("absent", stage.absent)):
         if share > 1:
             raise DataError(f"{where}: {name} is {share:g}; it is a share, from 0 to 1")
+    if stage.presence_targets and not stage.presence_weight:
+        raise DataError(f"{where}: presence_targets trains the presence score; give presence_weight too")
     if stage.tasks and not any(stage.tasks.values()):
         raise DataError(f"{where} asks nothing: all its tasks have weight 0")
     if stage.image_size % 32:

@@ -4,8 +4,7 @@
 ``text``: the language model alone; the prompt of ``[SEG]`` is drawn towards the encoder stage's prompt of that target.
 ``joint``: the paper's training, questions and answers with masks (section 4.1).
 
-Every loss is a sum over what it is about (tokens, masks, images) divided by a count. The counts are given by the
-trainer, which knows them for the whole step: on several devices, or in several parts, the loss is the same.
+`stage_base` holds what they share.
 """
 
 from __future__ import annotations
@@ -23,185 +22,17 @@ from unibiomed.data.conversation import make_turns, text_pairs
 from unibiomed.data.phrasing import pick_name, task_question
 from unibiomed.data.records import Record
 from unibiomed.errors import DataError
-from unibiomed.findings import mask_box
 from unibiomed.images.geometry import draw_box
-from unibiomed.interpret.box_masks import prompt_box
-from unibiomed.model.modeling import ImageFeatures, MaskPrediction, UniBiomedModel, UniBiomedOutput
-from unibiomed.model.processing import UniBiomedProcessor
+from unibiomed.model.modeling import ImageFeatures, UniBiomedOutput
 from unibiomed.tasks import SEG
 from unibiomed.terminology import absent_targets
 
-from .heads import AuxiliaryHeads
-from .losses import score_losses, segmentation_loss, soft_iou
-from .mixture import Source
 from .packing import IGNORE, answer_lengths, encode_turn, pack, pad
-from .recipe import StageRecipe
-from .views import View, Viewer
+from .stage_base import Counts, Sample, Stage, mean_over
 
 BOX_TASKS = ("classify", "describe")
-TAUGHT_PARTS = {
-    "box_weight": "region_summary",
-    "region_weight": "region_summary",
-    "context_weight": "context_match",
-    "outline_weight": "box_prompt",
-    "presence_targets": "fine_masks",
-}
-"""Weights of losses that only a model with a certain part can take, and that part's name in the configuration."""
-BOX_JITTER = 0.04
-"""Standard deviation with which each side of a box prompt is moved, as a share of the box."""
 MAX_MISSES = 10_000
 """Draws in a row without a usable record after which there is none: a stage must not search for ever."""
-
-Counts = dict[str, float]
-Sample = dict[str, Any]
-
-
-class Stage:
-    """One kind of stage: makes samples from random numbers of their own, and the losses of a batch."""
-
-    def __init__(
-        self,
-        recipe: StageRecipe,
-        model: UniBiomedModel,
-        heads: AuxiliaryHeads,
-        processor: UniBiomedProcessor,
-        viewer: Viewer,
-        source: Source,
-    ) -> None:
-        for weight, part in TAUGHT_PARTS.items():
-            if getattr(recipe, weight) and not getattr(model.config, part):
-                lacks = f"{weight} teaches what '{part}' does, and the model has none: leave it out"
-                raise DataError(f"stage '{recipe.name}': {lacks}")
-        self.recipe, self.model, self.heads = recipe, model, heads
-        self.processor, self.viewer, self.source = processor, viewer, source
-
-    def sample(self, rng: random.Random) -> Sample:
-        """One image, or one text, with what is asked of it; made from `rng` (and the source's next record) alone."""
-        raise NotImplementedError
-
-    def collate(self, samples: Sequence[Sample]) -> dict[str, Any]:
-        """Samples as one batch of tensors."""
-        batch: dict[str, Any] = {"grounding_pixels": torch.cat([s["inputs"].grounding_pixels for s in samples])}
-        tiles = [s["inputs"].tile_pixels for s in samples]
-        batch["tile_pixels"] = None if tiles[0] is None else torch.cat(tiles)
-        batch["tile_counts"] = None if tiles[0] is None else [len(t) for t in tiles]
-        for name in ("target", "seg_target", "seg_judged", "dense_target", "prompt_target", "label", "box_target"):
-            batch[name] = torch.tensor([value for s in samples for value in s.get(name, ())])
-        batch["outline_box"] = torch.tensor([box for s in samples for box in s.get("outline_box", ())])
-        for name in ("truth", "dense_truth", "prompt_truth", "box_truth", "outline_truth"):
-            truths = [value for s in samples for value in s.get(name, ())]
-            batch[name] = torch.stack(truths) if truths else torch.zeros(0, 1, 1)
-            batch[f"{name}_image"] = torch.tensor([i for i, s in enumerate(samples) for _ in s.get(name, ())])
-            batch[f"{name}_seeds"] = [s["seed"] + k for s in samples for k in range(len(s.get(name, ())))]
-        return batch
-
-    def batch(self, rng: random.Random) -> dict[str, Any]:
-        """A batch of the recipe's size; the samples' random numbers come from `rng`."""
-        return self.collate([self.sample(random.Random(rng.getrandbits(64))) for _ in range(self.recipe.batch)])
-
-    def counts(self, batch: dict[str, Any]) -> Counts:
-        """What each loss of a batch is divided by, when the batch is the whole step."""
-        counts = {}
-        for name in ("truth", "prompt_truth"):
-            counts[name] = float(len(batch[name]))
-            counts[f"{name}_present"] = float(_present(batch[name]).sum())
-        for name in ("dense_truth", "box_truth", "outline_truth"):
-            counts[name] = float(len(batch[name]))
-        for name in ("label", "box_target"):
-            counts[name] = float((batch[name] >= 0).sum())
-        return counts
-
-    def losses(self, batch: dict[str, Any], counts: Counts | None = None) -> dict[str, torch.Tensor]:
-        """Weighted losses by name; their sum is what is minimised."""
-        raise NotImplementedError
-
-    def _encode(self, batch: dict[str, Any], *, text: bool) -> ImageFeatures:
-        return self.model.encode_image(batch["grounding_pixels"], batch["tile_pixels"], batch["tile_counts"], text=text)
-
-    def _mask_losses(
-        self, masks: MaskPrediction, batch: dict[str, Any], counts: Counts, name: str = "truth"
-    ) -> dict[str, torch.Tensor]:
-        assert masks.quality is not None and masks.presence_logits is not None
-        truth, recipe = batch[name], self.recipe
-        logits, quality = masks.best(), masks.quality.amax(1)
-        weights = (recipe.bce_weight, recipe.dice_weight)
-        seeds = batch[f"{name}_seeds"]
-        loss = segmentation_loss(logits, truth, points=recipe.points, seeds=seeds, weights=weights)
-        present = _present(truth)
-        if recipe.absent_masks:
-            out = {"mask": _mean(loss, counts[name])}
-        else:
-            out = {"mask": _mean(loss * present, counts[f"{name}_present"])}
-        if recipe.presence_weight or recipe.quality_weight:
-            presence, error = score_losses(masks.presence_logits, quality, present, soft_iou(logits, truth))
-            out["presence"] = recipe.presence_weight * _mean(presence, counts[name])
-            out["quality"] = recipe.quality_weight * _mean(error, counts[f"{name}_present"])
-        return out
-
-    def _outline_sample(self, record: Record, view: View, rng: random.Random) -> Sample:
-        """The box of one region that is there, drawn as loosely as people draw, with its mask."""
-        shown = [j for j, region in enumerate(record.regions) if not region.box and view.has(j)]
-        if not (self.recipe.outline_weight and shown):
-            return {}
-        truth = view.mask(rng.choice(shown))
-        found = mask_box((truth > 0.5).numpy())
-        if found is None:
-            return {}
-        box = prompt_box(found, (view.side, view.side), view.side)
-        sides = (box[2] - box[0], box[3] - box[1]) * 2
-        loose = [edge + rng.gauss(0, BOX_JITTER) * side for edge, side in zip(box, sides, strict=True)]
-        return {"outline_box": [[min(max(edge, 0.0), view.side - 1.0) for edge in loose]], "outline_truth": [truth]}
-
-    def _outline_losses(
-        self, features: ImageFeatures, batch: dict[str, Any], counts: Counts
-    ) -> dict[str, torch.Tensor]:
-        """Masks of boxes, and how good they are."""
-        truth = batch["outline_truth"]
-        if not (self.recipe.outline_weight and len(truth)):
-            return {}
-        masks = self.model.decode_masks(features.maps, None, batch["outline_truth_image"], boxes=batch["outline_box"])
-        assert masks.quality is not None
-        logits = masks.best()
-        loss = segmentation_loss(logits, truth, points=0, weights=(self.recipe.bce_weight, self.recipe.dice_weight))
-        error = (masks.quality.amax(1) - soft_iou(logits, truth).detach()).square()
-        return {
-            "outline": self.recipe.outline_weight * _mean(loss, counts["outline_truth"]),
-            "outline_quality": self.recipe.quality_weight * _mean(error, counts["outline_truth"]),
-        }
-
-    def _distill(self, states: torch.Tensor, targets: torch.Tensor, count: float) -> dict[str, torch.Tensor]:
-        """Distance of the prompts at ``[SEG]`` from the learned prompts of their targets, -1 where none is known."""
-        known = targets >= 0
-        if not self.recipe.distill_weight or not bool(known.any()):
-            return {}
-        wanted = self.heads.prompts(targets[known]).detach()
-        error = (states[known] - wanted).square().mean(1) / wanted.square().mean(1).clamp(min=1e-6)
-        return {"distill": self.recipe.distill_weight * _mean(error, count)}
-
-    def _auxiliary(self, features: ImageFeatures, batch: dict[str, Any], counts: Counts) -> dict[str, torch.Tensor]:
-        out = {}
-        if self.recipe.dense_weight and len(batch["dense_truth"]):
-            maps = self.heads.dense(F.gelu(features.maps[0]))
-            logits = maps[batch["dense_truth_image"], batch["dense_target"]]
-            weights = (self.recipe.bce_weight, self.recipe.dice_weight)
-            loss = segmentation_loss(logits, batch["dense_truth"], points=0, weights=weights)
-            out["dense"] = self.recipe.dense_weight * _mean(loss, counts["dense_truth"])
-        if self.recipe.label_weight and bool((batch["label"] >= 0).any()):
-            logits = self.heads.label(features.maps[2].mean((2, 3)))
-            loss = F.cross_entropy(logits, batch["label"], ignore_index=-1, reduction="none")
-            out["label"] = self.recipe.label_weight * _mean(loss, counts["label"])
-        return out
-
-    def _dense_targets(self, record: Record, view: View) -> Sample:
-        targets = self.heads.targets
-        known = [j for j, region in enumerate(record.regions) if region.target in targets and not region.box]
-        found = any(region.abnormal and (region.box or view.has(j)) for j, region in enumerate(record.regions))
-        label = record.diagnosis(found)
-        return {
-            "dense_target": [targets[record.regions[j].target] for j in known],
-            "dense_truth": [view.mask(j) for j in known],
-            "label": [self.heads.labels.get(label, -1) if label else -1],
-        }
 
 
 class EncoderStage(Stage):
@@ -284,13 +115,13 @@ class EncoderStage(Stage):
             # soon, and without them the decoder may call thin targets empty for good
             wanted = self.heads.dense.weight[batch["target"], :, 0, 0].detach()
             error = (channels[0].flatten(0, 1) - wanted).square().mean(1) / wanted.square().mean(1).clamp(min=1e-6)
-            losses["align"] = self.recipe.align_weight * _mean(error, counts["truth"])
+            losses["align"] = self.recipe.align_weight * mean_over(error, counts["truth"])
         losses |= self._outline_losses(features, batch, counts)
         if len(batch["judged"]):
             image, target, there = batch["judged"].unbind(1)
             logits = self.model.presence_logits(features.maps, self.heads.prompts(target), image)
             error = F.binary_cross_entropy_with_logits(logits, there.float(), reduction="none")
-            losses["judged"] = self.recipe.presence_weight * _mean(error, counts["judged"])
+            losses["judged"] = self.recipe.presence_weight * mean_over(error, counts["judged"])
         if self.recipe.context_weight and batch["context"].numel():
             losses["context"] = self.recipe.context_weight * self._context(features, batch["context"], counts)
         return losses
@@ -307,7 +138,7 @@ class EncoderStage(Stage):
         own, foreign = (
             (errors * chosen).sum(1) / chosen.sum(1).clamp(min=1) for chosen in (belongs == 1, belongs == 0)
         )
-        return _mean((own + foreign) / 2, counts["context"])
+        return mean_over((own + foreign) / 2, counts["context"])
 
 
 class TextStage(Stage):
@@ -454,11 +285,11 @@ class JointStage(Stage):
             logits = self.model.region.mark(features.maps[2])[:, 0]
             truth = F.interpolate(batch["box_truth"][:, None], logits.shape[-2:], mode="area")[:, 0]
             error = F.binary_cross_entropy_with_logits(logits, truth, reduction="none").mean((1, 2))
-            losses["box"] = self.recipe.box_weight * _mean(error, counts["box_truth"])
+            losses["box"] = self.recipe.box_weight * mean_over(error, counts["box_truth"])
         if self.recipe.region_weight and bool((batch["box_target"] >= 0).any()):
             logits = self.heads.region(self.model.region(features.maps))
             loss = F.cross_entropy(logits, batch["box_target"], ignore_index=-1, reduction="none")
-            losses["region"] = self.recipe.region_weight * _mean(loss, counts["box_target"])
+            losses["region"] = self.recipe.region_weight * mean_over(loss, counts["box_target"])
         return losses | self._outline_losses(features, batch, counts) | self._auxiliary(features, batch, counts)
 
     def _text_loss(self, out: UniBiomedOutput, labels: torch.Tensor, counts: Counts) -> torch.Tensor:
@@ -468,14 +299,10 @@ class JointStage(Stage):
         if not self.recipe.even_answers:
             return out.loss * (float(told.sum()) / max(counts["text"], 1.0))
         errors = F.cross_entropy(out.logits.float(), labels[told], reduction="none")
-        return _mean(errors / answer_lengths(labels)[told], counts["answers"])
+        return mean_over(errors / answer_lengths(labels)[told], counts["answers"])
 
 
 STAGES: dict[str, type[Stage]] = {"encoder": EncoderStage, "text": TextStage, "joint": JointStage}
-
-
-def _mean(values: torch.Tensor, count: float) -> torch.Tensor:
-    return values.sum() / max(count, 1.0)
 
 
 def _filled(box: tuple[int, int, int, int] | None, size: tuple[int, int], side: int) -> torch.Tensor:
@@ -486,10 +313,6 @@ def _filled(box: tuple[int, int, int, int] | None, size: tuple[int, int], side: 
         down, right = side / size[0], side / size[1]
         filled[int(y0 * down) : math.ceil(y1 * down), int(x0 * right) : math.ceil(x1 * right)] = 1.0
     return filled
-
-
-def _present(truth: torch.Tensor) -> torch.Tensor:
-    return truth.flatten(1).amax(1) > 0.5 if len(truth) else torch.zeros(0, dtype=torch.bool)
 
 
 def _learned(batch: dict[str, Any]) -> float:

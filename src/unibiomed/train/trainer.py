@@ -32,12 +32,13 @@ from .heads import AuxiliaryHeads
 from .log import PROBLEMS, Log, read_problems
 from .loop import run_stage
 from .lora import add_lora
-from .mixture import Mixture, Shards, Source, check_streamed, check_weights, streamed_licences
+from .mixture import Mixture, Shards, Source, check_names, check_streamed, streamed_datasets, streamed_licences
 from .plot import plot_log
 from .processes import denormals_flushed, memory_kept, open_accelerator
 from .prompts import prompts_from_words, uses_prompts
 from .recipe import Recipe
 from .run import Run
+from .stage_base import check_parts
 from .start import at_size, export, load_start, make_model, make_processor, write_card
 from .store import ImageStore
 from .validation import CALIBRATED, ShardedRecords
@@ -97,8 +98,7 @@ def _train(recipe: Recipe, data: Path, out: Path, accelerator: Accelerator, divi
     sharded = (data / INDEX).exists()
     if sharded:
         check_streamed(recipe.stages)
-    else:
-        check_weights(data, recipe)
+    check_names(data, recipe)
     everything = [] if sharded else load_records(data, recipe.data.datasets)
     everything = [record for record in everything if record.dataset not in (recipe.data.held_out or ())]
     records = [r for r in everything if r.split == "train"]
@@ -122,6 +122,9 @@ def _train(recipe: Recipe, data: Path, out: Path, accelerator: Accelerator, divi
         with accelerator.main_process_first():
             processor = make_processor(recipe.model, records, out / "processor")
         model = make_model(recipe.model, processor)
+    for stage in recipe.stages:
+        # before the first one is learned, which may take hours
+        check_parts(stage, model.config)
     width = model.config.grounding_config.prompt_encoder_config.hidden_size
     heads = AuxiliaryHeads.for_records(seen, width, model.config.hidden_size)
     squared = model.config.shared_vision
@@ -200,7 +203,7 @@ def _train(recipe: Recipe, data: Path, out: Path, accelerator: Accelerator, divi
 def _held_out(data: Path, recipe: Recipe, records: list[Record] | None) -> list[Record] | ShardedRecords:
     """Images of the validation split with targets; of shards, where `records` is None."""
     if records is None:
-        return ShardedRecords(data, recipe.data.datasets)
+        return ShardedRecords(data, streamed_datasets(data, recipe.data))
     return [r for r in records if r.split == "val" and r.image is not None and r.regions]
 
 
