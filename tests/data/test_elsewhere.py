@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from unibiomed.data.conversation import ELSEWHERE_SHARE, canonical_turns, make_turns, text_pairs
 from unibiomed.data.elsewhere import MAX_COVERED, MAX_IOU, box_elsewhere
 from unibiomed.data.records import Record, Region
-from unibiomed.data.regions import split_parts
 from unibiomed.data.scene import Scene, classes
+from unibiomed.findings.regions import split_parts
 from unibiomed.images.geometry import box_iou, mask_box
 from unibiomed.tasks import SOMETHING_ELSE, read_class
 

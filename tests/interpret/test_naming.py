@@ -209,6 +209,15 @@ def test_masks_that_are_all_of_one_target_are_not_made(heart, script, picture, m
     assert result.details["names"] == {"left ventricle": pytest.approx(0.7), "myocardium": pytest.approx(0.3)}
 
 
+def test_something_else_is_not_looked_for(heart, script, picture, monkeypatch) -> None:
+    heart.taught = Taught({}, {}, {"MRI": {**HEART, "something else in heart MRI": ""}})
+    monkeypatch.setattr(module, "word_logits", lambda *given: [math.log(p) for p in (0.05, 0.05, 0.9)])
+    result = heart.interpret(picture, box=(40, 40, 60, 44), modality="MRI")
+    assert result.text == "something else in heart MRI" and result.findings[0].label == "something else"
+    asked = {question for question in script.questions if "segment" in question}
+    assert asked == {f"Please segment the {name} in the MRI image." for name in ("left ventricle", "myocardium")}
+
+
 def test_targets_are_looked_for_in_the_image_without_a_box(heart, picture, monkeypatch) -> None:
     boxed = heart.encode(picture, box=WHOLE)
     looked = encodings(heart, monkeypatch)

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from unibiomed.data.regions import split_parts
 from unibiomed.data.scene import Scene
+from unibiomed.findings.regions import split_parts
 from unibiomed.images.geometry import box_iou
 
 __all__ = ["MAX_COVERED", "MAX_IOU", "box_elsewhere"]

@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 from unibiomed.data.phrasing import ask, attributes, pick_name, rivals
 from unibiomed.data.records import NO_FINDINGS
-from unibiomed.data.regions import percent_words
 from unibiomed.data.scene import Scene, fill_value, lower_first
+from unibiomed.findings.sentences import percent_words
 from unibiomed.images.modality import MODALITIES
 
 __all__ = ["made_question"]

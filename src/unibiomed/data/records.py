@@ -20,13 +20,25 @@ from unibiomed.errors import DataError, InputError
 from unibiomed.findings import NO_FINDINGS, check_rle, rle_decode
 from unibiomed.images.modality import MODALITIES
 
-__all__ = ["NO_FINDINGS", "REGION_TEXT", "SPLITS", "QuestionAnswer", "Record", "Region", "Triplet", "summarise"]
+__all__ = [
+    "NO_FINDINGS",
+    "PLANE",
+    "REGION_TEXT",
+    "SPLITS",
+    "QuestionAnswer",
+    "Record",
+    "Region",
+    "Triplet",
+    "summarise",
+]
 
 Box = tuple[int, int, int, int]
 
 SPLITS = ("train", "val", "test")
 REGION_TEXT = "report"
 """Attribute of a region that holds whole sentences on it."""
+PLANE = "plane"
+"""Attribute of slices: left and right of a sagittal one are not the patient's."""
 
 
 @dataclass(frozen=True, slots=True)

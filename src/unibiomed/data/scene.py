@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
 
 from unibiomed.data.phrasing import attributes, concept_of, listed, with_article
-from unibiomed.data.records import NO_FINDINGS, REGION_TEXT, Record, Region
-from unibiomed.data.regions import PLANE, RegionFacts, describe_region, number_words, region_sentence, split_parts
+from unibiomed.data.records import NO_FINDINGS, PLANE, REGION_TEXT, Record, Region
+from unibiomed.findings.regions import RegionFacts, describe_region, split_parts
+from unibiomed.findings.sentences import number_words, region_sentence
 from unibiomed.tasks import SOMETHING_ELSE
 from unibiomed.terminology import absent_targets
 
@@ -18,8 +18,6 @@ __all__ = ["Scene"]
 
 Box = tuple[int, int, int, int]
 
-SHARE_WITHOUT_PLACE = 0.5
-"""A region that covers more of the image than this is not "in the centre of" it."""
 ELSEWHERE = f"{SOMETHING_ELSE.capitalize()}. The box marks no structure or finding that the model knows."
 
 
@@ -181,8 +179,6 @@ class Scene:
         if region.box is None:
             facts = self.facts(index) if box is None else self.facts_in(index, box)
             whole = facts is self.facts(index)
-            if facts.area_fraction > SHARE_WITHOUT_PLACE:
-                facts = replace(facts, place="centre", patient_side="")
             sentences.append(self._sentence(region.target, facts))
         if whole:
             sentences += self.told(region=True) if region.abnormal else []

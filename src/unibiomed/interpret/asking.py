@@ -41,6 +41,8 @@ class EncodedImage:
         What was drawn on it.
     outlines : dict
         By modality and name, targets that were looked for to weigh words with masks; None for those without a mask.
+    unboxed : EncodedImage or None
+        The same image without the box, once it was looked at.
     """
 
     image: MedicalImage
@@ -48,6 +50,7 @@ class EncodedImage:
     tokens: int
     box: Box | None = None
     outlines: dict[tuple[str | None, str], Outline | None] = field(default_factory=dict)
+    unboxed: EncodedImage | None = None
 
 
 class Asker:

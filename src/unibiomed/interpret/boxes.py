@@ -5,6 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+import numpy as np
+from PIL import Image
+
+from unibiomed.findings.regions import RegionFacts, describe_region
 from unibiomed.model.generation import Answer
 from unibiomed.tasks import clean_text, make_question
 
@@ -12,7 +16,7 @@ from .asking import Asker, EncodedImage, ImageLike
 from .naming import Name, box_fit, rank_names, word_logits
 from .outlining import in_parts, look_for
 
-__all__ = ["describe_box", "name_box", "words_overruled"]
+__all__ = ["describe_box", "facts_in_box", "name_box", "words_overruled"]
 
 
 def name_box(
@@ -44,8 +48,7 @@ def name_box(
     # where all are names of one target, its mask cannot tell them apart; "something else" has no target
     if len(set(targets.values())) > 1:
         wanted = sorted({name for name in targets.values() if name})
-        plain = image if isinstance(image, EncodedImage) and image.box is None else asker.encode(boxed.image)
-        for name, outline in look_for(asker, plain, wanted, modality).items():
+        for name, outline in look_for(asker, _without_box(asker, image, boxed), wanted, modality).items():
             if outline:
                 down, right = outline.mask.shape[0] / boxed.image.height, outline.mask.shape[1] / boxed.image.width
                 scaled = (box[0] * right, box[1] * down, box[2] * right, box[3] * down)
@@ -56,6 +59,55 @@ def name_box(
         words |= dict(zip(part, word_logits(asker.model, asker.processor, boxed.features, prompt, part), strict=True))
     asker.check_numbers(all(map(math.isfinite, (*fits.values(), *words.values()))))
     return rank_names(words, targets, fits)
+
+
+def facts_in_box(
+    asker: Asker,
+    image: ImageLike | EncodedImage,
+    boxed: EncodedImage,
+    modality: str | None,
+    label: str,
+    threshold: float,
+) -> RegionFacts | None:
+    """What the mask of a box's target shows within the box.
+
+    Parameters
+    ----------
+    asker, image, boxed, modality
+        As for :func:`name_box`.
+    label : str
+        What the box is called, such as "liver".
+    threshold : float
+        Presence score below which the target is not in the image, in [0, 1].
+
+    Returns
+    -------
+    RegionFacts or None
+        On the image's own pixels; the patient's side is left out. None where the target has no mask within the box.
+    """
+    assert boxed.box is not None, "no box was drawn"
+    target = asker.taught.target_of(label, modality)
+    if not (target and asker.model.config.scores_trained):
+        return None
+    outline = look_for(asker, _without_box(asker, image, boxed), [target], modality)[target]
+    if outline is None or outline.presence < threshold:
+        return None
+    x0, y0, x1, y1 = boxed.box
+    size = (boxed.image.width, boxed.image.height)
+    whole = np.asarray(Image.fromarray(outline.mask.astype(np.float32)).resize(size, Image.Resampling.BILINEAR)) > 0.5
+    inside = np.zeros_like(whole)
+    inside[y0:y1, x0:x1] = whole[y0:y1, x0:x1]
+    facts = describe_region(inside, modality=modality or "", site="", spacing=boxed.image.spacing)
+    return None if facts.empty else facts
+
+
+def _without_box(asker: Asker, image: ImageLike | EncodedImage, boxed: EncodedImage) -> EncodedImage:
+    """The image as it is, looked at once for all that is asked about the box."""
+    if isinstance(image, EncodedImage) and image.box is None:
+        return image
+    if boxed.unboxed is None:
+        boxed.unboxed = asker.encode(boxed.image)
+    return boxed.unboxed
 
 
 def words_overruled(label: str) -> str:

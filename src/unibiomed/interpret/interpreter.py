@@ -7,6 +7,7 @@ import math
 import os
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,8 @@ import torch
 
 from unibiomed.errors import InputError, ModelError
 from unibiomed.findings import MAX_DECODED_PIXELS, Box, Finding
+from unibiomed.findings.regions import RegionFacts
+from unibiomed.findings.sentences import is_measured
 from unibiomed.images import check_box, check_modality
 from unibiomed.model.cut import mask_cut
 from unibiomed.model.generation import MAX_NEW_TOKENS, Answer
@@ -22,6 +25,7 @@ from unibiomed.model.processing import UniBiomedProcessor
 from unibiomed.model.weights import load_model
 from unibiomed.tasks import (
     NO_FINDINGS,
+    SEG,
     choose_task,
     clean_text,
     is_no_findings,
@@ -32,12 +36,13 @@ from unibiomed.tasks import (
 
 from .asking import Asker, EncodedImage, ImageLike, as_image
 from .box_masks import outline_box
-from .boxes import describe_box, name_box, words_overruled
+from .boxes import describe_box, facts_in_box, name_box, words_overruled
 from .naming import Name
 from .outlining import MAX_QUESTIONS
 from .recognition import weigh_findings
 from .result import Result
 from .scores import derived_scores, text_score, trained_scores
+from .sentences import check_description, check_report, headline
 from .taught import Taught
 
 NANO = Path(__file__).parent.parent / "weights" / "nano"
@@ -172,16 +177,27 @@ class Interpreter(Asker):
         findings, notes = self._findings(task, answers, asked, encoded, checked, modality)
         notes += [overruled] if overruled else []
         if named:
-            first = named[0]
-            phrase = first.words if task == "classify" else clean_text(answers[0].text)
-            findings = [Finding(first.label, phrase, score=first.probability, box=checked)]
+            findings = [Finding(named[0].label, named[0].words, score=named[0].probability, box=checked)]
+        text = named[0].words if named and task == "classify" else _answer_text(task, answers, findings)
+        measured: RegionFacts | None = None
+        if task == "recognize":
+            text = headline(text, findings)
+        elif task in ("report", "describe"):
+            if task == "describe" and encoded.box is not None and is_measured(text):
+                label = named[0].label if named else text.split(".")[0]
+                measured = facts_in_box(self, image, encoded, modality, label, self.presence_threshold)
+            if task == "describe" and (named or SEG not in answers[0].text):
+                agreed = check_description(text, findings, measured, medical, modality)
+            else:
+                agreed = check_report(answers[0].text, findings, medical, modality)
+            text, findings, notes = agreed.text, list(agreed.findings), notes + list(agreed.notes)
         notes += [warning for name in asked if name and (warning := self.taught.warning(name))]
         if names and task != "segment":
             notes.append(f"targets have no effect on the task '{task}'; they belong to 'segment'")
         return Result(
             task=task,
             question=" ".join(questions),
-            text=named[0].words if named and task == "classify" else _answer_text(task, answers, findings),
+            text=text,
             raw_text=" ".join(a.text for a in answers),
             findings=tuple(findings),
             height=medical.height,
@@ -196,6 +212,7 @@ class Interpreter(Asker):
             details={
                 **medical.details,
                 **({"names": {name.label: name.probability for name in named[:SHOWN_NAMES]}} if named else {}),
+                **({"measured": asdict(measured)} if measured else {}),
                 "modality": modality,
                 "box": checked,
                 "presence_threshold": self.presence_threshold if self.model.config.scores_trained else None,

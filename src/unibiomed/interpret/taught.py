@@ -93,6 +93,12 @@ class Taught:
             modality = next((name for name, held in self.regions.items() if said in held), None)
         return self.regions.get(modality, {}) if modality else {}
 
+    def target_of(self, label: str, modality: str | None) -> str:
+        """The target of what a box is called, in an image of this modality; empty where it has none or is not known."""
+        tables = self.regions.values() if modality is None else [self.regions.get(modality, {})]
+        named = (target for held in tables for words, target in held.items() if _same(read_class(words), label))
+        return next(named, "")
+
     def warning(self, target: str) -> str | None:
         """What is to be said of a target that the model was not taught."""
         plain = " ".join(target.split()).casefold()
@@ -101,3 +107,7 @@ class Taught:
         close = difflib.get_close_matches(plain, self._spelled, SUGGESTED, 0.7)
         meant = f"; did you mean {' or '.join(repr(self._spelled[name]) for name in close)}?" if close else ""
         return f"'{target}' is not a target that this model was taught: 'not found' says nothing{meant}"
+
+
+def _same(one: str, other: str) -> bool:
+    return one.strip(" .").casefold() == other.strip(" .").casefold()

@@ -22,8 +22,7 @@ from unibiomed.data.adapters.common import (
 from unibiomed.data.adapters.regions import Folders, find_masks, mask_region
 from unibiomed.data.adapters.tables import join_rows
 from unibiomed.data.entries import DatasetEntry, Target
-from unibiomed.data.records import Record
-from unibiomed.data.regions import PLANE
+from unibiomed.data.records import PLANE, Record
 from unibiomed.errors import DataError, InputError
 from unibiomed.images import Grid, read_volume, read_volume_header
 

@@ -92,11 +92,15 @@ def _prediction(sample: Sample, result: Result) -> Prediction:
         return Prediction(sample.id, words, (read_class(words),))
     if sample.task == "recognize" and is_no_findings(result.raw_text):
         return Prediction(sample.id, result.raw_text, (NO_FINDINGS,))
-    if sample.task in ("ask", "describe"):
+    if sample.task == "ask":
         return Prediction(sample.id, result.raw_text)
+    if sample.task == "describe":
+        return Prediction(sample.id, result.text)
     if sample.task == "outline":
         # what is in the box has no name in the answer: it is scored as the target whose box was given
         labels = [sample.target]
+    # of a report what a user reads: its measures are corrected
+    words = result.text if sample.task == "report" else result.raw_text
     return Prediction.of_masks(
-        sample.id, result.raw_text, labels, masks, [f.score for f in masked], [f.mask_score for f in masked]
+        sample.id, words, labels, masks, [f.score for f in masked], [f.mask_score for f in masked]
     )

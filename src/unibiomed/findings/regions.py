@@ -1,30 +1,28 @@
-"""What a mask says in words: where a region lies, how large it is, of how many parts and what shape.
+"""What can be measured on a mask: where a region lies, how large it is, how many parts it has and what shape.
 
-These are the sure facts that training texts are made of, so that a sentence never claims what the pixels do not show
-(UniBiomed, section "Dataset": region information turned into text). All of it is plain geometry of one 2D mask.
+Training texts are made of these facts, and generated texts are checked against them, so that a sentence never claims
+what the pixels do not show (UniBiomed, section "Dataset": region information turned into text). All of it is plain
+geometry of one 2D mask.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.ndimage import find_objects, label
 from scipy.spatial import ConvexHull, QhullError
 
-from unibiomed.findings import Box, mask_box
+from .checks import Box
+from .masks import mask_box
 
-__all__ = ["RegionFacts", "describe_region", "number_words", "percent_words", "region_sentence", "split_parts"]
+__all__ = ["PATIENT_SIDED", "RegionFacts", "describe_region", "split_parts"]
 
 SPECK_SHARE, SPECK_PIXELS = 0.0005, 4
 """Parts that are smaller than this share of the image, or this many pixels, are drawing noise and are not counted."""
-SHAPED_PARTS = 3
 MAX_SIDE = 256
 """Shapes are measured on every n-th pixel of larger images; words need no more."""
 EXTENTS = ((0.005, "tiny"), (0.03, "small"), (0.12, "medium-sized"))
-PLANE = "plane"
-"""Attribute of slices whose left and right are not the patient's."""
 PATIENT_SIDED = {"CT": ("abdomen", "chest", "lung", "thorax"), "X-ray": ("chest", "lung", "thorax")}
 """Where images are by convention shown as if facing the patient: image right is the patient's left."""
 
@@ -84,7 +82,7 @@ def describe_region(
     mask : numpy.ndarray
         ``(height, width)`` bool.
     modality, site : str
-        As in `unibiomed.data.Record`; they decide whether the patient's side is known.
+        Of the image, as in `unibiomed.data.Record`; they decide whether the patient's side is known.
     spacing : tuple of float, optional
         ``(row, column)`` size of a pixel in mm.
     plane : str
@@ -165,57 +163,6 @@ def split_parts(mask: np.ndarray, limit: int = 64) -> list[Box]:
     return boxes
 
 
-def region_sentence(
-    target: str, facts: RegionFacts, attributes: Mapping[str, str] | None = None, *, counted: bool = True
-) -> str:
-    """One or more sentences on a region, in fixed words.
-
-    Parameters
-    ----------
-    target : str
-        What the region is, such as ``"lesion"``.
-    facts : RegionFacts
-        From `describe_region`.
-    attributes : mapping of str to str, optional
-        Further facts, told as ``"Name: value."``.
-    counted : bool
-        Tell the number of parts.
-
-    Returns
-    -------
-    str
-        For example ``"A medium-sized, irregular lesion in the upper left of the image, covering about 7 % of it."``
-    """
-    if facts.empty:
-        return f"No {target} is visible in the image."
-    # Of many parts, the shape of the largest one says nothing of the whole.
-    words = f"{facts.extent}, {facts.shape} {target}" if facts.parts <= SHAPED_PARTS else f"{facts.extent} {target}"
-    several = f", in {number_words(facts.parts)} separate parts" if counted and facts.parts > 1 else ""
-    where = f"{'on' if facts.place in ('left', 'right') else 'in'} the {facts.place} of the image"
-    if facts.patient_side:
-        where += f" (the patient's {facts.patient_side})"
-    share = percent_words(facts.area_fraction)
-    about = "" if share.startswith("less") else "about "
-    sentence = f"{_article(words).capitalize()} {words} {where}{several}, covering {about}{share} of it."
-    return " ".join([sentence, *(f"{name.capitalize()}: {value}." for name, value in (attributes or {}).items())])
-
-
-def percent_words(fraction: float) -> str:
-    """Share of an image as people say it: ``"less than 1 %"``, ``"7 %"``, ``"35 %"`` (steps of 5 from 20 on)."""
-    percent = 100 * fraction
-    if percent < 0.95:
-        return "less than 1 %"
-    return f"{round(percent) if percent < 20 else 5 * round(percent / 5)} %"
-
-
-def number_words(count: int) -> str:
-    """A count as people say it: words up to ten, then tens, then "more than 100"."""
-    words = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
-    if count <= 10:
-        return words[count]
-    return f"about {10 * round(count / 10)}" if count <= 100 else "more than 100"
-
-
 def _step(box: Box) -> int:
     return max(1, -(-max(box[2] - box[0], box[3] - box[1]) // MAX_SIDE))
 
@@ -285,7 +232,3 @@ def _solidity(part: np.ndarray) -> float:
     except QhullError:
         return 1.0
     return float(np.count_nonzero(part)) / hull
-
-
-def _article(words: str) -> str:
-    return "an" if words[:1].lower() in "aeiou" else "a"

@@ -1,4 +1,4 @@
-"""Facts of masks, and the sentences made of them."""
+"""Facts of masks."""
 
 from __future__ import annotations
 
@@ -8,14 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from unibiomed.data.regions import (
-    RegionFacts,
-    describe_region,
-    number_words,
-    percent_words,
-    region_sentence,
-    split_parts,
-)
+from unibiomed.findings.regions import RegionFacts, describe_region, split_parts
 
 
 def disc(side: int, row: float, column: float, radius: float, stretch: float = 1.0) -> np.ndarray:
@@ -99,36 +92,6 @@ def test_empty_mask() -> None:
     found = facts(np.zeros((10, 20), dtype=bool), spacing=(1.0, 1.0))
     assert found.empty and found.parts == 0 and found.area_fraction == 0 and found.area_mm2 == 0
     assert split_parts(np.zeros((10, 20), dtype=bool)) == []
-    assert region_sentence("polyp", found) == "No polyp is visible in the image."
-
-
-def test_sentence() -> None:
-    sentence = region_sentence("liver", facts(disc(128, 40, 30, 20), "CT", "abdomen"), {"contrast": "portal venous"})
-    assert sentence == (
-        "A medium-sized, round liver in the upper left of the image (the patient's right), covering about 8 % of it. "
-        "Contrast: portal venous."
-    )
-    two = region_sentence("lesion", facts(disc(128, 64, 20, 5) | disc(128, 64, 110, 5)))
-    assert two == "A small, round lesion in the centre of the image, in two separate parts, covering about 1 % of it."
-    assert "on the left of the image" in region_sentence("lesion", facts(disc(128, 64, 20, 5)))
-
-
-def test_numbers_in_words() -> None:
-    assert [percent_words(x) for x in (0.001, 0.01, 0.074, 0.33, 1.0)] == [
-        "less than 1 %",
-        "1 %",
-        "7 %",
-        "35 %",
-        "100 %",
-    ]
-    assert [number_words(n) for n in (0, 1, 10, 11, 58, 300)] == [
-        "no",
-        "one",
-        "ten",
-        "about 10",
-        "about 60",
-        "more than 100",
-    ]
 
 
 @given(arrays(bool, st.tuples(st.integers(1, 40), st.integers(1, 40))))
@@ -139,8 +102,6 @@ def test_any_mask_gives_facts_that_hold(mask: np.ndarray) -> None:
     for x0, y0, x1, y1 in [box for box in (found.box, *split_parts(mask)) if box]:
         assert 0 <= x0 < x1 <= mask.shape[1] and 0 <= y0 < y1 <= mask.shape[0]
         assert mask[y0:y1, x0:x1].any()
-    sentence = region_sentence("lesion", found)
-    assert sentence.endswith(".") and "  " not in sentence and "about less" not in sentence
 
 
 @given(st.integers(0, 699), st.integers(0, 699), st.integers(1, 700), st.integers(1, 3))
