@@ -30,7 +30,7 @@ from unibiomed import interpret
 from unibiomed.cli import NOTICE, main
 from unibiomed.findings import Interpretation
 from unibiomed.images import mask_to_slice
-from unibiomed.interpret.taught import Taught
+from unibiomed.interpret.vocabulary import ModelVocabulary
 from unibiomed.tasks import TASKS
 
 HEIGHT, WIDTH = 61, 97
@@ -200,7 +200,7 @@ def test_what_a_reader_should_know_is_printed(ask, script):
 
 def test_a_note_that_asks_ends_with_its_question(ask, script, loaded, monkeypatch):
     script.says = ["It is [SEG]."]
-    monkeypatch.setattr(loaded, "taught", Taught({"liver": ()}))
+    monkeypatch.setattr(loaded, "vocabulary", ModelVocabulary({"liver": ()}))
     assert "did you mean 'liver'?\n" in ask("eye.png", "--target", "livr").out
 
 
@@ -551,7 +551,7 @@ def test_info(command):
     run = command("info")
     assert run.code == 0 and f"version: {unibiomed.__version__}" in run.out and NOTICE in run.out
     assert run.err == "" and all(task in run.out for task in TASKS)
-    # what the model was taught is a line each, not Python's dictionaries
+    # the vocabulary is a line each, not Python's dictionaries
     assert "    polyp: colon polyp, colorectal polyp, colonic polyp\n" in run.out and "{" not in run.out
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
+from unibiomed.findings import Finding
 from unibiomed.interpret import Interpreter, Result, load
 from unibiomed.interpret.box_masks import can_outline
 from unibiomed.tasks import NO_FINDINGS, TASKS, is_no_findings, read_class
@@ -58,13 +60,8 @@ class OwnPredictor:
             result = self.interpreter.interpret(
                 seen, "segment", targets=[s.target for s in plain], modality=plain[0].modality
             )
-            for sample, finding in zip(plain, result.findings, strict=True):
-                assert finding.mask is not None
-                out.append(
-                    Prediction.of_masks(
-                        sample.id, "", [finding.label], [finding.mask], [finding.score], [finding.mask_score]
-                    )
-                )
+            for sample, asked in zip(plain, result.details["targets"], strict=True):
+                out.append(_segmented(sample, result, [result.findings[index] for index in asked["findings"]]))
         for sample in case.samples:
             if sample in plain:
                 continue
@@ -82,6 +79,17 @@ class OwnPredictor:
         return [replace(prediction, seconds=seconds) for prediction in out]
 
 
+def _segmented(sample: Sample, result: Result, findings: Sequence[Finding]) -> Prediction:
+    """One mask for a target: of several meanings all that are present, of one that was not searched an empty one."""
+    masks = [finding.mask for finding in findings if finding.mask is not None]
+    whole = np.any([np.zeros((result.height, result.width), bool), *masks], axis=0)
+    scores = [finding.score for finding in findings if finding.score is not None]
+    quality = [finding.mask_score for finding in findings if finding.mask_score is not None]
+    return Prediction.of_masks(
+        sample.id, "", [sample.target], [whole], [max(scores, default=None)], [max(quality, default=None)]
+    )
+
+
 def _prediction(sample: Sample, result: Result) -> Prediction:
     masked = [f for f in result.findings if f.mask is not None]
     masks = [f.mask for f in masked if f.mask is not None]
@@ -92,6 +100,8 @@ def _prediction(sample: Sample, result: Result) -> Prediction:
         return Prediction(sample.id, words, (read_class(words),))
     if sample.task == "recognize" and is_no_findings(result.raw_text):
         return Prediction(sample.id, result.raw_text, (NO_FINDINGS,))
+    if sample.task == "segment":
+        return replace(_segmented(sample, result, result.findings), text=result.raw_text)
     if sample.task == "ask":
         return Prediction(sample.id, result.raw_text)
     if sample.task == "describe":
