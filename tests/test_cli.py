@@ -198,10 +198,22 @@ def test_what_a_reader_should_know_is_printed(ask, script):
     assert "Note: the answer was cut at its longest length.\n" in ask("eye.png", "--ask", "What?").out
 
 
-def test_a_note_that_asks_ends_with_its_question(ask, script, loaded, monkeypatch):
+def test_a_target_that_is_not_known_is_not_searched_unless_it_is_allowed(ask, script, loaded, monkeypatch):
     script.says = ["It is [SEG]."]
     monkeypatch.setattr(loaded, "vocabulary", ModelVocabulary({"liver": ()}))
-    assert "did you mean 'liver'?\n" in ask("eye.png", "--target", "livr").out
+    out = ask("eye.png", "--target", "livr", "--modality", "CT").out
+    assert out.splitlines()[1] == "livr: not searched" and "Closest known terms: liver" in out
+    out = ask("eye.png", "--target", "livr", "--modality", "CT", "--allow-unknown").out
+    assert "livr: found" in out and "searched as typed" in out
+
+
+def test_what_was_looked_for_is_printed(ask, script, loaded, monkeypatch):
+    script.says = lambda question: "It is [SEG]." if "segment the" in question else "No findings"
+    script.presence = [-6.0]
+    monkeypatch.setattr(loaded, "vocabulary", ModelVocabulary({}, {}, {}, {"endoscopy": ["polyp"]}))
+    monkeypatch.setattr(loaded.model.config, "presence_calibration", [1.0, 0.0])
+    run = ask("eye.png", "--task", "report", "--modality", "endoscopy")
+    assert "Looked for: polyp 0.2 %\n" in run.out
 
 
 def test_the_modality_can_be_named(ask, script):

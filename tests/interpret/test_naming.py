@@ -145,7 +145,9 @@ def test_what_a_box_may_hold_follows_from_the_modality_or_the_answer(tmp_path) -
 @pytest.fixture
 def heart(interpreter, script, monkeypatch):
     """A model with trained scores that says "left ventricle", 0.7 to 0.3, whatever the box."""
-    interpreter.vocabulary = ModelVocabulary({}, {}, {"MRI": HEART, "CT": {"left ventricle in heart CT": "left ventricle"}})
+    interpreter.vocabulary = ModelVocabulary(
+        {}, {}, {"MRI": HEART, "CT": {"left ventricle in heart CT": "left ventricle"}}
+    )
     config = interpreter.model.config
     monkeypatch.setattr(config, "presence_calibration", [1.0, 0.0])
     monkeypatch.setattr(config, "mask_calibration", [1.0, 0.0])

@@ -51,7 +51,9 @@ def test_the_card_of_nano_tells_what_is_abnormal() -> None:
 @pytest.fixture
 def brain(interpreter, script, monkeypatch):
     """A model that was trained to find gliomas: how sure its words are of none, and what it says, led or not."""
-    interpreter.vocabulary = ModelVocabulary({}, {"MRI": ["Glioma"]}, {"MRI": {TUMOUR: "brain tumor"}}, {"MRI": ["brain tumor"]})
+    interpreter.vocabulary = ModelVocabulary(
+        {}, {"MRI": ["Glioma"]}, {"MRI": {TUMOUR: "brain tumor"}}, {"MRI": ["brain tumor"]}
+    )
     monkeypatch.setattr(interpreter.model.config, "presence_calibration", [1.0, 0.0])
     monkeypatch.setattr(interpreter.model.config, "scores_trained", True)
     interpreter.none = 0.5
@@ -86,6 +88,26 @@ def test_a_finding_that_no_mask_bears_out_is_denied(brain, script, picture) -> N
     assert brain.begins == ["No findings"] and result.text == "No findings"
     assert not result.findings[0].present
     assert result.notes == ("by words alone there would be a finding; the masks decided",)
+    assert [(target.label, target.score) for target in result.searched] == [
+        ("brain tumor", pytest.approx(1 / (1 + math.exp(3)), rel=1e-4))
+    ]
+    again = type(result).from_dict(result.to_dict())
+    assert again.searched == result.searched
+    assert result.to_dict()["searched"][0]["label"] == "brain tumor"
+
+
+def test_a_report_without_findings_names_what_was_searched(brain, script, picture) -> None:
+    script.presence = [-3.0]
+    result = brain.interpret(picture, "report", modality="MRI")
+    assert result.text == "No findings" and [t.label for t in result.searched] == ["brain tumor"]
+    assert result.notes == ()
+    script.presence = [3.0]
+    assert "presence score of 'brain tumor' is 0.95" in brain.interpret(picture, "report", modality="MRI").notes[0]
+
+
+def test_what_such_images_cannot_show_is_not_sought() -> None:
+    abnormal = {"fundus": ["hard exudate", "polyp"]}
+    assert ModelVocabulary({}, {}, {}, abnormal).sought("fundus") == ("hard exudate",)
 
 
 @pytest.mark.parametrize(

@@ -280,7 +280,9 @@ def test_what_was_emptied_is_not_in_the_headline(interpreter, script, picture) -
 @pytest.fixture
 def boxed(interpreter, script, monkeypatch):
     """A model that was trained with livers in CT, and whose liver fills the upper left quarter of an image."""
-    interpreter.vocabulary = ModelVocabulary({}, {}, {"CT": {"liver in abdomen CT": "liver", "something else in abdomen CT": ""}})
+    interpreter.vocabulary = ModelVocabulary(
+        {}, {}, {"CT": {"liver in abdomen CT": "liver", "something else in abdomen CT": ""}}
+    )
     monkeypatch.setattr(interpreter.model.config, "presence_calibration", [1.0, 0.0])
     monkeypatch.setattr(interpreter.model.config, "mask_calibration", [1.0, 0.0])
     words = {"describe": f"Liver. {SAID.format(noun='liver')}", "green box": "liver in abdomen CT"}

@@ -140,7 +140,9 @@ def make_parser() -> argparse.ArgumentParser:
     verb.add_argument("--box", metavar="X0,Y0,X1,Y1", help="a region in pixels; X1 and Y1 are just outside of it")
     verb.add_argument("--ask", metavar="TEXT", help="a question in plain words")
     verb.add_argument(
-        "--modality", metavar="NAME", help="such as CT or ultrasound, when the file does not say (default: as the model recognizes it)"
+        "--modality",
+        metavar="NAME",
+        help="such as CT or ultrasound, when the file does not say (default: as the model recognizes it)",
     )
     verb.add_argument(
         "--slice", type=int, metavar="N", help="slice of a NIfTI volume, frame of a DICOM file, page of a TIFF; from 0"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from unibiomed.terminology import can_show, resolve
-from unibiomed.terminology.spelling import normalize
+from unibiomed.terminology import resolve
+from unibiomed.terminology.spelling import tokens
 
 from .vocabulary import ModelVocabulary
 
@@ -15,6 +15,7 @@ __all__ = ["Request", "resolve_request"]
 MAX_LISTED = 8
 """Known targets that a note lists where none is similar to the request."""
 _AN = ("MRI", "X-ray", "ultrasound", "endoscopy", "OCT")
+_ARTICLES = frozenset({"the", "a", "an"})
 _DRAW_ANYWAY = "use --allow-unknown (allow_unknown=True in Python) to draw it anyway"
 
 
@@ -62,30 +63,31 @@ def resolve_request(
     """
     if not vocabulary.targets:
         return Request(words, (words,))
-    read: tuple[str, ...] = ()
+    notes: list[str] = []
+    suggestions: tuple[str, ...] = ()
     meanings = vocabulary.lookup(words, only_own=True)
     if not meanings:
         found = resolve(words, modality=modality, known=vocabulary.targets)
-        meanings, read = found.meanings, found.notes
-        if not meanings:
-            # synonyms that only the card has
-            meanings = vocabulary.lookup(words)
-        if not meanings:
-            if found.outside and not any(can_show(name, modality, None) for name in found.outside):
-                return _impossible(words, modality)
-            if allow_unknown:
-                warning = f"'{words}' is not in the model's vocabulary: searched as typed, the result is unreliable"
-                return Request(words, (words,), notes=(warning,))
-            return Request(words, (), notes=(_unknown(words, vocabulary, modality, found.suggestions),))
+        # synonyms that only the card has
+        meanings = found.meanings or vocabulary.lookup(words)
+        suggestions = found.suggestions
+        # what the words are read as is told below, for the names that are searched
+        notes = [f"'{words.strip()}': {note}" for note in found.notes if "is read as" not in note]
     possible = [name for name in meanings if vocabulary.shows(name, modality)]
     if not possible:
-        return _impossible(words, modality)
-    known = vocabulary.known_in(modality)
-    trained = [name for name in possible if name in known]
+        known = resolve(words, modality=modality)
+        if not known.possible and (names := meanings or known.meanings):
+            return _impossible(words, names, modality)
+        if allow_unknown:
+            warning = f"'{words}' is not in the model's vocabulary: searched as typed, the result is unreliable"
+            return Request(words, (words,), notes=(warning,))
+        return Request(words, (), notes=(_unknown(words, vocabulary, modality, suggestions),))
+    trained = [name for name in possible if name in vocabulary.known_in(modality)]
     names = tuple(trained or possible)
-    notes = [note if words.strip() in note else f"'{words}': {note}" for note in read]
-    if not any("is read as" in note or "by its parts" in note for note in read):
-        notes += _reading(words, names)
+    if len(names) > 1 and not any("by its parts" in note for note in notes):
+        notes.append(f"'{words}' has several meanings in such an image: {_listed(names, 'and')} were searched")
+    elif len(names) == 1 and not _same_words(words, names[0], ignore_others=bool(notes)):
+        notes.append(f"'{words}' is read as '{names[0]}'")
     if not trained and modality is not None:
         notes.append(
             f"the model was not trained to segment {_listed(names, 'or')} in {modality} images: the result for "
@@ -94,15 +96,17 @@ def resolve_request(
     return Request(words, names, notes=tuple(notes))
 
 
-def _reading(words: str, names: Sequence[str]) -> list[str]:
-    if len(names) > 1:
-        return [f"'{words}' has several meanings in such an image: {_listed(names, 'and')} were searched"]
-    return [f"'{words}' is read as '{names[0]}'"] if normalize(words) != normalize(names[0]) else []
+def _same_words(words: str, name: str, *, ignore_others: bool) -> bool:
+    """Whether a request differs from a name in spelling and articles only, or in words that another note is about."""
+    asked, meant = set(tokens(words)), set(tokens(name))
+    return meant <= asked and (ignore_others or asked - meant <= _ARTICLES)
 
 
-def _impossible(words: str, modality: str | None) -> Request:
+def _impossible(words: str, names: Sequence[str], modality: str | None) -> Request:
     article = "an" if modality in _AN else "a"
-    return Request(words, (), 0.0, (f"'{words}' cannot be seen in {article} {modality} image: not searched",))
+    same = any(_same_words(words, name, ignore_others=True) for name in names)
+    read = "" if same else f" is read as {_listed(names, 'or')}, which"
+    return Request(words, (), 0.0, (f"'{words}'{read} cannot be seen in {article} {modality} image: not searched",))
 
 
 def _unknown(words: str, vocabulary: ModelVocabulary, modality: str | None, suggestions: Sequence[str]) -> str:
