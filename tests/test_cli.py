@@ -30,7 +30,7 @@ from unibiomed import interpret
 from unibiomed.cli import NOTICE, main
 from unibiomed.findings import Interpretation
 from unibiomed.images import mask_to_slice
-from unibiomed.interpret.taught import Taught
+from unibiomed.interpret.vocabulary import ModelVocabulary
 from unibiomed.tasks import TASKS
 
 HEIGHT, WIDTH = 61, 97
@@ -198,10 +198,22 @@ def test_what_a_reader_should_know_is_printed(ask, script):
     assert "Note: the answer was cut at its longest length.\n" in ask("eye.png", "--ask", "What?").out
 
 
-def test_a_note_that_asks_ends_with_its_question(ask, script, loaded, monkeypatch):
+def test_a_target_that_is_not_known_is_not_searched_unless_it_is_allowed(ask, script, loaded, monkeypatch):
     script.says = ["It is [SEG]."]
-    monkeypatch.setattr(loaded, "taught", Taught({"liver": ()}))
-    assert "did you mean 'liver'?\n" in ask("eye.png", "--target", "livr").out
+    monkeypatch.setattr(loaded, "vocabulary", ModelVocabulary({"liver": ()}))
+    out = ask("eye.png", "--target", "livr", "--modality", "CT").out
+    assert out.splitlines()[1] == "livr: not searched" and "Closest known terms: liver" in out
+    out = ask("eye.png", "--target", "livr", "--modality", "CT", "--allow-unknown").out
+    assert "livr: found" in out and "searched as typed" in out
+
+
+def test_what_was_looked_for_is_printed(ask, script, loaded, monkeypatch):
+    script.says = lambda question: "It is [SEG]." if "segment the" in question else "No findings"
+    script.presence = [-6.0]
+    monkeypatch.setattr(loaded, "vocabulary", ModelVocabulary({}, {}, {}, {"endoscopy": ["polyp"]}))
+    monkeypatch.setattr(loaded.model.config, "presence_calibration", [1.0, 0.0])
+    run = ask("eye.png", "--task", "report", "--modality", "endoscopy")
+    assert "Looked for: polyp 0.2 %\n" in run.out
 
 
 def test_the_modality_can_be_named(ask, script):
@@ -551,7 +563,7 @@ def test_info(command):
     run = command("info")
     assert run.code == 0 and f"version: {unibiomed.__version__}" in run.out and NOTICE in run.out
     assert run.err == "" and all(task in run.out for task in TASKS)
-    # what the model was taught is a line each, not Python's dictionaries
+    # the vocabulary is a line each, not Python's dictionaries
     assert "    polyp: colon polyp, colorectal polyp, colonic polyp\n" in run.out and "{" not in run.out
 
 

@@ -17,9 +17,9 @@ import unibiomed
 from unibiomed.errors import InputError, ModelError
 from unibiomed.findings import Interpretation
 from unibiomed.images import MedicalImage
-from unibiomed.interpret import Interpreter, load
+from unibiomed.interpret import Interpreter, drawing, load
 from unibiomed.interpret import interpreter as module
-from unibiomed.interpret.taught import Taught
+from unibiomed.interpret.vocabulary import ModelVocabulary
 from unibiomed.model.modeling import UniBiomedModel
 from unibiomed.tasks import TASKS
 
@@ -40,47 +40,15 @@ def iou(a: np.ndarray, b: np.ndarray) -> float:
 # ---------------------------------------------------------------- the six tasks
 
 
-@pytest.mark.parametrize("typed", ["Retinal Vessel", "RETINAL VESSEL", "retinal vessel", " retinal  vessel"])
-def test_targets_are_asked_for_in_the_letters_that_were_taught(interpreter, script, picture, typed):
-    interpreter.taught = Taught({"retinal vessel": ["blood vessel"], "MS lesion": []})
-    script.says = ["It is [SEG]."]
-    result = interpreter.interpret(picture, targets=[typed])
-    assert script.questions == ["Please segment the retinal vessel in the image."]
-    assert [f.label for f in result.findings] == [typed] and result.notes == ()
-
-
-def test_a_target_that_was_not_taught_is_told(interpreter, script, picture):
-    interpreter.taught = Taught({"retinal vessel": ["Blood vessel"], "MS lesion": []})
-    script.says = ["It is [SEG]."] * 4
-    result = interpreter.interpret(picture, targets=["retinal vessels", "tumor", "blood vessel", "ms LESION"])
-    assert script.questions[1:] == [
-        f"Please segment the {t} in the image." for t in ("tumor", "Blood vessel", "MS lesion")
-    ]
-    assert result.notes == (
-        "'retinal vessels' is not a target that this model was taught: 'not found' says nothing; did you mean "
-        "'retinal vessel'?",
-        "'tumor' is not a target that this model was taught: 'not found' says nothing",
-    )
-
-
 def test_a_finding_that_no_image_of_the_kind_was_said_to_show_counts_as_not_found(interpreter, script, picture):
-    interpreter.taught = Taught({}, {"CT": ["Sarcoma"], "MRI": ["Glioma"]})
+    interpreter.vocabulary = ModelVocabulary({}, {"CT": ["Sarcoma"], "MRI": ["Glioma"]})
     script.says = ["It is [SEG]. Glioma"]
     for modality, found in (("CT", False), ("MRI", True), (None, True), ("fundus", False)):
         result = interpreter.interpret(picture, "recognize", modality=modality)
         (finding,) = result.findings
         assert (finding.label, finding.present, bool(finding.mask.any())) == ("Glioma", found, found), modality
-        assert any("not taught to find in" in note for note in result.notes) == (not found)
-
-
-def test_every_target_of_nano_is_known_in_any_letters():
-    taught = load().taught
-    assert len(taught.targets) == 32
-    for target, others in taught.targets.items():
-        for name in (target, *others):
-            assert {taught.spelling(word) for word in (name, name.upper(), name.title())} <= {target, *others}
-            assert taught.warning(name.capitalize()) is None
-    assert taught.spelling("Polyp") == "polyp"
+        assert any("not trained to find in" in note for note in result.notes) == (not found)
+        assert result.text == ("Glioma" if found else "No findings")
 
 
 def test_results_tell_what_was_looked_at_and_come_back(interpreter, script, picture):
@@ -521,7 +489,7 @@ def test_values_that_are_not_numbers_are_told(interpreter, script, picture, monk
 
 
 def test_an_answer_of_too_many_masks_does_not_fill_the_memory(interpreter, script, picture, monkeypatch):
-    monkeypatch.setattr(module, "MAX_DECODED_PIXELS", 3 * HEIGHT * WIDTH)
+    monkeypatch.setattr(drawing, "MAX_DECODED_PIXELS", 3 * HEIGHT * WIDTH)
     script.says = ["[SEG] [SEG] [SEG]"]
     assert len(interpreter.interpret(picture, "report").findings) == 3
     script.says = ["[SEG] [SEG] [SEG] [SEG]"]

@@ -12,10 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unibiomed.interpret import boxes as module
-from unibiomed.interpret.naming import FIT_WEIGHT, Name, box_fit, outline_targets, rank_names, word_logits
-from unibiomed.interpret.taught import Taught
+from unibiomed.interpret.naming import Name, box_fit, outline_targets, rank_names, word_logits
+from unibiomed.interpret.vocabulary import ModelVocabulary
 from unibiomed.model.processing import END
 
+FIT_WEIGHT = 10.0
+WEIGHTS = {"fit_weight": FIT_WEIGHT, "something_else_offset": 0.0}
 HEART = {"left ventricle in heart MRI": "left ventricle", "myocardium in heart MRI": "myocardium"}
 SPAN = st.tuples(st.integers(0, 19), st.integers(1, 20)).map(lambda s: (s[0], min(20, s[0] + s[1])))
 BOX = st.tuples(SPAN, SPAN).map(lambda s: (s[0][0], s[1][0], s[0][1], s[1][1]))
@@ -49,9 +51,10 @@ def test_a_box_may_be_that_of_a_part_or_of_all_parts() -> None:
 # ---------------------------------------------------------------- names
 
 
-def ranked(odds: dict[str, float], targets: dict[str, str] = HEART, **fits: float) -> list[Name]:
+def ranked(odds: dict[str, float], targets: dict[str, str] = HEART, offset: float = 0.0, **fits: float) -> list[Name]:
     words = {name: math.log(p) for name, p in odds.items()}
-    return rank_names(words, targets, {name.replace("_", " "): fit for name, fit in fits.items()})
+    named = {name.replace("_", " "): fit for name, fit in fits.items()}
+    return rank_names(words, targets, named, fit_weight=FIT_WEIGHT, something_else_offset=offset)
 
 
 def test_masks_decide_where_words_are_in_doubt() -> None:
@@ -85,12 +88,22 @@ def test_something_else_is_named_by_words_alone() -> None:
     assert ranked(odds, held, myocardium=0.9)[0].label == "myocardium"
 
 
+@given(st.floats(0.01, 0.99), st.floats(-5, 5), st.floats(0, 1))
+def test_an_offset_multiplies_the_odds_of_something_else(share: float, offset: float, fit: float) -> None:
+    held = {**HEART, "something else in heart MRI": ""}
+    odds = dict(zip(held, ((1 - share) / 2, (1 - share) / 2, share), strict=True))
+    before, after = ({n.label: n for n in ranked(odds, held, o, myocardium=fit)} for o in (0.0, offset))
+    ratio = [names["something else"].probability / names["myocardium"].probability for names in (before, after)]
+    assert ratio[1] / ratio[0] == pytest.approx(math.exp(offset), rel=1e-6)
+    assert before["something else"].in_words == after["something else"].in_words == pytest.approx(share)
+
+
 @pytest.mark.parametrize("broken", [math.nan, math.inf])
 def test_numbers_that_are_none_name_nothing(broken: float) -> None:
     with pytest.raises(ValueError, match="not numbers"):
-        rank_names({name: -1.0 for name in HEART}, HEART, {"myocardium": broken})
+        rank_names({name: -1.0 for name in HEART}, HEART, {"myocardium": broken}, **WEIGHTS)
     with pytest.raises(ValueError, match="not numbers"):
-        rank_names({name: broken for name in HEART}, HEART, {})
+        rank_names({name: broken for name in HEART}, HEART, {}, **WEIGHTS)
 
 
 @torch.inference_mode()
@@ -110,19 +123,19 @@ def test_the_probability_of_a_name_is_that_with_which_the_model_writes_it(shared
         ]
 
 
-# ---------------------------------------------------------------- what was taught
+# ---------------------------------------------------------------- vocabulary
 
 
 def test_what_a_box_may_hold_follows_from_the_modality_or_the_answer(tmp_path) -> None:
     regions = {"MRI": HEART, "CT": {"liver in abdomen CT": "liver"}}
     card = {"targets": {}, "findings": {}, "regions": regions}
     (tmp_path / "card.json").write_text(json.dumps(card))
-    taught = Taught.read(tmp_path)
-    assert taught.held("MRI", "") == HEART and taught.held("PET", "liver in abdomen CT") == {}
-    assert taught.held(None, "liver in abdomen CT") == regions["CT"] and taught.held(None, "a liver") == {}
+    vocabulary = ModelVocabulary.read(tmp_path)
+    assert vocabulary.held("MRI", "") == HEART and vocabulary.held("PET", "liver in abdomen CT") == {}
+    assert vocabulary.held(None, "liver in abdomen CT") == regions["CT"] and vocabulary.held(None, "a liver") == {}
     # cards of older models do not say
     (tmp_path / "card.json").write_text(json.dumps({"targets": {"liver": []}, "findings": {}}))
-    old = Taught.read(tmp_path)
+    old = ModelVocabulary.read(tmp_path)
     assert old.held("CT", "liver in abdomen CT") == {} and list(old.targets) == ["liver"]
 
 
@@ -132,7 +145,9 @@ def test_what_a_box_may_hold_follows_from_the_modality_or_the_answer(tmp_path) -
 @pytest.fixture
 def heart(interpreter, script, monkeypatch):
     """A model with trained scores that says "left ventricle", 0.7 to 0.3, whatever the box."""
-    interpreter.taught = Taught({}, {}, {"MRI": HEART, "CT": {"left ventricle in heart CT": "left ventricle"}})
+    interpreter.vocabulary = ModelVocabulary(
+        {}, {}, {"MRI": HEART, "CT": {"left ventricle in heart CT": "left ventricle"}}
+    )
     config = interpreter.model.config
     monkeypatch.setattr(config, "presence_calibration", [1.0, 0.0])
     monkeypatch.setattr(config, "mask_calibration", [1.0, 0.0])
@@ -177,7 +192,7 @@ def test_a_box_is_named_by_its_mask(heart, script, picture) -> None:
     result = heart.interpret(seen, box=WHOLE, modality="MRI")
     assert result.findings[0].label == "left ventricle" and result.notes == () and script.decoded == [2]
     # a question that names another modality is another question
-    heart.taught.regions["PET"] = HEART
+    heart.vocabulary.regions["PET"] = HEART
     heart.interpret(seen, box=WHOLE, modality="PET")
     assert script.decoded == [2, 2]
 
@@ -202,7 +217,7 @@ def test_an_image_is_looked_at_as_often_as_is_needed(heart, picture, monkeypatch
 
 
 def test_masks_that_are_all_of_one_target_are_not_made(heart, script, picture, monkeypatch) -> None:
-    heart.taught = Taught({}, {}, {"MRI": dict.fromkeys(HEART, "heart")})
+    heart.vocabulary = ModelVocabulary({}, {}, {"MRI": dict.fromkeys(HEART, "heart")})
     looked = encodings(heart, monkeypatch)
     result = heart.interpret(picture, box=QUARTER, modality="MRI")
     assert looked == [QUARTER] and script.decoded == []
@@ -210,10 +225,10 @@ def test_masks_that_are_all_of_one_target_are_not_made(heart, script, picture, m
 
 
 def test_something_else_is_not_looked_for(heart, script, picture, monkeypatch) -> None:
-    heart.taught = Taught({}, {}, {"MRI": {**HEART, "something else in heart MRI": ""}})
+    heart.vocabulary = ModelVocabulary({}, {}, {"MRI": {**HEART, "something else in heart MRI": ""}})
     monkeypatch.setattr(module, "word_logits", lambda *given: [math.log(p) for p in (0.05, 0.05, 0.9)])
     result = heart.interpret(picture, box=(40, 40, 60, 44), modality="MRI")
-    assert result.text == "something else in heart MRI" and result.findings[0].label == "something else"
+    assert result.text == result.findings[0].phrase == "something else" and result.findings[0].label == "something else"
     asked = {question for question in script.questions if "segment" in question}
     assert asked == {f"Please segment the {name} in the MRI image." for name in ("left ventricle", "myocardium")}
 

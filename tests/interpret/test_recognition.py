@@ -13,8 +13,8 @@ from unibiomed.errors import ModelError
 from unibiomed.interpret import recognition
 from unibiomed.interpret.interpreter import NANO
 from unibiomed.interpret.naming import Outline
-from unibiomed.interpret.recognition import FOUND, found_logit
-from unibiomed.interpret.taught import Taught
+from unibiomed.interpret.recognition import found_logit
+from unibiomed.interpret.vocabulary import ModelVocabulary
 
 SHARE = st.floats(0.001, 0.999)
 TUMOUR = "glioma in brain MRI"
@@ -33,25 +33,27 @@ def test_what_is_quite_sure_is_a_number_too(none: float, presence: float) -> Non
 
 
 def test_the_findings_of_a_modality_are_sought() -> None:
-    taught = Taught({}, {"MRI": ["Glioma", "Meningioma"]}, {}, {"MRI": ["brain tumor"]})
-    assert taught.sought("MRI") == ("brain tumor",)
-    assert taught.sought("CT") == taught.sought(None) == ()
+    vocabulary = ModelVocabulary({}, {"MRI": ["Glioma", "Meningioma"]}, {}, {"MRI": ["brain tumor"]})
+    assert vocabulary.sought("MRI") == ("brain tumor",)
+    assert vocabulary.sought("CT") == vocabulary.sought(None) == ()
     # where it is not known what would be a finding, nothing that a box may hold is taken for one
-    assert Taught({}, {}, {"MRI": {TUMOUR: "brain tumor"}}).sought("MRI") == ()
+    assert ModelVocabulary({}, {}, {"MRI": {TUMOUR: "brain tumor"}}).sought("MRI") == ()
 
 
 def test_the_card_of_nano_tells_what_is_abnormal() -> None:
-    taught = Taught.read(NANO)
-    assert taught.sought("fundus") == ("hard exudate",)
-    assert taught.sought("pathology") == ("prostate tumor",)
-    assert not taught.finds("Basophil", "pathology")
-    assert all(taught.spelling(name) == name for names in taught.abnormal.values() for name in names)
+    vocabulary = ModelVocabulary.read(NANO)
+    assert vocabulary.sought("fundus") == ("hard exudate",)
+    assert vocabulary.sought("pathology") == ("prostate tumor",)
+    assert not vocabulary.finds("Basophil", "pathology")
+    assert all(vocabulary.lookup(name) == (name,) for names in vocabulary.abnormal.values() for name in names)
 
 
 @pytest.fixture
 def brain(interpreter, script, monkeypatch):
-    """A model that was taught to find gliomas: how sure its words are of none, and what it says, led or not."""
-    interpreter.taught = Taught({}, {"MRI": ["Glioma"]}, {"MRI": {TUMOUR: "brain tumor"}}, {"MRI": ["brain tumor"]})
+    """A model that was trained to find gliomas: how sure its words are of none, and what it says, led or not."""
+    interpreter.vocabulary = ModelVocabulary(
+        {}, {"MRI": ["Glioma"]}, {"MRI": {TUMOUR: "brain tumor"}}, {"MRI": ["brain tumor"]}
+    )
     monkeypatch.setattr(interpreter.model.config, "presence_calibration", [1.0, 0.0])
     monkeypatch.setattr(interpreter.model.config, "scores_trained", True)
     interpreter.none = 0.5
@@ -86,10 +88,30 @@ def test_a_finding_that_no_mask_bears_out_is_denied(brain, script, picture) -> N
     assert brain.begins == ["No findings"] and result.text == "No findings"
     assert not result.findings[0].present
     assert result.notes == ("by words alone there would be a finding; the masks decided",)
+    assert [(target.label, target.score) for target in result.searched] == [
+        ("brain tumor", pytest.approx(1 / (1 + math.exp(3)), rel=1e-4))
+    ]
+    again = type(result).from_dict(result.to_dict())
+    assert again.searched == result.searched
+    assert result.to_dict()["searched"][0]["label"] == "brain tumor"
+
+
+def test_a_report_without_findings_names_what_was_searched(brain, script, picture) -> None:
+    script.presence = [-3.0]
+    result = brain.interpret(picture, "report", modality="MRI")
+    assert result.text == "No findings" and [t.label for t in result.searched] == ["brain tumor"]
+    assert result.notes == ()
+    script.presence = [3.0]
+    assert "presence score of 'brain tumor' is 0.95" in brain.interpret(picture, "report", modality="MRI").notes[0]
+
+
+def test_what_such_images_cannot_show_is_not_sought() -> None:
+    abnormal = {"fundus": ["hard exudate", "polyp"]}
+    assert ModelVocabulary({}, {}, {}, abnormal).sought("fundus") == ("hard exudate",)
 
 
 @pytest.mark.parametrize(
-    ("free", "presence"), [("It is [SEG]. Glioma", 6.0), ("No findings", -6.0), ("No findings", FOUND - 0.01)]
+    ("free", "presence"), [("It is [SEG]. Glioma", 6.0), ("No findings", -6.0), ("No findings", 3.24)]
 )
 def test_words_that_the_masks_bear_out_stand(brain, script, picture, free, presence) -> None:
     brain.free, script.presence = free, [presence]
@@ -142,7 +164,7 @@ def test_what_is_neither_or_was_cut_stands(brain, script, picture, free, finishe
 
 
 def test_the_surest_of_several_decides_and_none_may_be_no_number(brain, script, picture, monkeypatch) -> None:
-    brain.taught = Taught(
+    brain.vocabulary = ModelVocabulary(
         {},
         {"MRI": ["Glioma", "Cyst"]},
         {"MRI": {TUMOUR: "brain tumor", "cyst in brain MRI": "cyst"}},

@@ -32,7 +32,7 @@ from unibiomed.findings.sentences import (
 from unibiomed.images import MedicalImage, from_array
 from unibiomed.interpret import load
 from unibiomed.interpret.sentences import check_report, correct_sentences, headline
-from unibiomed.interpret.taught import Taught
+from unibiomed.interpret.vocabulary import ModelVocabulary
 from unibiomed.tasks import clean_text
 
 SIDE = 40
@@ -279,8 +279,10 @@ def test_what_was_emptied_is_not_in_the_headline(interpreter, script, picture) -
 
 @pytest.fixture
 def boxed(interpreter, script, monkeypatch):
-    """A model that was taught livers in CT, and whose liver fills the upper left quarter of an image."""
-    interpreter.taught = Taught({}, {}, {"CT": {"liver in abdomen CT": "liver", "something else in abdomen CT": ""}})
+    """A model that was trained with livers in CT, and whose liver fills the upper left quarter of an image."""
+    interpreter.vocabulary = ModelVocabulary(
+        {}, {}, {"CT": {"liver in abdomen CT": "liver", "something else in abdomen CT": ""}}
+    )
     monkeypatch.setattr(interpreter.model.config, "presence_calibration", [1.0, 0.0])
     monkeypatch.setattr(interpreter.model.config, "mask_calibration", [1.0, 0.0])
     words = {"describe": f"Liver. {SAID.format(noun='liver')}", "green box": "liver in abdomen CT"}
@@ -309,7 +311,7 @@ def test_without_a_mask_in_the_box_its_measures_are_left_out(interpreter, script
         boxed["describe"] = f"Kidney. {SAID.format(noun='kidney')}"
     elif why == "something else":
         boxed["describe"] = f"Something else. {SAID.format(noun='shadow')}"
-        interpreter.taught = Taught({}, {}, {"CT": {"something else in abdomen CT": ""}})
+        interpreter.vocabulary = ModelVocabulary({}, {}, {"CT": {"something else in abdomen CT": ""}})
     result = interpreter.interpret(np.zeros((64, 96, 3), dtype=np.uint8), "describe", box=box, modality="CT")
     assert not is_measured(result.text) and result.text in ("Liver.", "Kidney.", "Something else.")
     assert "measured" not in result.details and any("left out" in note for note in result.notes)

@@ -134,9 +134,18 @@ def make_parser() -> argparse.ArgumentParser:
     tasks = "; ".join(f"{task.name}: {task.summary}" for task in TASKS.values())
     verb.add_argument("--task", help=f"{tasks} (default: the one that fits what else is given, or recognize)")
     verb.add_argument("--target", action="append", default=[], metavar="T", help="what to outline; may be repeated")
+    verb.add_argument(
+        "--allow-unknown",
+        action="store_true",
+        help="also search targets that are not in the model's vocabulary, with a warning (default: not searched)",
+    )
     verb.add_argument("--box", metavar="X0,Y0,X1,Y1", help="a region in pixels; X1 and Y1 are just outside of it")
     verb.add_argument("--ask", metavar="TEXT", help="a question in plain words")
-    verb.add_argument("--modality", metavar="NAME", help="such as CT or ultrasound, when the file does not say")
+    verb.add_argument(
+        "--modality",
+        metavar="NAME",
+        help="such as CT or ultrasound, when the file does not say (default: as the model recognizes it)",
+    )
     verb.add_argument(
         "--slice",
         type=int,
@@ -246,6 +255,7 @@ def run_interpret(options: argparse.Namespace) -> int:
         modality=options.modality,
         slice_index=options.slice,
         window=options.window,
+        allow_unknown=options.allow_unknown,
     )
     failed = 0
     for item in items:
@@ -277,6 +287,10 @@ def _show(result: Result) -> None:
     print(result.text or "(no words)")
     if result.findings:  # a table without rows would read like a diagnosis
         print(result.table())
+    if result.searched:
+        from ..export.wording import percent
+
+        print(f"Looked for: {', '.join(f'{target.label} {percent(target.score)}' for target in result.searched)}")
     for note in result.notes:
         print(f"Note: {note}" if note.endswith("?") else f"Note: {note}.")
     print(flush=True)

@@ -29,7 +29,7 @@ def findings_table(interpretation: Interpretation) -> str:
         return "No findings."
     metric = any(finding.area_mm2 is not None for finding in interpretation.findings)
     rows = [_row(number, finding) for number, finding in enumerate(interpretation.findings, start=1)]
-    outlined = any(finding.mask is not None for finding in interpretation.findings)
+    outlined = any(finding.mask is not None or not finding.searched for finding in interpretation.findings)
     heads = ["#", "finding", score_head(interpretation.findings), "mask score", "area", "mm²", "box (x0,y0,x1,y1)"]
     left_out = set() if metric else {"mm²"}
     # names of boxes have neither mask nor area

@@ -9,6 +9,7 @@ from unibiomed.findings import NO_FINDINGS, Finding
 
 DISCLAIMER = "Not for clinical use without validation"
 NOT_FOUND = "not found"
+NOT_SEARCHED = "not searched"
 UNKNOWN = "-"
 
 
@@ -55,9 +56,14 @@ def square_mm(value: float | None) -> str:
 
 def score_head(findings: Sequence[Finding]) -> str:
     """What the scores of findings are: of masks whether the target is there, of names how likely they are."""
-    return "presence" if any(finding.mask is not None for finding in findings) else "probability"
+    return "presence" if any(f.mask is not None or not f.searched for f in findings) else "probability"
 
 
 def absence(finding: Finding) -> str:
-    """What stands in the place of a finding that is not present: "not found", unless its label says as much."""
+    """What stands in the place of a finding that is not present: "not found" or "not searched".
+
+    Nothing where its label is "No findings".
+    """
+    if not finding.searched:
+        return NOT_SEARCHED
     return UNKNOWN if finding.label == NO_FINDINGS else NOT_FOUND

@@ -1,7 +1,7 @@
 """What an interpretation says: plain data that every other room speaks."""
 
 from .checks import MAX_MASK_PIXELS, Box
-from .interpretation import MAX_DECODED_PIXELS, NO_FINDINGS, SCHEMA, Finding, Interpretation
+from .interpretation import MAX_DECODED_PIXELS, NO_FINDINGS, SCHEMA, Finding, Interpretation, SearchedTarget
 from .masks import check_rle, mask_box, rle_decode, rle_encode
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "Box",
     "Finding",
     "Interpretation",
+    "SearchedTarget",
     "check_rle",
     "mask_box",
     "rle_decode",

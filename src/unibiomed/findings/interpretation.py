@@ -38,6 +38,26 @@ MAX_FINDINGS = 1000
 MAX_TOKENS = 100_000
 
 
+@dataclass(frozen=True)
+class SearchedTarget:
+    """A target that was searched in the whole image.
+
+    Parameters
+    ----------
+    label : str
+        Name of the target.
+    score : float or None
+        Probability, 0 to 1, that the target is in the image; None where the model gives none.
+    """
+
+    label: str
+    score: float | None = None
+
+    def __post_init__(self) -> None:
+        _set(self, "label", check_text(self.label, "label"))
+        _set(self, "score", check_optional(self.score, "score", 1.0))
+
+
 @dataclass(frozen=True, eq=False)
 class Finding:
     """One thing that was looked for or found; build it with `from_mask` where there is a mask.
@@ -62,6 +82,9 @@ class Finding:
         Area of the mask in mm²; None when the pixel spacing is unknown.
     present : bool
         Whether the target was found; with a mask, whether the mask has any pixel.
+    searched : bool
+        Whether the model was asked for it. False for a target that such an image cannot show (its score is 0) or that
+        the model does not know: then it was neither found nor is it known to be absent.
 
     Raises
     ------
@@ -78,6 +101,7 @@ class Finding:
     area_fraction: float = 0.0
     area_mm2: float | None = None
     present: bool = True
+    searched: bool = True
 
     def __post_init__(self) -> None:
         _set(self, "label", check_text(self.label, "label"))
@@ -90,6 +114,9 @@ class Finding:
         if not isinstance(self.present, bool | np.bool_):
             raise InputError("A finding's 'present' must be true or false.")
         _set(self, "present", bool(self.present))
+        if not isinstance(self.searched, bool | np.bool_) or (self.present and not self.searched):
+            raise InputError("A finding's 'searched' must be true or false, and true where it is present.")
+        _set(self, "searched", bool(self.searched))
         if self.mask is not None:
             _set(self, "mask", check_mask(self.mask))
             self._check_mask()
@@ -111,6 +138,7 @@ class Finding:
         score: float | None = None,
         mask_score: float | None = None,
         spacing: tuple[float, float] | None = None,
+        searched: bool = True,
     ) -> Finding:
         """Build a finding from its mask; box, areas and presence follow from it.
 
@@ -126,6 +154,8 @@ class Finding:
             Presence and expected overlap, 0 to 1.
         spacing : tuple of float, optional
             (row, column) in mm per pixel.
+        searched : bool
+            False for a target that such an image cannot show; its mask must be empty.
 
         Returns
         -------
@@ -149,6 +179,7 @@ class Finding:
             area_fraction=pixels / inside.size,
             area_mm2=None if sides is None else pixels * sides[0] * sides[1],
             present=pixels > 0,
+            searched=searched,
         )
 
     def __eq__(self, other: object) -> bool:
@@ -162,8 +193,8 @@ class Finding:
         return hash(self._words())
 
     def _words(self) -> tuple[object, ...]:
-        numbers = (self.score, self.mask_score, self.box, self.area_fraction, self.area_mm2, self.present)
-        return (self.label, self.phrase, *numbers)
+        numbers = (self.score, self.mask_score, self.box, self.area_fraction, self.area_mm2)
+        return (self.label, self.phrase, *numbers, self.present, self.searched)
 
     def _to_dict(self) -> dict[str, Any]:
         plain = {one.name: getattr(self, one.name) for one in fields(self)}
@@ -207,7 +238,12 @@ class Interpretation:
     details : dict
         What was looked at and how, as text, numbers and lists of them: ``slice`` of ``slices``, ``window``,
         ``modality``, ``box``, ``presence_threshold``; ``pixels``, a checksum of the picture; and what
-        `unibiomed.images.mask_to_slice` needs.
+        `unibiomed.images.mask_to_slice` needs. ``modality_source`` is ``"given"``, ``"file"`` or ``"recognized"``;
+        ``targets``, for ``segment``, lists what was ``asked``, the names ``searched`` for it, and its ``findings``
+        by index.
+    searched : tuple of SearchedTarget
+        With ``recognize``, and with ``report`` where nothing was found: the targets that were searched, the likeliest
+        first. Empty where that is not known.
 
     Raises
     ------
@@ -230,6 +266,7 @@ class Interpretation:
     seconds: float = 0.0
     notes: tuple[str, ...] = ()
     details: dict[str, Any] = field(default_factory=dict, hash=False)
+    searched: tuple[SearchedTarget, ...] = ()
 
     def __post_init__(self) -> None:
         _set(self, "details", check_details(self.details))
@@ -251,6 +288,9 @@ class Interpretation:
         if len(self.tokens) != len(self.token_probabilities):
             raise InputError("'tokens' and 'token_probabilities' must have the same length.")
         _set(self, "findings", tuple(check_items(self.findings, "findings", MAX_FINDINGS)))
+        _set(self, "searched", tuple(check_items(self.searched, "searched", MAX_FINDINGS)))
+        if not all(isinstance(target, SearchedTarget) for target in self.searched):
+            raise InputError("'searched' must hold searched targets only.")
         for finding in self.findings:
             self._check_finding(finding)
 
@@ -276,7 +316,9 @@ class Interpretation:
         """
         plain = {one.name: getattr(self, one.name) for one in fields(self)}
         plain = {name: list(value) if isinstance(value, tuple) else value for name, value in plain.items()}
-        return {"schema": SCHEMA, **plain, "findings": [finding._to_dict() for finding in self.findings]}
+        searched = [{"label": target.label, "score": target.score} for target in self.searched]
+        findings = [finding._to_dict() for finding in self.findings]
+        return {"schema": SCHEMA, **plain, "findings": findings, "searched": searched}
 
     @classmethod
     def from_dict(cls, data: object) -> Interpretation:
@@ -305,6 +347,8 @@ class Interpretation:
         if len(items) * height * width > MAX_DECODED_PIXELS:
             raise InputError("The findings' masks are too large to be read together; read fewer findings at a time.")
         values["findings"] = tuple(Finding._from_dict(item, height, width) for item in items)
+        sought = check_items(values.get("searched", ()), "searched", MAX_FINDINGS)
+        values["searched"] = tuple(SearchedTarget(**_values(SearchedTarget, item)) for item in sought)
         return cls(**values)
 
 

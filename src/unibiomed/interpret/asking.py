@@ -19,7 +19,7 @@ from unibiomed.model.modeling import ImageFeatures, UniBiomedModel
 from unibiomed.model.processing import UniBiomedProcessor
 
 from .naming import Outline
-from .taught import Taught
+from .vocabulary import ModelVocabulary
 
 __all__ = ["Asker", "EncodedImage", "ImageLike", "as_image"]
 
@@ -40,9 +40,12 @@ class EncodedImage:
     box : tuple of int or None
         What was drawn on it.
     outlines : dict
-        By modality and name, targets that were looked for to weigh words with masks; None for those without a mask.
+        By modality and name, targets that were looked for to weigh words with masks; None for those to which
+        the model gave no prompt.
     unboxed : EncodedImage or None
         The same image without the box, once it was looked at.
+    recognized : tuple of (str or None, float) or None
+        The modality that the model recognized and its probability, once it was asked.
     """
 
     image: MedicalImage
@@ -51,6 +54,7 @@ class EncodedImage:
     box: Box | None = None
     outlines: dict[tuple[str | None, str], Outline | None] = field(default_factory=dict)
     unboxed: EncodedImage | None = None
+    recognized: tuple[str | None, float] | None = None
 
 
 class Asker:
@@ -62,15 +66,17 @@ class Asker:
     processor : UniBiomedProcessor
     name : str
         Shown in messages.
-    taught : Taught
-        What it is known to know.
+    vocabulary : ModelVocabulary
+        The names that it was trained with.
     """
 
-    def __init__(self, model: UniBiomedModel, processor: UniBiomedProcessor, name: str, taught: Taught) -> None:
+    def __init__(
+        self, model: UniBiomedModel, processor: UniBiomedProcessor, name: str, vocabulary: ModelVocabulary
+    ) -> None:
         self.model = model.eval()
         self.processor = processor
         self.name = name
-        self.taught = taught
+        self.vocabulary = vocabulary
 
     @torch.inference_mode()
     def encode(self, image: ImageLike, *, box: Box | None = None, **reading: Any) -> EncodedImage:

@@ -17,6 +17,7 @@ from unibiomed.model.modeling import MaskPrediction
 from unibiomed.tasks import make_question
 
 from .asking import Asker, EncodedImage
+from .modality import known_modality
 from .result import Result
 from .scores import derived_scores, trained_mask_scores
 
@@ -78,6 +79,7 @@ def outline_box(
         )
     medical = image.image if isinstance(image, EncodedImage) else image
     maps = image.features.maps if isinstance(image, EncodedImage) and image.box is None else _encode(asker, medical)
+    known = known_modality(modality, medical.modality)
     mask, score = box_mask(asker, maps, box, (medical.height, medical.width))
     finding = Finding.from_mask(LABEL, mask, mask_score=score, spacing=medical.spacing)
     return Result(
@@ -95,7 +97,8 @@ def outline_box(
         notes=("targets have no effect on the task 'outline'; they belong to 'segment'",) if unused else (),
         details={
             **medical.details,
-            "modality": modality or medical.modality,
+            "modality": known.name,
+            "modality_source": known.source,
             "box": box,
             "presence_threshold": None,
             "pixels": hashlib.sha256(np.ascontiguousarray(medical.pixels).tobytes()).hexdigest()[:16],

@@ -16,13 +16,16 @@ from .asking import Asker, EncodedImage, ImageLike
 from .naming import Name, box_fit, rank_names, word_logits
 from .outlining import in_parts, look_for
 
-__all__ = ["describe_box", "facts_in_box", "name_box", "words_overruled"]
+__all__ = ["describe_box", "facts_in_box", "name_box", "without_box", "words_overruled"]
+
+LEAST_FIT = 0.01
+"""Presence below which a mask is not compared with a box: it could add at most this part of the weight of a fit."""
 
 
 def name_box(
     asker: Asker, image: ImageLike | EncodedImage, boxed: EncodedImage, modality: str | None, said: str | None = None
 ) -> list[Name]:
-    """What a box may hold, the likeliest first; nothing where it is not known what the model was taught.
+    """What a box may hold, the likeliest first; nothing where it is not known what the model was trained with.
 
     Parameters
     ----------
@@ -37,19 +40,21 @@ def name_box(
     """
     box, question = boxed.box, make_question("classify", modality=modality)
     assert box is not None, "no box was drawn"
-    if not (asker.taught.regions and asker.model.config.scores_trained):
+    if not (asker.vocabulary.regions and asker.model.config.scores_trained):
         return []
     if modality is None and said is None:
         said = clean_text(asker.answer(boxed, [question])[0].text)
-    targets = asker.taught.held(modality, said or "")
+    targets = asker.vocabulary.held(modality, said or "")
     if len(targets) < 2:
         return []
     fits: dict[str, float] = {}
     # where all are names of one target, its mask cannot tell them apart; "something else" has no target
     if len(set(targets.values())) > 1:
         wanted = sorted({name for name in targets.values() if name})
-        for name, outline in look_for(asker, _without_box(asker, image, boxed), wanted, modality).items():
-            if outline:
+        for name, outline in look_for(
+            asker, without_box(asker, image, boxed), wanted, modality, least=LEAST_FIT
+        ).items():
+            if outline and outline.mask is not None:
                 down, right = outline.mask.shape[0] / boxed.image.height, outline.mask.shape[1] / boxed.image.width
                 scaled = (box[0] * right, box[1] * down, box[2] * right, box[3] * down)
                 fits[name] = outline.presence * box_fit(outline.mask, scaled)
@@ -58,7 +63,14 @@ def name_box(
     for part in in_parts(list(targets)):
         words |= dict(zip(part, word_logits(asker.model, asker.processor, boxed.features, prompt, part), strict=True))
     asker.check_numbers(all(map(math.isfinite, (*fits.values(), *words.values()))))
-    return rank_names(words, targets, fits)
+    config = asker.model.config
+    return rank_names(
+        words,
+        targets,
+        fits,
+        fit_weight=config.box_fit_weight,
+        something_else_offset=config.something_else_offset,
+    )
 
 
 def facts_in_box(
@@ -86,11 +98,11 @@ def facts_in_box(
         On the image's own pixels; the patient's side is left out. None where the target has no mask within the box.
     """
     assert boxed.box is not None, "no box was drawn"
-    target = asker.taught.target_of(label, modality)
+    target = asker.vocabulary.target_of(label, modality)
     if not (target and asker.model.config.scores_trained):
         return None
-    outline = look_for(asker, _without_box(asker, image, boxed), [target], modality)[target]
-    if outline is None or outline.presence < threshold:
+    outline = look_for(asker, without_box(asker, image, boxed), [target], modality, least=threshold)[target]
+    if outline is None or outline.mask is None or outline.presence < threshold:
         return None
     x0, y0, x1, y1 = boxed.box
     size = (boxed.image.width, boxed.image.height)
@@ -101,7 +113,7 @@ def facts_in_box(
     return None if facts.empty else facts
 
 
-def _without_box(asker: Asker, image: ImageLike | EncodedImage, boxed: EncodedImage) -> EncodedImage:
+def without_box(asker: Asker, image: ImageLike | EncodedImage, boxed: EncodedImage) -> EncodedImage:
     """The image as it is, looked at once for all that is asked about the box."""
     if isinstance(image, EncodedImage) and image.box is None:
         return image
@@ -125,7 +137,7 @@ def describe_box(
 ) -> tuple[Answer, list[Name], str | None]:
     """A description that begins with the same name as `classify` gives the box.
 
-    Descriptions that the model was taught begin with a name ("Kidney. A small, oval kidney in ..."). Where it is not
+    Descriptions of the training begin with a name ("Kidney. A small, oval kidney in ..."). Where it is not
     the one that masks and words together tell, the model writes its description anew, from that name on.
 
     Parameters
@@ -146,7 +158,7 @@ def describe_box(
         Where it was written anew, a note that says so.
     """
     begun = clean_text(free.text).split(".")[0].strip().casefold()
-    if begun not in asker.taught.labels:
+    if begun not in asker.vocabulary.labels:
         return free, [], None
     names = name_box(asker, image, boxed, modality)
     told = next((name.label for name in names if name.label.casefold() == begun), None)

@@ -7,46 +7,73 @@ import math
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from unibiomed.errors import InputError, ModelError
-from unibiomed.findings import MAX_DECODED_PIXELS, Box, Finding
+from unibiomed.findings import Box, Finding, SearchedTarget
 from unibiomed.findings.regions import RegionFacts
 from unibiomed.findings.sentences import is_measured
 from unibiomed.images import check_box, check_modality
-from unibiomed.model.cut import mask_cut
 from unibiomed.model.generation import MAX_NEW_TOKENS, Answer
 from unibiomed.model.modeling import UniBiomedModel
 from unibiomed.model.processing import UniBiomedProcessor
 from unibiomed.model.weights import load_model
-from unibiomed.tasks import (
-    NO_FINDINGS,
-    SEG,
-    choose_task,
-    clean_text,
-    is_no_findings,
-    make_question,
-    read_class,
-    read_phrases,
-)
+from unibiomed.tasks import NO_FINDINGS, SEG, SOMETHING_ELSE, choose_task, clean_text, is_no_findings, make_question
 
 from .asking import Asker, EncodedImage, ImageLike, as_image
 from .box_masks import outline_box
-from .boxes import describe_box, facts_in_box, name_box, words_overruled
+from .boxes import describe_box, facts_in_box, name_box, without_box, words_overruled
+from .drawing import draw_masks
+from .modality import find_modality, known_modality
 from .naming import Name
-from .outlining import MAX_QUESTIONS
-from .recognition import weigh_findings
+from .outlining import MAX_QUESTIONS, in_parts
+from .parsing import answer_text, read_findings, segment_findings
+from .recognition import search_findings, weigh_findings
+from .requests import resolve_request
 from .result import Result
-from .scores import derived_scores, text_score, trained_scores
 from .sentences import check_description, check_report, headline
-from .taught import Taught
+from .vocabulary import ModelVocabulary
 
 NANO = Path(__file__).parent.parent / "weights" / "nano"
 SHOWN_NAMES = 3
+
+
+BY_MODALITY = frozenset({"segment", "recognize", "report", "classify", "describe"})
+"""Tasks whose answer depends on the modality."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What is asked of an image."""
+
+    task: str
+    image: ImageLike | EncodedImage
+    """As it was given."""
+    encoded: EncodedImage
+    """With the box, where there is one."""
+    box: Box | None
+    question: str | None
+    """In the user's own words."""
+    modality: str | None
+    max_new_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Reply:
+    """What the model answered, as far as a result needs it."""
+
+    questions: list[str]
+    answers: list[Answer]
+    findings: list[Finding]
+    text: str
+    notes: list[str]
+    details: dict[str, Any] = field(default_factory=dict)
+    searched: tuple[SearchedTarget, ...] = ()
 
 
 class Interpreter(Asker):
@@ -61,8 +88,9 @@ class Interpreter(Asker):
     presence_threshold : float, optional
         With trained scores, a target whose presence score is lower is reported absent and its mask emptied; with 0
         none is, and ``recognize`` goes by the model's words alone.
-    taught : Taught, optional
-        The targets that the model knows: they may then be asked for in any letter case, and of others a note warns.
+    vocabulary : ModelVocabulary, optional
+        The names that the model was trained with. Targets are then resolved to them (spelling, synonyms), and targets
+        that it does not know are not searched. Without one, the model is asked for targets as they are.
     """
 
     def __init__(
@@ -72,9 +100,9 @@ class Interpreter(Asker):
         name: str,
         *,
         presence_threshold: float | None = None,
-        taught: Taught | None = None,
+        vocabulary: ModelVocabulary | None = None,
     ) -> None:
-        super().__init__(model, processor, name, taught or Taught({}))
+        super().__init__(model, processor, name, vocabulary or ModelVocabulary())
         own = model.config.presence_threshold
         self.presence_threshold = own if presence_threshold is None else presence_threshold
 
@@ -103,6 +131,7 @@ class Interpreter(Asker):
         slice_index: int | None = None,
         window: str | tuple[float, float] | None = None,
         max_new_tokens: int = MAX_NEW_TOKENS,
+        allow_unknown: bool = False,
     ) -> Result:
         """Answer one question about one image; for ``segment``, one for each target in one batch.
 
@@ -113,20 +142,25 @@ class Interpreter(Asker):
             One of ``segment``, ``recognize``, ``report``, ``classify``, ``describe``, ``ask``, ``outline``. When left
             out it follows from what is given: targets, a question, a box (``classify``), or nothing (``recognize``).
         targets : str or sequence of str
-            What to outline; the letter case of targets that the model was taught does not matter.
+            What to outline. With a vocabulary, each is resolved to names that the model knows: spelling, plural and
+            synonyms do not matter, and of several meanings all that are present become findings. What such an image
+            cannot show, or the model does not know, is not searched: its finding has ``searched=False``.
         box : sequence of int, optional
             x0, y0, x1, y1 in pixels, x1 and y1 exclusive.
         question : str, optional
             The question of ``ask``; for another task that is named, it replaces the task's own words, for one target
             at most, and the model's own words then stand: they are not weighed with its masks.
         modality : str, optional
-            One of the ten modalities, when the file does not say and you want the question to.
+            One of the ten modalities, when the file does not say. When left out, a model with a vocabulary is asked for
+            it; its answer is used where its probability is at least 0.9.
         slice_index : int, optional
             Slice of a volume or frame of a series.
         window : str or (float, float), optional
             Grey-level window by name, or centre and width.
         max_new_tokens : int
             Longest answer.
+        allow_unknown : bool
+            Search targets that are not in the model's vocabulary as they are typed, with a note.
 
         Returns
         -------
@@ -155,7 +189,6 @@ class Interpreter(Asker):
             raise InputError(f"{len(names)} targets are too many at once: ask for at most {MAX_QUESTIONS}")
         if modality is not None:
             modality = check_modality(modality)
-        asked: list[str | None] = list(names) if task == "segment" and names else [None]
         encoded = image if isinstance(image, EncodedImage) else None
         seen = image.image if isinstance(image, EncodedImage) else image
         medical = as_image(seen, slice_index=slice_index, window=window)
@@ -165,32 +198,107 @@ class Interpreter(Asker):
             return outline_box(self, encoded or medical, checked, modality, unused=bool(names), started=started)
         if encoded is None or checked is not None:
             encoded = self.encode(medical, box=checked)
-        modality = modality or medical.modality
-        spelled = [None if t is None else self.taught.spelling(t) for t in asked]
-        questions = [make_question(task, target=t, modality=modality, text=question) for t in spelled]
-        answers = self.answer(encoded, questions, max_new_tokens=max_new_tokens)
+        known = known_modality(modality, medical.modality)
+        if known.name is None and self.vocabulary and task in BY_MODALITY and (question is None or task == "segment"):
+            known = find_modality(self, without_box(self, image, encoded))
+        asked = _Asked(task, image, encoded, checked, question, known.name, max_new_tokens)
+        reply = self._segment(asked, names, allow_unknown) if task == "segment" else self._converse(asked)
+        notes = [*([known.note] if known.note else []), *reply.notes, *medical.notes]
+        if names and task != "segment":
+            notes.append(f"targets have no effect on the task '{task}'; they belong to 'segment'")
+        return Result(
+            task=task,
+            question=" ".join(reply.questions),
+            text=reply.text,
+            raw_text=" ".join(a.text for a in reply.answers),
+            findings=tuple(reply.findings),
+            height=medical.height,
+            width=medical.width,
+            spacing=medical.spacing,
+            image=str(image) if isinstance(image, str | os.PathLike) else medical.source,
+            model=self.name,
+            token_probabilities=tuple(min(p, 1.0) for a in reply.answers for p in a.probabilities),
+            tokens=tuple(self.processor.decode([i]) for a in reply.answers for i in a.ids),
+            seconds=time.perf_counter() - started,
+            notes=tuple(notes),
+            details={
+                **medical.details,
+                **reply.details,
+                "modality": known.name,
+                "modality_source": known.source,
+                "box": checked,
+                "presence_threshold": self.presence_threshold if self.model.config.scores_trained else None,
+                "pixels": hashlib.sha256(np.ascontiguousarray(medical.pixels).tobytes()).hexdigest()[:16],
+            },
+            searched=reply.searched,
+            pixels=medical.pixels,
+        )
+
+    @property
+    def _threshold(self) -> float:
+        return self.presence_threshold if self.model.config.scores_trained else 0.0
+
+    def _segment(self, asked: _Asked, names: Sequence[str], allow_unknown: bool) -> _Reply:
+        requests = [
+            resolve_request(name, self.vocabulary, asked.modality, allow_unknown=allow_unknown) for name in names
+        ]
+        if asked.question is not None:
+            # the user's own question is asked once, whatever the name of the target
+            requests = [replace(r, names=(r.words,), notes=()) if r.names else r for r in requests]
+        wanted = list(dict.fromkeys(name for request in requests for name in request.names))
+        questions = [
+            make_question("segment", target=name, modality=asked.modality, text=asked.question) for name in wanted
+        ]
+        answers = [a for part in in_parts(questions) for a in self._answers(asked, part)]
+        drawn = draw_masks(self, asked.encoded, answers, self._threshold)
+        findings, notes, table = segment_findings(
+            requests, dict(zip(wanted, answers, strict=True)), drawn, asked.encoded.image, self._threshold
+        )
+        text = answer_text("segment", answers, findings)
+        return _Reply(questions, answers, findings, text, notes, {"targets": table})
+
+    def _converse(self, asked: _Asked) -> _Reply:
+        """All tasks but ``segment`` and ``outline``: one question to the language model."""
+        task, image, encoded, box, modality = asked.task, asked.image, asked.encoded, asked.box, asked.modality
+        question = make_question(task, modality=modality, text=asked.question)
+        (answer,) = self._answers(asked, [question])
         named: list[Name] = []
         overruled: str | None = None
+        searched: tuple[SearchedTarget, ...] = ()
 
         def again(begin: str) -> Answer:
-            return self.answer(encoded, questions, max_new_tokens=max_new_tokens, begin=begin)[0]
+            return self._answers(asked, [question], begin)[0]
 
         # a question in other words may be another question: there the model's own words stand
-        if task == "classify" and checked is not None and question is None:
-            named = name_box(self, image, encoded, modality, clean_text(answers[0].text))
+        own_words = asked.question is None
+        # who wants to see every mask is not told that there is nothing
+        weighed = own_words and encoded.box is None and self.presence_threshold > 0
+        if task == "classify" and box is not None and own_words:
+            named = name_box(self, image, encoded, modality, clean_text(answer.text))
             alone = max(named, key=lambda name: name.in_words, default=None)
             overruled = words_overruled(alone.label) if alone and alone is not named[0] else None
-        elif task == "describe" and checked is not None and question is None:
-            answers[0], named, overruled = describe_box(self, image, encoded, modality, answers[0], again)
-        # who wants to see every mask is not told that there is nothing
-        elif task == "recognize" and encoded.box is None and question is None and self.presence_threshold > 0:
-            answers[0], overruled = weigh_findings(self, encoded, questions[0], modality, answers[0], again)
-        self.check_numbers(all(math.isfinite(p) for a in answers for p in a.probabilities))
-        findings, notes = self._findings(task, answers, asked, encoded, checked, modality)
+        elif task == "describe" and box is not None and own_words:
+            answer, named, overruled = describe_box(self, image, encoded, modality, answer, again)
+        elif task == "recognize" and weighed:
+            found = weigh_findings(self, encoded, question, modality, answer, again)
+            answer, overruled, searched = found.answer, found.note, found.searched
+        self._check(answer)
+        findings, notes = read_findings(
+            task,
+            answer,
+            draw_masks(self, encoded, [answer], self._threshold),
+            encoded.image,
+            box=box,
+            modality=modality,
+            vocabulary=self.vocabulary,
+            threshold=self._threshold,
+        )
         notes += [overruled] if overruled else []
+        text = answer_text(task, [answer], findings)
         if named:
-            findings = [Finding(named[0].label, named[0].words, score=named[0].probability, box=checked)]
-        text = named[0].words if named and task == "classify" else _answer_text(task, answers, findings)
+            words = SOMETHING_ELSE if named[0].label == SOMETHING_ELSE else named[0].words
+            findings = [Finding(named[0].label, words, score=named[0].probability, box=box)]
+            text = words if task == "classify" else text
         measured: RegionFacts | None = None
         if task == "recognize":
             text = headline(text, findings)
@@ -198,160 +306,33 @@ class Interpreter(Asker):
             if task == "describe" and encoded.box is not None and is_measured(text):
                 label = named[0].label if named else text.split(".")[0]
                 measured = facts_in_box(self, image, encoded, modality, label, self.presence_threshold)
-            if task == "describe" and (named or SEG not in answers[0].text):
-                agreed = check_description(text, findings, measured, medical, modality)
+            if task == "describe" and (named or SEG not in answer.text):
+                agreed = check_description(text, findings, measured, encoded.image, modality)
             else:
-                agreed = check_report(answers[0].text, findings, medical, modality)
+                agreed = check_report(answer.text, findings, encoded.image, modality)
             text, findings, notes = agreed.text, list(agreed.findings), notes + list(agreed.notes)
-        notes += [warning for name in asked if name and (warning := self.taught.warning(name))]
-        notes += medical.notes
-        if names and task != "segment":
-            notes.append(f"targets have no effect on the task '{task}'; they belong to 'segment'")
-        return Result(
-            task=task,
-            question=" ".join(questions),
-            text=text,
-            raw_text=" ".join(a.text for a in answers),
-            findings=tuple(findings),
-            height=medical.height,
-            width=medical.width,
-            spacing=medical.spacing,
-            image=str(image) if isinstance(image, str | os.PathLike) else medical.source,
-            model=self.name,
-            token_probabilities=tuple(min(p, 1.0) for a in answers for p in a.probabilities),
-            tokens=tuple(self.processor.decode([i]) for a in answers for i in a.ids),
-            seconds=time.perf_counter() - started,
-            notes=tuple(notes),
-            details={
-                **medical.details,
-                **({"names": {name.label: name.probability for name in named[:SHOWN_NAMES]}} if named else {}),
-                **({"measured": asdict(measured)} if measured else {}),
-                "modality": modality,
-                "box": checked,
-                "presence_threshold": self.presence_threshold if self.model.config.scores_trained else None,
-                "pixels": hashlib.sha256(np.ascontiguousarray(medical.pixels).tobytes()).hexdigest()[:16],
-            },
-            pixels=medical.pixels,
-        )
+            if task == "report" and weighed and is_no_findings(text):
+                searched = search_findings(self, encoded, modality)
+                notes += [
+                    f"the text says '{NO_FINDINGS}', but the presence score of '{target.label}' is {target.score:.2f}"
+                    for target in searched
+                    if target.score is not None and target.score >= self._threshold
+                ]
+        details: dict[str, Any] = {}
+        if named:
+            details["names"] = {name.label: name.probability for name in named[:SHOWN_NAMES]}
+        if measured:
+            details["measured"] = asdict(measured)
+        return _Reply([question], [answer], findings, text, notes, details, searched)
 
-    # ---------------------------------------------------------------- reading
+    def _answers(self, asked: _Asked, questions: Sequence[str], begin: str = "") -> list[Answer]:
+        answers = self.answer(asked.encoded, questions, max_new_tokens=asked.max_new_tokens, begin=begin)
+        for answer in answers:
+            self._check(answer)
+        return answers
 
-    def _findings(
-        self,
-        task: str,
-        answers: list[Answer],
-        asked: list[str | None],
-        encoded: EncodedImage,
-        box: Box | None,
-        modality: str | None,
-    ) -> tuple[list[Finding], list[str]]:
-        image = encoded.image
-        size = (image.height, image.width)
-        notes = [] if all(a.finished for a in answers) else ["the answer was cut at its longest length"]
-        masks, presence, quality = self._masks(answers, encoded)
-        threshold = self.presence_threshold if self.model.config.scores_trained else 0.0
-        findings: list[Finding] = []
-        number = 0
-        for answer, target in zip(answers, asked, strict=True):
-            phrases = read_phrases(answer.text, target or "finding")
-            for phrase in phrases:
-                mask, score = masks[number], presence[number]
-                if task == "recognize" and not self.taught.finds(phrase.label, modality):
-                    mask, score = np.zeros_like(mask), 0.0
-                    notes.append(
-                        f"the answer names '{phrase.label}', which this model was not taught to find in {modality} "
-                        "images, so that it counts as not found"
-                    )
-                elif score < threshold:
-                    mask = np.zeros_like(mask)
-                    if target is None:
-                        notes.append(
-                            f"the answer names '{phrase.label}', but its presence score is below {threshold:.2g}, "
-                            "so that its mask was emptied"
-                        )
-                findings.append(
-                    Finding.from_mask(
-                        target or phrase.label,
-                        mask,
-                        phrase=phrase.phrase,
-                        score=score,
-                        mask_score=quality[number],
-                        spacing=image.spacing,
-                    )
-                )
-                number += 1
-            if phrases:
-                if target is not None and len(phrases) > 1:
-                    findings[-len(phrases) :] = [_joined(findings[-len(phrases) :], image.spacing)]
-                continue
-            if target is not None:
-                findings.append(Finding.from_mask(target, np.zeros(size, bool), spacing=image.spacing))
-            elif is_no_findings(answer.text) and task in ("recognize", "report"):
-                findings.append(Finding.from_mask(NO_FINDINGS, np.zeros(size, bool), spacing=image.spacing))
-            elif box is not None:
-                label = read_class(answer.text) if task == "classify" else "region"
-                sure = text_score(answer.probabilities) if task == "classify" else None
-                phrase_text = clean_text(answer.text) or label
-                findings.append(Finding(label or "region", phrase_text, score=sure, box=box))
-        return findings, notes
-
-    @torch.inference_mode()
-    def _masks(self, answers: list[Answer], encoded: EncodedImage) -> tuple[list[np.ndarray], list[float], list[float]]:
-        caught = [a.prompts for a in answers if a.prompts is not None and len(a.prompts)]
-        if not caught:
-            return [], [], []
-        prompts = torch.cat(caught)
-        height, width = encoded.image.height, encoded.image.width
-        if len(prompts) * height * width > MAX_DECODED_PIXELS:
-            raise InputError(
-                f"{len(prompts)} masks of {width}x{height} pixels are too much for one answer: shrink the image first, "
-                "or ask for fewer targets"
-            )
-        masks: list[np.ndarray] = []
-        presence: list[float] = []
-        quality: list[float] = []
-        trained = self.model.config.scores_trained
-        # one call for as many as people ask for; a model that repeats itself must not fill the memory
-        for part in prompts.split(MAX_QUESTIONS):
-            predicted = self.model.decode_masks(encoded.features.maps, part)
-            best = predicted.best()
-            self.check_numbers(bool(torch.isfinite(best).all()))
-            if trained:
-                _extend(presence, quality, trained_scores(predicted, self.model.config))
-            levels = mask_cut(best, self.model.config.mask_cut).sigmoid().tolist()
-            # one at a time: at the image's own size they are large
-            for logits, level in zip(best.split(1), levels, strict=True):
-                probabilities = self.processor.mask_logits(logits, (height, width)).sigmoid_()
-                masks.append((probabilities[0] > level).cpu().numpy())
-                if not trained:
-                    _extend(presence, quality, derived_scores(probabilities))
-        return masks, presence, quality
-
-
-def _joined(parts: list[Finding], spacing: tuple[float, float] | None) -> Finding:
-    """One finding for one target that the answer points at several times: all of its pixels, the surest scores."""
-    masks = [part.mask for part in parts if part.mask is not None]
-    return Finding.from_mask(
-        parts[0].label,
-        np.any(masks, axis=0),
-        phrase="; ".join(dict.fromkeys(part.phrase for part in parts)),
-        score=max(part.score or 0.0 for part in parts),
-        mask_score=max(part.mask_score or 0.0 for part in parts),
-        spacing=spacing,
-    )
-
-
-def _extend(presence: list[float], quality: list[float], scores: tuple[list[float], list[float]]) -> None:
-    presence += scores[0]
-    quality += scores[1]
-
-
-def _answer_text(task: str, answers: list[Answer], findings: list[Finding]) -> str:
-    words = " ".join(filter(None, (clean_text(a.text) for a in answers)))
-    if task != "segment" and words:
-        return words
-    parts = [f"{f.label}: {'found' if f.present else 'not found'}" for f in findings]
-    return "; ".join(parts) if parts else words
+    def _check(self, answer: Answer) -> None:
+        self.check_numbers(all(map(math.isfinite, answer.probabilities)))
 
 
 def load(
@@ -387,4 +368,4 @@ def load(
         model = NANO
     network, processor = load_model(model, device=device, dtype=dtype or "float32")
     folder = Path(model)
-    return Interpreter(network, processor, Path(os.path.abspath(model)).name, taught=Taught.read(folder))
+    return Interpreter(network, processor, Path(os.path.abspath(model)).name, vocabulary=ModelVocabulary.read(folder))

@@ -1,7 +1,7 @@
-"""What a drawn box holds: the names that a model was taught, weighed by its own words and by its own masks.
+"""What a drawn box holds: the names that a model was trained with, weighed by its own words and by its own masks.
 
 A language model that is told of a box may take a part for the whole, or a rare thing for a common one. But the model
-can also outline each thing it was taught to see in such images, and the box of that outline should be the box that was
+can also outline each target of such images, and the box of that outline should be the box that was
 drawn. The probability of each name in words is therefore weighed with how well the target's mask fits the box. (Ours;
 the published model's own words stand as they are.)
 """
@@ -9,7 +9,7 @@ the published model's own words stand as they are.)
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -23,22 +23,31 @@ from unibiomed.model.modeling import ImageFeatures, UniBiomedModel
 from unibiomed.model.processing import END, UniBiomedProcessor
 from unibiomed.tasks import read_class
 
-from .scores import trained_scores
+from .scores import presence_scores, trained_scores
 
 __all__ = ["Name", "Outline", "box_fit", "outline_targets", "rank_names", "word_logits"]
 
-FIT_WEIGHT = 10.0
-"""Logits that a mask gives whose box is the drawn one, where the target is surely there; by the validation split."""
 PARTS = 64
 """Parts of a mask whose boxes are looked at, the largest."""
 
 
 @dataclass(frozen=True)
 class Outline:
-    """Where a target lies: its (side, side) bool mask on the model's own square, and its presence score in [0, 1]."""
+    """Where a target lies.
 
-    mask: np.ndarray
+    Attributes
+    ----------
+    mask : numpy.ndarray or None
+        (side, side) bool on the model's own square; None where it was not decoded.
+    presence : float
+        Presence score, in [0, 1].
+    prompt : torch.Tensor or None
+        (prompt width,), from which the mask can be decoded later.
+    """
+
+    mask: np.ndarray | None
     presence: float
+    prompt: torch.Tensor | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -50,7 +59,7 @@ class Name:
     label : str
         Such as "liver".
     words : str
-        The answer that the model was taught, such as "liver in abdomen CT".
+        The answer of the training, such as "liver in abdomen CT".
     probability : float
         Of all that it may hold, words and masks weighed together; in [0, 1].
     in_words : float
@@ -65,7 +74,7 @@ class Name:
 
 @torch.inference_mode()
 def outline_targets(
-    model: UniBiomedModel, features: ImageFeatures, prompts: Mapping[str, torch.Tensor]
+    model: UniBiomedModel, features: ImageFeatures, prompts: Mapping[str, torch.Tensor], least: float = 0.0
 ) -> dict[str, Outline]:
     """Masks of targets and how surely they are there, for a model with trained scores.
 
@@ -76,15 +85,24 @@ def outline_targets(
         Of one image.
     prompts : mapping of str to torch.Tensor
         For each target, ``Answer.prompts``, of which the first counts; without any the target is left out.
+    least : float
+        A target with a lower presence score gets no mask where the model can tell the score without it.
     """
     firsts = {name: prompt[0] for name, prompt in prompts.items() if len(prompt)}
     if not firsts:
         return {}
-    predicted = model.decode_masks(features.maps, torch.stack(list(firsts.values())))
-    best = predicted.best()
-    presence, _ = trained_scores(predicted, model.config)
-    masks = (best > mask_cut(best, model.config.mask_cut)[:, None, None]).cpu().numpy()
-    return {name: Outline(mask, score) for name, mask, score in zip(firsts, masks, presence, strict=True)}
+    stacked = torch.stack(list(firsts.values()))
+    known = presence_scores(model, features.maps, stacked)
+    outlines = {} if known is None else {n: Outline(None, s, firsts[n]) for n, s in zip(firsts, known, strict=True)}
+    drawn = [name for name in firsts if known is None or outlines[name].presence >= least]
+    if drawn:
+        predicted = model.decode_masks(features.maps, torch.stack([firsts[name] for name in drawn]))
+        best = predicted.best()
+        masks = (best > mask_cut(best, model.config.mask_cut)[:, None, None]).cpu().numpy()
+        scores = trained_scores(predicted, model.config)[0] if known is None else [outlines[n].presence for n in drawn]
+        for name, mask, score in zip(drawn, masks, scores, strict=True):
+            outlines[name] = Outline(mask, score, firsts[name])
+    return outlines
 
 
 @torch.inference_mode()
@@ -152,7 +170,14 @@ def box_fit(mask: np.ndarray, box: Sequence[float]) -> float:
     return max(box_iou(own, box) for own in (*boxes, whole))
 
 
-def rank_names(words: Mapping[str, float], targets: Mapping[str, str], fits: Mapping[str, float]) -> list[Name]:
+def rank_names(
+    words: Mapping[str, float],
+    targets: Mapping[str, str],
+    fits: Mapping[str, float],
+    *,
+    fit_weight: float,
+    something_else_offset: float,
+) -> list[Name]:
     """All that a box may hold, the likeliest first; answers that name the same are one.
 
     Parameters
@@ -163,6 +188,10 @@ def rank_names(words: Mapping[str, float], targets: Mapping[str, str], fits: Map
         The target of each answer; empty for "something else", which no mask speaks for.
     fits : mapping of str to float
         How well each target's mask fits, times its presence score; in [0, 1].
+    fit_weight : float
+        Logits that a fit of 1 adds to the words, see ``UniBiomedConfig.box_fit_weight``.
+    something_else_offset : float
+        Logits added to the words of "something else", see ``UniBiomedConfig.something_else_offset``.
 
     Raises
     ------
@@ -173,7 +202,8 @@ def rank_names(words: Mapping[str, float], targets: Mapping[str, str], fits: Map
     masks = np.array([fits.get(targets[answer], 0.0) for answer in words])
     if not (np.isfinite(logits).all() and np.isfinite(masks).all()):
         raise ValueError("words or masks of a box are not numbers")
-    weighed, alone = _shares(logits + FIT_WEIGHT * masks), _shares(logits)
+    offsets = np.array([0.0 if targets[answer] else something_else_offset for answer in words])
+    weighed, alone = _shares(logits + fit_weight * masks + offsets), _shares(logits)
     named: dict[str, list[int]] = {}
     for i, answer in enumerate(words):
         named.setdefault(read_class(answer), []).append(i)

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
+from unibiomed.findings import SearchedTarget
 from unibiomed.model.generation import Answer
 from unibiomed.tasks import NO_FINDINGS, SEG, is_no_findings
 
@@ -17,15 +19,31 @@ from .asking import Asker, EncodedImage
 from .naming import word_logits
 from .outlining import look_for
 
-__all__ = ["FOUND", "found_logit", "weigh_findings"]
+__all__ = ["WeighedAnswer", "found_logit", "search_findings", "weigh_findings", "weigh_words"]
 
-FOUND = 3.25
-"""Logit above which something is found: the highest at which `nano` finds as many findings of its validation split as
-by words alone (and of 62 images without any 3 in place of 4). What is trained from other data inherits it."""
 BEGIN = "It is"
 """First words of an answer that names a finding."""
 LEAST = 1e-6
 """Of a probability, so that its odds are a number."""
+
+
+@dataclass(frozen=True, slots=True)
+class WeighedAnswer:
+    """The answer of ``recognize`` after words and masks were weighed.
+
+    Attributes
+    ----------
+    answer : Answer
+        As the model wrote it, or the other of naming a finding and denying any.
+    note : str or None
+        In the second case, a note that says so.
+    searched : tuple of SearchedTarget
+        The targets that were searched, with their presence.
+    """
+
+    answer: Answer
+    note: str | None = None
+    searched: tuple[SearchedTarget, ...] = ()
 
 
 def found_logit(none_in_words: float, presence: float) -> float:
@@ -50,7 +68,7 @@ def weigh_findings(
     modality: str | None,
     free: Answer,
     again: Callable[[str], Answer],
-) -> tuple[Answer, str | None]:
+) -> WeighedAnswer:
     """The answer of ``recognize`` after the masks of all that could be found have been asked.
 
     Parameters
@@ -69,27 +87,85 @@ def weigh_findings(
 
     Returns
     -------
-    Answer
-        `free`, or the other of naming a finding and denying any.
-    str or None
-        In the second case, a note that says so.
+    WeighedAnswer
 
     Raises
     ------
     ModelError
         If the model's values are not numbers.
     """
-    targets = asker.taught.sought(modality)
     denied = is_no_findings(free.text)
-    if not (targets and asker.model.config.scores_trained and free.finished and (denied or SEG in free.text)):
-        return free, None
+    if not (free.finished and (denied or SEG in free.text)):
+        return WeighedAnswer(free)
+    weighed = weigh_words(asker, encoded, question, modality)
+    if weighed is None:
+        return WeighedAnswer(free)
+    logit, searched = weighed
+    there = logit > asker.model.config.finding_threshold
+    if there != denied:
+        return WeighedAnswer(free, searched=searched)
+    note = f"by words alone there would be {'no' if there else 'a'} finding; the masks decided"
+    return WeighedAnswer(again(BEGIN if there else NO_FINDINGS), note, searched)
+
+
+def weigh_words(
+    asker: Asker, encoded: EncodedImage, question: str, modality: str | None
+) -> tuple[float, tuple[SearchedTarget, ...]] | None:
+    """Logit of anything abnormal being there, by words and masks, and the targets that were searched for it.
+
+    Parameters
+    ----------
+    asker : Asker
+    encoded : EncodedImage
+        Without a box.
+    question : str
+        That of ``recognize``, in the task's own words.
+    modality : str or None
+
+    Returns
+    -------
+    tuple or None
+        See :func:`found_logit` and :func:`search_findings`; None where nothing can be searched.
+
+    Raises
+    ------
+    ModelError
+        If the model's values are not finite.
+    """
+    searched = search_findings(asker, encoded, modality)
+    if not searched:
+        return None
     prompt = asker.processor.prompt_ids(question, encoded.tokens)
     (none,) = word_logits(asker.model, asker.processor, encoded.features, prompt, [NO_FINDINGS])
-    outlines = look_for(asker, encoded, targets, modality)
-    presences = [outline.presence for outline in outlines.values() if outline]
-    asker.check_numbers(all(map(math.isfinite, (none, *presences))))
-    there = found_logit(none, max(presences, default=0.0)) > FOUND
-    if there != denied:
-        return free, None
-    note = f"by words alone there would be {'no' if there else 'a'} finding; the masks decided"
-    return again(BEGIN if there else NO_FINDINGS), note
+    asker.check_numbers(math.isfinite(none))
+    return found_logit(none, max(target.score or 0.0 for target in searched)), searched
+
+
+def search_findings(asker: Asker, encoded: EncodedImage, modality: str | None) -> tuple[SearchedTarget, ...]:
+    """Presence of every target that would be abnormal in an image of this modality.
+
+    Parameters
+    ----------
+    asker : Asker
+    encoded : EncodedImage
+        Without a box.
+    modality : str or None
+
+    Returns
+    -------
+    tuple of SearchedTarget
+        The likeliest first; empty where the modality or the vocabulary is not known, or presence was not trained.
+
+    Raises
+    ------
+    ModelError
+        If the model's values are not finite.
+    """
+    targets = asker.vocabulary.sought(modality)
+    if not (targets and asker.model.config.scores_trained):
+        return ()
+    # presence alone counts here: masks are only decoded where presence cannot be told without them
+    outlines = look_for(asker, encoded, targets, modality, least=math.inf)
+    presences = {name: outline.presence if outline else 0.0 for name, outline in outlines.items()}
+    asker.check_numbers(all(map(math.isfinite, presences.values())))
+    return tuple(SearchedTarget(name, presences[name]) for name in sorted(presences, key=lambda n: -presences[n]))

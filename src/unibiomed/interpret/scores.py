@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 
 from unibiomed.model.configuration import UniBiomedConfig
-from unibiomed.model.modeling import MaskPrediction
+from unibiomed.model.modeling import MaskPrediction, UniBiomedModel
 
 
 def calibrate(logits: torch.Tensor, calibration: Sequence[float], beside: torch.Tensor | None = None) -> torch.Tensor:
@@ -30,6 +30,32 @@ def trained_scores(masks: MaskPrediction, config: UniBiomedConfig) -> tuple[list
     assert masks.presence_logits is not None and config.presence_calibration is not None
     presence = calibrate(masks.presence_logits.float(), config.presence_calibration, masks.peak())
     return presence.tolist(), trained_mask_scores(masks, config)
+
+
+def presence_scores(model: UniBiomedModel, maps: tuple[torch.Tensor, ...], prompts: torch.Tensor) -> list[float] | None:
+    """Presence scores without masks, for models that can tell them so.
+
+    Parameters
+    ----------
+    model : UniBiomedModel
+    maps : tuple of torch.Tensor
+        ``ImageFeatures.maps`` of one image.
+    prompts : torch.Tensor
+        (N, prompt width).
+
+    Returns
+    -------
+    list of float or None
+        N scores in [0, 1], those of :func:`trained_scores`. None where they need the masks: the scores are not trained,
+        or the calibration uses the peak of the mask, or the decoder cannot stop before the masks.
+    """
+    calibration = model.config.presence_calibration
+    assert calibration is not None
+    peak = len(calibration) > 2 and calibration[2] != 0
+    if peak or not (model.config.scores_trained and model.config.fine_masks):
+        return None
+    scores: list[float] = calibrate(model.presence_logits(maps, prompts).float(), calibration).tolist()
+    return scores
 
 
 def trained_mask_scores(masks: MaskPrediction, config: UniBiomedConfig) -> list[float]:

@@ -56,6 +56,15 @@ class UniBiomedConfig(PreTrainedConfig):
         Scale of the logit of the mask score, and offset.
     presence_threshold : float
         With trained scores, a target whose presence score is lower is reported absent; in [0, 1].
+    finding_threshold : float
+        Logit (``interpret.recognition.found_logit``: words and masks together) above which ``recognize`` names a
+        finding. The default is the one of the first `nano`: the highest at which it found as many findings of its
+        validation split as by words alone.
+    box_fit_weight : float
+        Logits that ``classify`` adds to a name where the box of the target's mask is the drawn box and the target is
+        surely present.
+    something_else_offset : float
+        Logits that ``classify`` adds to the answer "something else", which has no mask.
     mask_cut : str
         Where a mask ends, see :func:`~unibiomed.model.cut.mask_cut`; ``"half"`` is the published way.
     """
@@ -78,6 +87,9 @@ class UniBiomedConfig(PreTrainedConfig):
     presence_calibration: list[float] | None = None
     mask_calibration: list[float] | None = None
     presence_threshold: float = 0.5
+    finding_threshold: float = 3.25
+    box_fit_weight: float = 10.0
+    something_else_offset: float = 0.0
     mask_cut: str = "half"
 
     def __post_init__(self, **kwargs: Any) -> None:

@@ -21,6 +21,8 @@ from unibiomed.interpret.boxes import name_box
 from unibiomed.interpret.recognition import weigh_words
 from unibiomed.tasks import SOMETHING_ELSE, is_no_findings, make_question, read_class
 
+ANSWERED = 12
+"""Images a data set that are asked: two boxes and a recognition take a second or two."""
 MAX_FALSE_FINDINGS = 0.06
 """Share of the normal images of the validation split in which something may be found, the mean over modalities."""
 MIN_NORMAL = 5

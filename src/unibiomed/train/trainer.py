@@ -21,9 +21,12 @@ from unibiomed.data import load_records
 from unibiomed.data.index import INDEX
 from unibiomed.data.records import Record
 from unibiomed.errors import DataError
+from unibiomed.interpret.asking import Asker
+from unibiomed.interpret.vocabulary import ModelVocabulary
 from unibiomed.model.weights import find_folder
 
 from .calibrate import calibrate_scores
+from .calibrate_answers import ANSWERED, calibrate_answers
 from .checkpoint import find_checkpoint, load_modules, read_state, writing
 from .digests import records_digest, shards_digest
 from .divided import asked
@@ -39,9 +42,9 @@ from .prompts import prompts_from_words, uses_prompts
 from .recipe import Recipe
 from .run import Run
 from .stage_base import check_parts
-from .start import at_size, export, load_start, make_model, make_processor, write_card
+from .start import at_size, export, load_start, make_model, make_processor, taught_by, write_card
 from .store import ImageStore
-from .validation import CALIBRATED, ShardedRecords
+from .validation import CALIBRATED, ShardedRecords, choose
 
 CURE = "raise 'accumulate', lower 'batch', 'image_size' or 'workers', or set gradient_checkpointing"
 """What to change in a recipe where memory runs out."""
@@ -181,10 +184,13 @@ def _train(recipe: Recipe, data: Path, out: Path, accelerator: Accelerator, divi
     processor = at_size(processor, model, size)
     model = model.cpu()
     if main and held_out and squared and model.config.scores_trained:
-        chosen = held_out.choose(CALIBRATED) if isinstance(held_out, ShardedRecords) else held_out
         val_store = None if isinstance(held_out, ShardedRecords) else ImageStore(held_out, size, out / "cache")
+        chosen = choose(held_out, CALIBRATED)
         known = list(heads.targets) or None
         calibrate_scores(model, processor, val_store, chosen, recipe.seed, targets=known, progress=progress)
+        if not sharded:
+            asker = Asker(model, processor, "training", ModelVocabulary(**taught_by(records)))
+            calibrate_answers(asker, choose(held_out, ANSWERED), progress=progress)
     folder = out / "model"
     if main:
         export(model, processor, folder)

@@ -14,7 +14,7 @@ from unibiomed.data.records import Record
 from unibiomed.errors import DataError
 
 CALIBRATED = 64
-"""Images a data set of shards on which the scores are calibrated: four numbers are fitted, however many there are."""
+"""Images a data set on which the scores are calibrated: a few numbers are fitted, however many there are."""
 
 
 class ShardedRecords:

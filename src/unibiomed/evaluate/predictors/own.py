@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 from PIL import Image
 
+from unibiomed.findings import Finding
 from unibiomed.images import from_array
 from unibiomed.interpret import Interpreter, Result, load
 from unibiomed.interpret.box_masks import can_outline
@@ -42,7 +43,7 @@ class OwnPredictor:
         self.name = interpreter.name
         self.note = ""
         self.device = str(interpreter.model.device)
-        self.vocabulary = tuple(interpreter.taught.targets)
+        self.vocabulary = tuple(interpreter.vocabulary.targets)
 
     @classmethod
     def load(cls, name: str, device: str | None = None) -> OwnPredictor:
@@ -66,13 +67,8 @@ class OwnPredictor:
             result = self.interpreter.interpret(
                 seen, "segment", targets=[s.target for s in plain], modality=plain[0].modality
             )
-            for sample, finding in zip(plain, result.findings, strict=True):
-                assert finding.mask is not None
-                out.append(
-                    Prediction.of_masks(
-                        sample.id, "", [finding.label], [finding.mask], [finding.score], [finding.mask_score]
-                    )
-                )
+            for sample, asked in zip(plain, result.details["targets"], strict=True):
+                out.append(_segmented(sample, result, [result.findings[index] for index in asked["findings"]]))
         for sample in case.samples:
             if sample in plain:
                 continue
@@ -111,10 +107,23 @@ class OwnPredictor:
         for start in range(0, len(targets), MAX_QUESTIONS):
             part = list(targets[start : start + MAX_QUESTIONS])
             result = self.interpreter.interpret(seen, "segment", targets=part, modality=modality)
-            for _, finding in zip(part, result.findings, strict=True):
-                drawn = finding.mask is not None and bool(finding.mask.any())
-                out.append(Presence(finding.score, drawn))
+            for asked in result.details["targets"]:
+                findings = [result.findings[index] for index in asked["findings"]]
+                scores = [finding.score for finding in findings if finding.score is not None]
+                drawn = any(finding.mask is not None and bool(finding.mask.any()) for finding in findings)
+                out.append(Presence(max(scores, default=None), drawn))
         return out
+
+
+def _segmented(sample: Sample, result: Result, findings: Sequence[Finding]) -> Prediction:
+    """One mask for a target: of several meanings all that are present, of one that was not searched an empty one."""
+    masks = [finding.mask for finding in findings if finding.mask is not None]
+    whole = np.any([np.zeros((result.height, result.width), bool), *masks], axis=0)
+    scores = [finding.score for finding in findings if finding.score is not None]
+    quality = [finding.mask_score for finding in findings if finding.mask_score is not None]
+    return Prediction.of_masks(
+        sample.id, "", [sample.target], [whole], [max(scores, default=None)], [max(quality, default=None)]
+    )
 
 
 def _prediction(sample: Sample, result: Result) -> Prediction:
@@ -127,6 +136,8 @@ def _prediction(sample: Sample, result: Result) -> Prediction:
         return Prediction(sample.id, words, (read_class(words),))
     if sample.task == "recognize" and is_no_findings(result.raw_text):
         return Prediction(sample.id, result.raw_text, (NO_FINDINGS,))
+    if sample.task == "segment":
+        return replace(_segmented(sample, result, result.findings), text=result.raw_text)
     if sample.task == "ask":
         return Prediction(sample.id, result.raw_text)
     if sample.task == "describe":
