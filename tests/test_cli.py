@@ -387,14 +387,14 @@ def giant_png(path: Path) -> None:
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + content)
 
 
-def nan_nifti(path: Path) -> None:
-    values = np.full((8, 8, 1), np.nan, np.float32)
+def infinite_nifti(path: Path) -> None:
+    values = np.full((8, 8, 1), np.inf, np.float32)
     nibabel.save(nibabel.Nifti1Image(values, np.eye(4)), path)
 
 
-def nan_tiff(path: Path) -> None:
+def infinite_tiff(path: Path) -> None:
     values = np.linspace(0, 1, 64, dtype=np.float32).reshape(8, 8)
-    values[3, 3] = np.nan
+    values[3, 3] = np.inf
     Image.fromarray(values).save(path)
 
 
@@ -403,8 +403,8 @@ BAD_IMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "cut.png": (lambda path: path.write_bytes(Path("eye.png").read_bytes()[:2000]), "truncated"),
     "empty.png": (lambda path: path.write_bytes(b""), "the file is empty"),
     "giant.png": (giant_png, "more than the limit of 100 million pixels: crop or shrink"),
-    "nan.tif": (nan_tiff, "NaN"),
-    "nan.nii": (nan_nifti, "NaN"),
+    "inf.tif": (infinite_tiff, "infinite"),
+    "inf.nii": (infinite_nifti, "infinite"),
     "plan.dcm": (lambda path: shutil.copy(get_testdata_file("rtplan.dcm"), path), "holds no pixels"),
     "cut.dcm": (
         lambda path: path.write_bytes(Path(get_testdata_file("MR_small.dcm")).read_bytes()[:-4000]),

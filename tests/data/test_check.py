@@ -83,7 +83,9 @@ def break_mask(toy: Toy) -> None:
 
 
 def coloured_mask(toy: Toy) -> None:
-    Image.fromarray(np.ones((40, 48, 3), dtype=np.uint8)).save(toy.folder / "masks" / "p1_a.png")
+    colours = np.zeros((40, 48, 3), dtype=np.uint8)
+    colours[3:9, 4:20, 0] = 255
+    Image.fromarray(colours).save(toy.folder / "masks" / "p1_a.png")
 
 
 def lose_mask(toy: Toy) -> None:

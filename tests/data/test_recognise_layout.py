@@ -723,8 +723,11 @@ def test_nothing_is_written_that_does_not_read(folder: Folder, monkeypatch: pyte
 def test_masks_that_cannot_be_read(folder: Folder) -> None:
     for number in range(3):
         folder.image(f"images/{number}.png")
-        folder.image(f"masks/{number}.png")
-    with pytest.raises(DataError, match="mask has mode RGB"):
+        coloured = np.zeros((8, 8, 3), dtype=np.uint8)
+        coloured[2:5, 2:5, 0] = 255
+        (folder.root / "masks").mkdir(exist_ok=True)
+        Image.fromarray(coloured).save(folder.root / f"masks/{number}.png")
+    with pytest.raises(DataError, match=r"mask has colours \(mode RGB\): save it with one channel"):
         folder.add()
 
 

@@ -161,11 +161,11 @@ def test_broken_masks_are_refused_by_name(tmp_path: Path, monkeypatch: pytest.Mo
     path.write_bytes(b"hello")
     with pytest.raises(DataError, match="cannot be read"):
         Region("liver", path).load()
-    save(path, np.ones((4, 4, 3), dtype=np.uint8))
+    save(path, np.arange(48, dtype=np.uint8).reshape(4, 4, 3))
     with pytest.raises(DataError, match="one channel"):
         Region("liver", path).load()
     save(path, np.ones((4, 4), dtype=np.uint8))
-    monkeypatch.setattr("unibiomed.data.pixels.MAX_MASK_PIXELS", 15)
+    monkeypatch.setattr("unibiomed.data.mask_files.MAX_MASK_PIXELS", 15)
     with pytest.raises(DataError, match="too large"):
         Region("liver", path).load()
 

@@ -165,3 +165,12 @@ def test_names_of_a_box_have_no_column_of_areas(monkeypatch: pytest.MonkeyPatch)
     written.clear()
     draw_overlay(pixels, interpretation(64, 64, name, square(64, 64, 8, 8, 9)))
     assert "area" in written
+
+
+def test_notes_stand_below_an_answer_that_finds_nothing() -> None:
+    pixels = np.zeros((60, 80, 3), dtype=np.uint8)
+    nothing = Finding.from_mask("No findings", np.zeros((60, 80), dtype=bool))
+    for finding, drawn in ((nothing, True), (square(60, 80, 5, 5, 20), False)):
+        without = draw_overlay(pixels, interpretation(60, 80, finding))
+        noted = draw_overlay(pixels, interpretation(60, 80, finding, notes=("every pixel has the same value",)))
+        assert (noted.height > without.height) == drawn

@@ -9,6 +9,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
+from pydicom import dcmread
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
@@ -57,6 +58,24 @@ def make_dicom(tmp_path: Path) -> Callable[..., Path]:
 
 
 @pytest.fixture
+def make_float_dicom(make_dicom: Callable[..., Path]) -> Callable[..., Path]:
+    """Write floats (height, width) as ``FloatPixelData`` or ``DoubleFloatPixelData``."""
+
+    def make(values: np.ndarray, keyword: str = "FloatPixelData", **elements: Any) -> Path:
+        path = make_dicom(np.zeros(values.shape, np.uint16), **elements)
+        dataset = dcmread(path)
+        for unused in ("PixelData", "BitsStored", "HighBit", "PixelRepresentation"):
+            delattr(dataset, unused)
+        kind = np.float32 if keyword == "FloatPixelData" else np.float64
+        dataset.BitsAllocated = 8 * np.dtype(kind).itemsize
+        setattr(dataset, keyword, values.astype(kind).tobytes())
+        dataset.save_as(path)
+        return path
+
+    return make
+
+
+@pytest.fixture
 def make_nifti(tmp_path: Path) -> Callable[..., Path]:
     """Write a volume as NIfTI-1 in the given orientation, such as "LPS", with voxel sizes along the file's axes."""
 
@@ -73,5 +92,30 @@ def make_nifti(tmp_path: Path) -> Callable[..., Path]:
         path = tmp_path / name
         nib.save(image, path)
         return path
+
+    return make
+
+
+@pytest.fixture
+def make_series(tmp_path: Path, make_dicom: Callable[..., Path]) -> Callable[..., Path]:
+    """Write (slices, rows, columns) as a series; ``change(k)`` gives further elements of slice ``k``."""
+
+    def make(values: np.ndarray, change: Callable[[int], dict] = lambda k: {}, name: str = "series") -> Path:
+        folder = tmp_path / name
+        folder.mkdir()
+        series = generate_uid()
+        for k, cut in enumerate(values):
+            elements = {
+                "SeriesInstanceUID": series,
+                "ImagePositionPatient": [0.0, 0.0, 2.5 * k],
+                "ImageOrientationPatient": [1, 0, 0, 0, 1, 0],
+                "PixelSpacing": [0.8, 0.7],
+                "RescaleSlope": 1,
+                "RescaleIntercept": -1024,
+                **change(k),
+            }
+            # The order of the names says nothing of the order of the slices.
+            make_dicom(cut, **elements).rename(folder / f"{(7 * k) % len(values):03d}_{k}.dcm")
+        return folder
 
     return make

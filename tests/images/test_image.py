@@ -88,9 +88,10 @@ def test_from_array_scales_16_bit_grey_by_percentiles_or_window():
     assert windowed.details["window"] == (500.0, 2.0)
 
 
-@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-@pytest.mark.parametrize("shape", [(4, 5), (4, 5, 3)])
-def test_from_array_refuses_nan_and_infinity(bad, shape):
+@pytest.mark.parametrize(
+    ("shape", "bad"), [((4, 5), np.inf), ((4, 5), -np.inf), ((4, 5, 3), np.nan), ((4, 5, 3), np.inf)]
+)
+def test_from_array_refuses_infinity_and_colours_of_nan(shape, bad):
     values = np.zeros(shape)
     values[1, 1] = bad
     with pytest.raises(InputError, match="NaN" if np.isnan(bad) else "infinite"):
@@ -196,3 +197,46 @@ def test_hounsfield_units_are_recognised():
 def test_names_in_messages_stay_on_one_line():
     assert shown("a\nb\x1b[0m\udcff.png") == "a?b?[0m?.png"
     assert len(shown("x" * 500)) <= 80
+
+
+def test_nan_is_background():
+    ramp = np.linspace(5, 6, 400, dtype=np.float32).reshape(20, 20)
+    plain = from_array(ramp[5:])
+    ramp[:5] = np.nan
+    image = from_array(ramp)
+    assert (image.pixels[:5] == 0).all() and (image.pixels[5:] == plain.pixels).all()
+    assert (from_array(ramp, window=(5.5, 1)).pixels[:5] == 0).all()
+    empty = from_array(np.full((4, 5), np.nan))
+    assert not empty.pixels.any() and any("same value" in note for note in empty.notes)
+
+
+@pytest.mark.parametrize("alpha", [None, 65535])
+def test_16_bit_colours_that_use_few_bits(alpha):
+    colours = rgb().astype(np.uint16)
+    values = colours if alpha is None else np.dstack([colours, np.full(colours.shape[:2], alpha, np.uint16)])
+    image = from_array(values)
+    assert (image.pixels == rgb()).all()
+    assert any("lowest 8 bits" in note for note in image.notes)
+    assert from_array(colours * 257).notes == ()
+
+
+@pytest.mark.parametrize(
+    ("values", "what"),
+    [
+        (np.zeros((30, 30)), "every pixel"),
+        (np.full((30, 30, 3), 200, np.uint8), "every pixel"),
+        (np.random.default_rng(0).integers(0, 15, (300, 400), dtype=np.uint8), "nearly all pixels"),
+    ],
+)
+def test_a_picture_of_one_value_says_so(values, what):
+    notes = from_array(values).notes
+    assert len(notes) == 1 and what in notes[0]
+    again = from_array(values)
+    assert MedicalImage(again.pixels, notes=again.notes).notes == notes, "said once"
+
+
+def test_a_guessed_range_says_so():
+    ramp = np.linspace(0, 4000, 400).reshape(20, 20)
+    assert any("grey levels were chosen from the values" in note for note in from_array(ramp).notes)
+    assert from_array(ramp, window=(2000, 4000)).notes == ()
+    assert from_array((ramp / 16).astype(np.uint8)).notes == ()

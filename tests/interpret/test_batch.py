@@ -158,5 +158,22 @@ def test_findings_of_a_batch_can_be_read_back(interpreter, script, paths, tmp_pa
     script.says = ["No findings."]
     (item,) = interpret_batch(interpreter, paths[:1], tmp_path / "out")
     document = json.loads(item.files["findings"].read_text())
-    assert document["image"] == "eye.png" and document["findings"][0]["label"] == "No findings"
+    assert document["image"] == str(paths[0]) and document["findings"][0]["label"] == "No findings"
     assert np.asarray(Image.open(item.files["mask_1"])).shape == (61, 97)
+
+
+def test_two_files_of_one_name_are_told_apart_in_every_output(interpreter, script, tmp_path):
+    script.says = ["No findings."]
+    given = []
+    for number, folder in enumerate(("P0", "P1", "P2")):
+        (tmp_path / folder).mkdir()
+        path = tmp_path / folder / "IM0001"
+        Image.fromarray(np.random.default_rng(number).integers(0, 256, (20, 30, 3), dtype=np.uint8)).save(path, "PNG")
+        given.append(str(path))
+    (tmp_path / "P0" / "IM0001").write_bytes(b"no image")
+    items = list(interpret_batch(interpreter, given, tmp_path / "out"))
+    assert items[0].result is None and items[0].problem.startswith(f"{given[0]}: ")
+    for item, path in zip(items[1:], given[1:], strict=True):
+        assert item.path == path == item.result.image == item.result.to_dict()["image"]
+        assert json.loads(item.files["findings"].read_text())["image"] == path
+    assert [item.files["overlay"].name for item in items[1:]] == ["IM0001_overlay.png", "IM0001-2_overlay.png"]

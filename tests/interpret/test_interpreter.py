@@ -69,7 +69,9 @@ def test_results_tell_what_was_looked_at_and_come_back(interpreter, script, pict
         ({"targets": [1]}, "have to be texts"),
         ({"question": 3}, "have to be texts"),
         ({"targets": ["a"], "max_new_tokens": 0}, "an answer of 0 tokens"),
-        ({"targets": ["a", "b"], "question": "Where?"}, "one question cannot ask for several targets"),
+        ({"targets": ["a", "b"], "task": "segment", "question": "Where?"}, "targets and question are two questions"),
+        ({"targets": ["a"], "question": "Where?"}, "targets and question are two questions: give one of them"),
+        ({"targets": "a", "task": "ask", "question": "Where?"}, "targets and question are two questions"),
     ],
 )
 def test_questions_of_the_wrong_kind(interpreter, picture, given, words):
@@ -242,6 +244,30 @@ def test_targets_of_another_task_are_not_dropped_in_silence(interpreter, script,
     assert len(result.notes) == 1 and "targets have no effect" in result.notes[0]
 
 
+@pytest.mark.parametrize("wrong", [-0.1, 1.5, float("nan"), "0.5", True, None])
+def test_the_presence_threshold_is_a_number_from_0_to_1(interpreter, wrong):
+    before = interpreter.presence_threshold
+    with pytest.raises(InputError, match=r"presence threshold is .*give a number from 0 to 1"):
+        interpreter.presence_threshold = wrong
+    assert interpreter.presence_threshold == before
+    for right in (0, 1, np.float32(0.5)):
+        interpreter.presence_threshold = right
+        assert interpreter.presence_threshold == float(right)
+    interpreter.presence_threshold = before
+
+
+def test_what_was_noted_while_reading_is_said_of_every_answer(interpreter, script):
+    script.says = ["No findings."]
+    blank = interpreter.interpret(np.full((40, 50), 7, np.uint8))
+    assert any("same value" in note for note in blank.notes) and blank.findings[0].label == "No findings"
+    guessed = interpreter.interpret(np.linspace(0, 3000, 2000).reshape(40, 50))
+    assert any("grey levels were chosen from the values" in note for note in guessed.notes)
+    few = interpreter.interpret(np.random.default_rng(0).integers(0, 256, (40, 50, 3)).astype(np.uint16))
+    assert any("lowest 8 bits" in note for note in few.notes)
+    clear = interpreter.interpret(np.random.default_rng(0).integers(0, 256, (40, 50), dtype=np.uint8))
+    assert clear.notes == ()
+
+
 # ---------------------------------------------------------------- scores of models whose heads are untrained
 
 
@@ -275,7 +301,7 @@ def test_dicom_spacing_and_modality_reach_the_findings(interpreter, script):
     assert result.spacing == (row, column)
     assert finding.area_mm2 == pytest.approx(finding.mask.sum() * row * column)
     assert script.questions == ["Please segment the spine in the CT image."]
-    assert result.image == "CT_small.dcm"
+    assert result.image == str(path)
 
 
 def test_a_slice_of_a_volume(interpreter, script, tmp_path):

@@ -19,7 +19,7 @@ from unibiomed.model.cut import CUTS
 from unibiomed.model.modeling import UniBiomedModel
 from unibiomed.train import calibrate as module
 from unibiomed.train.calibrate import (
-    FOREIGN,
+    OUT_OF_CONTEXT,
     Drawn,
     calibrate_scores,
     choose_cut,
@@ -44,21 +44,40 @@ def model(kit: Kit) -> UniBiomedModel:
     return copy.deepcopy(kit.model).train()
 
 
-def test_every_known_target_and_one_foreign(
+def test_every_known_target_and_some_out_of_context(
     kit: Kit, model: UniBiomedModel, held_out: tuple[ImageStore, list[Record]]
 ) -> None:
     store, chosen = held_out
     presence, drawn = collect_scores(model, kit.processor, store, chosen, 0, progress=False)
-    # abdomen: liver there, spleen not, a foreign target not; colon: the polyp, and a foreign target not
-    assert [asked.present for asked in presence] == [True, False, False] * 2 + [True, False] + [False, False]
-    assert [asked.target for asked in presence][:2] == ["liver", "spleen"]
+    own = [asked for asked in presence if not asked.out_of_context]
+    # abdomen: the liver is there, the spleen is not; colon: a polyp in the first image alone
+    assert [(asked.target, asked.present) for asked in own] == [
+        *[("liver", True), ("spleen", False)] * 2,
+        ("polyp", True),
+        ("polyp", False),
+    ]
+    assert len(presence) - len(own) == len(chosen) * module.ABSENT_ASKED
+    others = [asked for asked in presence if asked.out_of_context]
+    assert not any(asked.present for asked in others)
     assert [mask.target for mask in drawn] == ["liver", "liver", "polyp"]
     assert all(0 <= iou <= 1 for mask in drawn for iou in mask.ious.values())
-    assert all(math.isfinite(number) for asked in presence for number in (asked.logit, asked.peak))
+    assert all(math.isfinite(asked.logit) for asked in presence)
     assert all(math.isfinite(mask.logit) and set(mask.ious) == set(CUTS) for mask in drawn)
     assert not model.training
     again = collect_scores(model, kit.processor, store, chosen, 0, progress=False)
     assert again == (presence, drawn)
+
+
+def test_only_the_vocabulary_is_asked_for(
+    kit: Kit, model: UniBiomedModel, held_out: tuple[ImageStore, list[Record]]
+) -> None:
+    store, chosen = held_out
+    names = ["liver", "polyp"]
+    presence, _ = collect_scores(model, kit.processor, store, chosen, 0, targets=names, progress=False)
+    assert [(asked.target, asked.out_of_context) for asked in presence] == [
+        *[("liver", False), ("polyp", True)] * 2,
+        *[("polyp", False), ("liver", True)] * 2,
+    ]
 
 
 def test_the_fit_is_kept(
@@ -67,13 +86,12 @@ def test_the_fit_is_kept(
     store, chosen = held_out
     presence, _ = collect_scores(model, kit.processor, store, chosen, 0, progress=False)
     calibrate_scores(model, kit.processor, store, chosen, 0, progress=False)
-    for numbers, count in ((model.config.presence_calibration, 3), (model.config.mask_calibration, 2)):
-        assert numbers is not None and len(numbers) == count
+    for numbers in (model.config.presence_calibration, model.config.mask_calibration):
+        assert numbers is not None and len(numbers) == 2 and numbers != [1.0, 0.0]
         assert all(isinstance(value, float) and math.isfinite(value) for value in numbers)
-        assert numbers != [1.0, 0.0, 0.0][:count]
-    logits, peaks, there = (torch.tensor(column) for column in list(zip(*presence, strict=True))[:3])
+    logits, there = (torch.tensor(column) for column in list(zip(*presence, strict=True))[:2])
     share = float(there.float().mean())
-    fitted = calibrate(logits, model.config.presence_calibration, peaks)  # type: ignore[arg-type]
+    fitted = calibrate(logits, model.config.presence_calibration)  # type: ignore[arg-type]
     assert float(fitted.mean()) == pytest.approx(share, abs=0.05)  # what a calibrated score averages to
     model.save_pretrained(tmp_path / "model")
     config = json.loads((tmp_path / "model" / "config.json").read_text())
@@ -107,6 +125,9 @@ def test_the_cut_with_the_higher_dice_is_chosen() -> None:
     assert choose_cut(masks("liver", 0.8, 0.8, 3)) == "half"
 
 
+NO_LIMITS = {"max_out_of_context": 1.0, "max_in_context": 1.0}
+
+
 @pytest.mark.parametrize(
     ("scores", "dice", "chosen"),
     [
@@ -121,22 +142,22 @@ def test_the_cut_with_the_higher_dice_is_chosen() -> None:
 def test_the_threshold_with_the_highest_strict_dice(
     scores: list[float], dice: list[float | None], chosen: float
 ) -> None:
-    assert choose_threshold(np.array(scores), dice, ["liver"] * len(scores)) == pytest.approx(chosen)
+    assert choose_threshold(np.array(scores), dice, ["liver"] * len(scores), **NO_LIMITS) == pytest.approx(chosen)
 
 
 def test_a_rare_target_counts_as_much_as_a_common_one() -> None:
     """One cyst of two is worth a fourth, three livers that are not there an eighth."""
     scores = np.array([0.9, 0.3] + [0.9] * 9 + [0.4] * 3)
     dice = [0.8, 0.8] + [0.8] * 9 + [None] * 3
-    assert choose_threshold(scores, dice, ["cyst"] * 2 + ["liver"] * 12) == pytest.approx(0.15)
-    assert choose_threshold(scores, dice, ["liver"] * 14) == 0.5
+    assert choose_threshold(scores, dice, ["cyst"] * 2 + ["liver"] * 12, **NO_LIMITS) == pytest.approx(0.15)
+    assert choose_threshold(scores, dice, ["liver"] * 14, **NO_LIMITS) == 0.5
 
 
 def test_targets_of_other_body_parts_weigh_as_one() -> None:
     scores, dice = np.array([0.3] + [0.4] * 50 + [0.1] * 50), [0.8] + [None] * 100
-    foreign = [FOREIGN] * 100
-    assert choose_threshold(scores, dice, ["liver", *foreign]) == pytest.approx(0.2)
-    assert choose_threshold(scores, dice, ["liver", *(f"target {i}" for i in range(100))]) == 0.5
+    foreign = [OUT_OF_CONTEXT] * 100
+    assert choose_threshold(scores, dice, ["liver", *foreign], **NO_LIMITS) == pytest.approx(0.2)
+    assert choose_threshold(scores, dice, ["liver", *(f"target {i}" for i in range(100))], **NO_LIMITS) == 0.5
 
 
 def test_a_threshold_without_present_or_absent_targets() -> None:
@@ -153,7 +174,7 @@ def test_a_threshold_without_present_or_absent_targets() -> None:
 )
 def test_no_threshold_has_a_higher_strict_dice(rows: list[tuple[float, float | None, str]]) -> None:
     scores, dice, targets = np.array([row[0] for row in rows]), [row[1] for row in rows], [row[2] for row in rows]
-    found = choose_threshold(scores, dice, targets)
+    found = choose_threshold(scores, dice, targets, **NO_LIMITS)
     assert 0 < found <= 1
 
     def strict(limit: float) -> float:
@@ -165,3 +186,26 @@ def test_no_threshold_has_a_higher_strict_dice(rows: list[tuple[float, float | N
 
     if any(worth is not None for worth in dice):
         assert strict(found) >= max(strict(limit) for limit in (0.05, 0.2, 0.4, 0.6, 0.8, 0.99)) - 1e-9
+
+
+def test_few_absent_targets_are_drawn() -> None:
+    """Of 1,000 out-of-context targets 5 may be drawn; of each target of the image's kind a tenth."""
+    scores = np.concatenate([[0.3], np.linspace(0.2, 0.9, 1000)])
+    dice = [0.9] + [None] * 1000
+    limit = choose_threshold(scores, dice, ["liver"] + [OUT_OF_CONTEXT] * 1000)
+    assert 1 <= (scores[1:] >= limit).sum() <= 5 or limit > 0.9
+    assert (scores[1:] >= choose_threshold(scores, dice, ["liver"] + ["spleen"] * 1000)).mean() <= 0.1
+
+
+@given(st.lists(st.tuples(st.floats(0, 1), st.booleans(), st.sampled_from(["", "a", "b"])), min_size=1, max_size=60))
+def test_the_limits_hold_on_what_they_were_chosen_by(rows: list[tuple[float, bool, str]]) -> None:
+    rows = [(score, there and target != OUT_OF_CONTEXT, target) for score, there, target in rows]
+    if not any(there for _, there, _ in rows):
+        return
+    scores, targets = np.array([row[0] for row in rows]), [row[2] for row in rows]
+    limit = choose_threshold(scores, [0.8 if row[1] else None for row in rows], targets)
+    drawn = {name: [s >= limit for s, there, t in rows if t == name and not there] for name in set(targets)}
+    inside = [np.mean(shown) for name, shown in drawn.items() if shown and name != OUT_OF_CONTEXT]
+    if limit < 1:
+        assert not any(drawn.get(OUT_OF_CONTEXT, []))
+        assert not inside or np.mean(inside) <= 0.1 + 1e-9

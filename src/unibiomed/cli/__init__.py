@@ -128,7 +128,9 @@ def make_parser() -> argparse.ArgumentParser:
         epilog=EXIT_CODES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    verb.add_argument("images", nargs="+", metavar="IMAGE", help="PNG, JPEG, TIFF, BMP, DICOM or NIfTI")
+    verb.add_argument(
+        "images", nargs="+", metavar="IMAGE", help="PNG, JPEG, TIFF, BMP, GIF, WebP, JPEG 2000, DICOM or NIfTI"
+    )
     tasks = "; ".join(f"{task.name}: {task.summary}" for task in TASKS.values())
     verb.add_argument("--task", help=f"{tasks} (default: the one that fits what else is given, or recognize)")
     verb.add_argument("--target", action="append", default=[], metavar="T", help="what to outline; may be repeated")
@@ -145,7 +147,10 @@ def make_parser() -> argparse.ArgumentParser:
         help="such as CT or ultrasound, when the file does not say (default: as the model recognizes it)",
     )
     verb.add_argument(
-        "--slice", type=int, metavar="N", help="slice of a NIfTI volume, frame of a DICOM file, page of a TIFF; from 0"
+        "--slice",
+        type=int,
+        metavar="N",
+        help="slice of a NIfTI volume, frame of a DICOM file or animation, page of a TIFF; from 0",
     )
     verb.add_argument("--window", metavar="W", help="lung, abdomen, bone, brain, mediastinum, or CENTRE,WIDTH")
     verb.add_argument(

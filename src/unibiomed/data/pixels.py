@@ -9,9 +9,10 @@ from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageFile
+from PIL import Image
 from scipy.ndimage import label
 
+from unibiomed.data.mask_files import MAX_MASK_PIXELS, mask_numbers
 from unibiomed.errors import DataError, InputError
 from unibiomed.images import Volume, read_image, read_volume
 
@@ -26,7 +27,6 @@ __all__ = [
     "parts",
 ]
 
-MAX_MASK_PIXELS = 100_000_000
 KEPT_BYTES = 2**30
 """Memory for the images, and again for the labels, of the volumes that were read last; one of each is always kept."""
 CT_WINDOWS = {
@@ -36,11 +36,6 @@ CT_WINDOWS = {
     "mediastinum": "mediastinum",
 }
 """Windows of CT slices by the site of a record; all other sites are seen through the abdominal window."""
-_MASK_FORMATS = ("PNG", "BMP", "TIFF", "GIF")
-"""Without loss: JPEG would blur numbers into others. A GIF's numbers are those of its palette."""
-_MASK_MODES = ("1", "L", "P", "I", "I;16", "I;16B")
-_STRETCHED: dict[object, int] = {"L;2": 85, "L;2I": 85, "L;4": 17, "L;4I": 17}
-"""Pillow stretches greys of 2 and 4 bits to 0 to 255: by how much, by its name of how they are stored."""
 _TURNED = range(2, 9)
 """Orientations other than upright; larger numbers mean nothing."""
 _ORIENTATION = 0x0112
@@ -102,7 +97,7 @@ def load_picture(
 def is_turned(path: Path) -> bool:
     """Whether a picture has an EXIF tag by which it is shown turned or mirrored; a broken one has none."""
     try:
-        with Image.open(path, formats=("PNG", "JPEG", "TIFF")) as picture:
+        with Image.open(path, formats=("PNG", "JPEG", "TIFF", "WEBP")) as picture:
             return picture.getexif().get(_ORIENTATION) in _TURNED
     except _BROKEN:
         return False
@@ -127,7 +122,8 @@ def default_window(volume: Volume, modality: str, site: str) -> str | tuple[floa
     """
     if volume.values.dtype == np.uint8:
         return None
-    if modality == "CT" and volume.values.min() < 0:
+    # NaN, the background of float images, is less than nothing.
+    if modality == "CT" and np.nanmin(volume.values, initial=0) < 0:
         return CT_WINDOWS.get(site.strip().lower(), "abdomen")
     return volume.range_window
 
@@ -140,7 +136,7 @@ def load_mask(
     Parameters
     ----------
     path : Path
-        Single-channel PNG, BMP, TIFF or GIF, or a label volume.
+        A mask file, see `mask_numbers`, or a label volume.
     height_width : tuple of int or None
         Size that the mask has to have.
     values : tuple of int or None
@@ -286,46 +282,3 @@ def voxel_files(path: Path) -> list[Path]:
     data = path.parent / named[1].decode("utf-8", "replace").strip() if named else path
     # "LOCAL" and lists of files are no names
     return [path, data] if data != path and data.is_file() else [path]
-
-
-def mask_numbers(path: Path) -> np.ndarray:
-    """Read the numbers of a flat mask file.
-
-    Parameters
-    ----------
-    path : Path
-        Single-channel PNG, BMP, TIFF or GIF.
-
-    Returns
-    -------
-    numpy.ndarray
-        ``(height, width)`` bool or whole numbers, as stored.
-
-    Raises
-    ------
-    DataError
-        The file is missing, broken, too large, or has colours.
-    """
-    try:
-        with Image.open(path, formats=_MASK_FORMATS) as image:
-            if getattr(image, "n_frames", 1) > 1:
-                raise DataError(f"{path.name}: mask has several pages; save each as a file of its own")
-            width, height = image.size
-            if width * height > MAX_MASK_PIXELS:
-                raise DataError(f"{path.name}: mask of {width} x {height} pixels is too large; scale it down")
-            if image.mode not in _MASK_MODES:
-                raise DataError(f"{path.name}: mask has mode {image.mode}; save it with one channel of class numbers")
-            stretched = _stretched(image)
-            numbers: np.ndarray = np.asarray(image)
-            return numbers // stretched if stretched > 1 else numbers
-    except FileNotFoundError as error:
-        raise DataError(f"{path.name}: mask file is missing from {path.parent}; restore it") from error
-    except _BROKEN as error:
-        raise DataError(f"{path.name}: cannot be read as a mask; save it again as PNG") from error
-
-
-def _stretched(image: ImageFile.ImageFile) -> int:
-    """By how much the numbers of a picture that is not decoded yet are going to be stretched; 1 for most."""
-    stored = image.tile[0][3] if image.tile else None
-    # of a TIFF it is the first of several arguments
-    return _STRETCHED.get(stored[0] if isinstance(stored, tuple) else stored, 1)

@@ -172,13 +172,16 @@ class _Sheet:
         self.origin = " · ".join(filter(None, map(plain, (interpretation.image, interpretation.model))))
         self.rows = [self._row(finding) for finding in self.findings]
         answer = plain(interpretation.text)
-        self.letters = Lettering(
-            [heading, question, answer, self.origin, DISCLAIMER, *(word for row in self.rows for word in row)]
-        )
+        # That nothing was found is not said without what may be wrong with the picture.
+        nothing = bool(interpretation.findings) and not any(f.present for f in interpretation.findings)
+        notes = [plain(f"Note: {note}") for note in interpretation.notes] if nothing else []
+        words = [heading, question, answer, self.origin, DISCLAIMER, *notes]
+        self.letters = Lettering([*words, *(word for row in self.rows for word in row)])
         spell, wrap = self.letters.spell, self.letters.wrap
         self.heading = wrap(spell(heading), self._large, self.inner, 3)
         self.question = wrap(spell(question), self._large if not heading else self.size, self.inner, 4)
         self.answer = wrap(spell(answer), self.size, self.inner, 18)
+        self.notes = [line for note in notes for line in wrap(spell(note), self._small, self.inner, 4)]
 
     @property
     def _large(self) -> int:
@@ -216,6 +219,7 @@ class _Sheet:
         draw.rectangle((left - 1, y - 1, left + shape[1], y + shape[0]), outline=RULE)
         y += shape[0] + self.size
         y = self._lines(draw, y, self.answer, self.size, INK)
+        y = self._lines(draw, y, self.notes, self._small, SOFT)
         if self.rows:
             y = self._legend(draw, y + (self.size // 2 if self.answer else 0))
         y += self.size // 2

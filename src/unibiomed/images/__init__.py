@@ -12,7 +12,7 @@ from .limits import MAX_BYTES, MAX_PIXELS
 from .modality import MODALITIES, check_modality, modality_from_dicom
 from .nifti import mask_to_slice
 from .read import read_image
-from .volume import Volume, read_volume, read_volume_header
+from .volume import Volume, count_channels, read_volume, read_volume_header
 from .windowing import WINDOWS, apply_window, parse_window
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "apply_window",
     "check_box",
     "check_modality",
+    "count_channels",
     "draw_box",
     "from_array",
     "mask_box",

@@ -49,6 +49,14 @@ class Grid:
     file_flip: tuple[bool, bool, bool]
     """Whether slices, rows, columns run against the file."""
 
+    sizes_known: bool = True
+    """False where the file gives no sizes of voxels, so that `spacing` is in voxels and nothing can be told in mm."""
+
+    @property
+    def pixel_spacing(self) -> tuple[float, float] | None:
+        """Distance of pixel centres of a slice in mm: between rows, columns; None where the file gives no sizes."""
+        return self.spacing[1:] if self.sizes_known else None
+
     @property
     def file_shape(self) -> tuple[int, int, int]:
         """Numbers of voxels along the axes of the file."""
@@ -141,11 +149,17 @@ class StoredVolume:
     """From the header; None where the format has none."""
 
     details: dict[str, Any] = field(default_factory=dict)
-    """What is known of the file; no patient data."""
+    """What is known of the file, and ``notes`` on what is not; no patient data."""
 
 
 def make_grid(
-    file_shape: Sequence[int], affine: np.ndarray, name: str, *, unit: float = 1.0, flat: bool = False
+    file_shape: Sequence[int],
+    affine: np.ndarray,
+    name: str,
+    *,
+    unit: float = 1.0,
+    flat: bool = False,
+    sizes_known: bool = True,
 ) -> Grid:
     """Find out how a volume is looked at.
 
@@ -161,6 +175,8 @@ def make_grid(
         Millimetres that one unit of the affine stands for.
     flat
         Whether the file is a single image: its third axis, of one voxel, is what it is cut across.
+    sizes_known
+        Whether the affine holds sizes of the file, and no stand-ins.
 
     Returns
     -------
@@ -196,6 +212,7 @@ def make_grid(
         orientation=letters,
         file_order=order,
         file_flip=flip,
+        sizes_known=sizes_known,
     )
 
 

@@ -13,6 +13,7 @@ from PIL import Image
 from ..errors import InputError
 from .limits import check_size
 from .modality import check_modality
+from .notes import blank_note
 from .pixels import Window, check_values, color_to_rgb, freeze, grey_to_rgb
 from .raster import prepare_picture
 from .windowing import parse_window
@@ -43,6 +44,9 @@ class MedicalImage:
     details: dict[str, Any] = field(default_factory=dict)
     """What was done, such as ``{"format": "DICOM", "window": (40.0, 400.0), "slice": 12}``; no patient data."""
 
+    notes: tuple[str, ...] = ()
+    """What a reader of results should know: what was assumed of the file, a guessed range, a picture of one value."""
+
     def __post_init__(self) -> None:
         pixels = self.pixels
         if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
@@ -54,6 +58,8 @@ class MedicalImage:
             object.__setattr__(self, "spacing", check_spacing(self.spacing))
         if self.modality is not None:
             object.__setattr__(self, "modality", check_modality(self.modality))
+        blank = blank_note(self.pixels)
+        object.__setattr__(self, "notes", tuple(dict.fromkeys([*self.notes, *([blank] if blank else [])])))
 
     @property
     def height(self) -> int:
@@ -90,8 +96,9 @@ def from_array(
     ----------
     array
         Grey ``(height, width)``, RGB or RGBA ``(height, width, 3 or 4)``, or a PIL image. uint8 is taken as it is;
-        other greys go through the window or, without one, are scaled from their 0.5th to 99.5th percentile. Colours
-        are uint8, uint16, or floats in 0..1 or 0..255; alpha is composited on black.
+        other greys go through the window or, without one, are scaled from their 0.5th to 99.5th percentile; NaN is
+        background and becomes black. Colours are uint8, uint16 (of which the lowest 8, 10 or 12 bits may be in
+        use), or floats in 0..1 or 0..255; alpha is composited on black.
     spacing
         (row, column) mm per pixel.
     modality
@@ -107,7 +114,7 @@ def from_array(
     Raises
     ------
     InputError
-        If the shape or type does not fit, the image is empty or too large, values are NaN or infinite, or the
+        If the shape or type does not fit, the image is empty or too large, values are infinite, colours are NaN, or the
         spacing, modality or window is not valid.
     """
     name = "array"
@@ -115,7 +122,7 @@ def from_array(
         parse_window(window)
     if isinstance(array, Image.Image):
         pixels, done = prepare_picture(array, window, "image")
-        return MedicalImage(pixels, _spacing(spacing), modality, "image", {"format": "PIL", **done})
+        return prepared_image(pixels, {"format": "PIL", **done}, _spacing(spacing), modality, "image")
     try:
         values = np.asarray(array)
     except (TypeError, ValueError):
@@ -132,7 +139,20 @@ def from_array(
     else:
         pixels, done = color_to_rgb(values, window, name)
     details = {"format": "array", "bits": 8 * values.dtype.itemsize, **done}
-    return MedicalImage(pixels, _spacing(spacing), modality, name, details)
+    return prepared_image(pixels, details, _spacing(spacing), modality, name)
+
+
+def prepared_image(
+    pixels: np.ndarray,
+    details: dict[str, Any],
+    spacing: tuple[float, float] | None,
+    modality: str | None,
+    source: str,
+    notes: Sequence[str] = (),
+) -> MedicalImage:
+    """Make an image of prepared pixels: the notes among the details of the preparation become those of the image."""
+    about = {key: value for key, value in details.items() if key != "notes"}
+    return MedicalImage(pixels, spacing, modality, source, about, (*notes, *details.get("notes", ())))
 
 
 def _spacing(spacing: Sequence[float] | None) -> tuple[float, float] | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import operator
+import os
 import threading
 import warnings
 from collections.abc import Iterator
@@ -76,6 +77,27 @@ def whole_number(slice_index: int) -> int:
     if isinstance(slice_index, bool) or abs(index) > 2**31:
         raise InputError("the slice must be a whole number, counted from 0")
     return index
+
+
+@contextmanager
+def silent_stderr() -> Iterator[None]:
+    """Send what C libraries write to the standard error output nowhere; to be used within `quiet`, which holds a lock.
+
+    What other threads write meanwhile is lost too, so that it is for single calls that cannot be silenced otherwise.
+    """
+    try:
+        kept = os.dup(2)
+    except OSError:  # there is no standard error output
+        yield
+        return
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 @contextmanager

@@ -87,13 +87,17 @@ def looks_like_hounsfield(values: np.ndarray) -> bool:
     Parameters
     ----------
     values
-        Real numbers of shape ``(height, width)``.
+        Real numbers of any shape; NaN is left out.
 
     Returns
     -------
     bool
         True when the values are those of a CT slice.
     """
+    if values.dtype.kind == "f" and (empty := np.isnan(values)).any():
+        values = values[~empty]
+    if not values.size:
+        return False
     low, high = float(values.min()), float(values.max())
     if not (-3100 <= low <= -900 and 100 <= high <= 33000):
         return False

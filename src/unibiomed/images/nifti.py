@@ -15,9 +15,10 @@ import numpy as np
 
 from ..errors import InputError
 from .grid import Grid, make_grid
-from .image import MedicalImage
+from .image import MedicalImage, prepared_image
 from .limits import MAX_BYTES, check_size, check_slice, quiet
 from .modality import looks_like_hounsfield
+from .notes import geometry_notes
 from .pixels import Window, color_to_rgb, grey_to_rgb
 from .windowing import is_named_window
 
@@ -34,6 +35,12 @@ def nifti_kind(head: bytes) -> str | None:
     if magic == b"n+1\0" or head[4:8] == b"n+2\0":
         return "single"
     return "pair" if magic == b"ni1\0" or head[4:8] == b"ni2\0" else None
+
+
+def is_cut_nifti(head: bytes) -> bool:
+    """Whether the first bytes are those of a NIfTI file that ends within its header."""
+    sizes = {int.from_bytes(head[:4], "little"), int.from_bytes(head[:4], "big")}
+    return (348 in sizes and len(head) < 348) or (540 in sizes and len(head) < 540)
 
 
 def read_nifti(path: Path, name: str, *, zipped: bool, slice_index: int | None, window: Window) -> MedicalImage:
@@ -65,8 +72,8 @@ def read_nifti(path: Path, name: str, *, zipped: bool, slice_index: int | None, 
     Raises
     ------
     InputError
-        If the file is damaged, too large, has more than three dimensions, no usable orientation, values that are not
-        finite, or the slice or window does not fit it.
+        If the file is damaged, too large, has more than three dimensions, no usable orientation, infinite values, or
+        the slice or window does not fit it.
     """
     with quiet():
         try:
@@ -148,8 +155,13 @@ def read_header(file: io.BufferedIOBase, name: str) -> Any:
     # Header extensions reach up to the offset and are read whole.
     if not 0 <= float(header["vox_offset"]) <= _MAX_OFFSET:
         raise InputError(f"{name}: this NIfTI file is damaged (its data offset is impossible): export it again")
+    # Told before nibabel puts 1 in the place of 0.
+    sizes = np.asarray(header["pixdim"][1 : 1 + min(len(shape), 3)], dtype=np.float64)
+    known = bool(header["sform_code"] > 0) or bool(np.isfinite(sizes).all() and (sizes != 0).all())
     file.seek(0)
-    return kind.from_stream(file)
+    image = kind.from_stream(file)
+    image.extra["sizes_known"] = known
+    return image
 
 
 def channel_count(image: Any) -> int:
@@ -167,15 +179,18 @@ def nifti_grid(image: Any, name: str) -> Grid:
     """How the voxels of a nibabel image lie; InputError if its orientation is broken."""
     shape = tuple(int(n) for n in (*image.shape, 1, 1)[:3])
     unit = _MM_PER_UNIT.get(image.header.get_xyzt_units()[0], 1.0)
-    return make_grid(shape, image.affine, name, unit=unit, flat=len(image.shape) < 3)
+    known: bool = image.extra["sizes_known"]
+    return make_grid(shape, image.affine, name, unit=unit, flat=len(image.shape) < 3, sizes_known=known)
 
 
 def nifti_details(image: Any) -> dict[str, Any]:
     """What `details` tells of the file as a whole."""
+    known = bool(image.header["sform_code"] > 0 or image.header["qform_code"] > 0)
     return {
         "format": "NIfTI",
         "bits": 8 * image.get_data_dtype().itemsize,
-        "orientation_known": bool(image.header["sform_code"] > 0 or image.header["qform_code"] > 0),
+        "orientation_known": known,
+        "notes": tuple(geometry_notes(orientation_known=known, sizes_known=image.extra["sizes_known"])),
     }
 
 
@@ -199,7 +214,8 @@ def _show(image: Any, name: str, slice_index: int | None, window: Window) -> Med
         pixels, done = grey_to_rgb(turned, window, name)
         if is_named_window(window) or looks_like_hounsfield(turned):
             modality = "CT"
-    return MedicalImage(pixels, grid.spacing[1:], modality, name, {**nifti_details(image), **done, **place})
+    known = nifti_details(image)
+    return prepared_image(pixels, {**known, **done, **place}, grid.pixel_spacing, modality, name, notes=known["notes"])
 
 
 def _cut(image: Any, file_axis: int, file_slice: int) -> np.ndarray:

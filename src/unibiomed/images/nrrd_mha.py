@@ -19,6 +19,7 @@ import numpy as np
 from ..errors import InputError
 from .grid import StoredVolume, make_grid
 from .limits import MAX_BYTES, shown
+from .notes import geometry_notes
 
 _MAX_HEADER = 2**16
 _LPS = np.diag([-1.0, -1.0, 1.0])
@@ -154,7 +155,8 @@ def _open_nrrd(path: Path, words: Words, start: int, name: str) -> StoredVolume:
             packed.seek(skip)
             return packed.read(count)
 
-    return _stored("NRRD", sizes, order + kind, affine, known, source, read, name)
+    sized = "space directions" in words or "spacings" in words
+    return _stored("NRRD", sizes, order + kind, affine, known, sized, source, read, name)
 
 
 def _open_meta(path: Path, words: Words, start: int, name: str) -> StoredVolume:
@@ -188,7 +190,8 @@ def _open_meta(path: Path, words: Words, start: int, name: str) -> StoredVolume:
         return zlib.decompressobj(32 + zlib.MAX_WBITS).decompress(file.read(), count) if packed else file.read(count)
 
     order = ">" if big else "<"
-    return _stored("MetaImage", sizes, order + kind, affine, matrix is not None, source, read, name)
+    sized = "elementspacing" in words or "elementsize" in words
+    return _stored("MetaImage", sizes, order + kind, affine, matrix is not None, sized, source, read, name)
 
 
 def _stored(
@@ -197,6 +200,7 @@ def _stored(
     kind: str,
     affine: np.ndarray,
     known: bool,
+    sized: bool,
     source: Path,
     read: Callable[[BinaryIO, int], bytes],
     name: str,
@@ -220,8 +224,13 @@ def _stored(
         values = np.frombuffer(voxels, dtype=dtype).reshape(sizes[::-1]).transpose(2, 1, 0)
         return values.astype(dtype.newbyteorder("="), copy=False)
 
-    details: dict[str, Any] = {"format": format_name, "bits": 8 * dtype.itemsize, "orientation_known": known}
-    return StoredVolume(make_grid(sizes, affine, name), load, None, details)
+    details: dict[str, Any] = {
+        "format": format_name,
+        "bits": 8 * dtype.itemsize,
+        "orientation_known": known,
+        "notes": tuple(geometry_notes(orientation_known=known, sizes_known=sized)),
+    }
+    return StoredVolume(make_grid(sizes, affine, name, sizes_known=sized), load, None, details)
 
 
 _LONG = {"l": "left", "r": "right", "p": "posterior", "a": "anterior", "s": "superior", "i": "inferior"}

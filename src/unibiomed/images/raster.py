@@ -1,8 +1,12 @@
-"""Pictures: PNG, JPEG, TIFF and BMP files, and PIL images."""
+"""Pictures: PNG, JPEG, TIFF, BMP, GIF, WebP and JPEG 2000 files, and PIL images."""
 
 from __future__ import annotations
 
+import io
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -10,9 +14,16 @@ from PIL import Image, ImageOps
 from ..errors import InputError
 from .limits import check_size, check_slice, quiet, too_large, whole_number
 from .pixels import Prepared, Window, color_to_rgb, composite_on_black, freeze, grey_to_rgb
+from .tiff import has_wide_planes, read_planes, read_stack, stack_size
 
 _MAX_PAGES = 10_000
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _SUBFILE, _SAMPLE_FORMAT = 258, 262, 254, 339
+_ANIMATED = ("GIF", "WEBP", "PNG")
+_SHOWN_KINDS = {"WEBP": "WebP", "JPEG2000": "JPEG 2000"}
+_J2K_START = b"\xff\x4f\xff\x51"
+_J2K_HEADER = 2**16
+_NEARLY_BLACK = 16
+"""Of 255: where 16-bit colours are below, they use 12 bits at most; what is in the lowest is lost when 8 are kept."""
 
 
 def read_raster(path: Path, kind: str, name: str, *, slice_index: int | None, window: Window) -> Prepared:
@@ -23,11 +34,12 @@ def read_raster(path: Path, kind: str, name: str, *, slice_index: int | None, wi
     path
         The file.
     kind
-        ``"PNG"``, ``"JPEG"``, ``"TIFF"`` or ``"BMP"``, found by its first bytes; no other decoder is tried.
+        ``"PNG"``, ``"JPEG"``, ``"TIFF"``, ``"BMP"``, ``"GIF"``, ``"WEBP"`` or ``"JPEG2000"``, found by its first
+        bytes; no other decoder is tried.
     name
         What to call the file in messages.
     slice_index
-        Page of a TIFF that has several, from 0; None for all other pictures.
+        Page of a TIFF or frame of an animation that has several, from 0; None for all other pictures.
     window
         Window for grey values, or None.
 
@@ -46,18 +58,61 @@ def read_raster(path: Path, kind: str, name: str, *, slice_index: int | None, wi
             # Given a path, Pillow maps the file into memory, which scrambles TIFF files with a rotation tag.
             with path.open("rb") as file, Image.open(file, formats=[kind]) as picture:
                 check_size(picture.height, picture.width, name)
-                page = _choose_page(picture, slice_index, name)
-                pixels, done = _prepare(picture, window, name)
+                pixels, done = _read(file, picture, slice_index, window, name)
         except InputError:
             raise
         except Image.DecompressionBombError:
             raise InputError(too_large(name)) from None
         except Exception:
             # Decoders raise whatever they like on damaged data: OSError, SyntaxError, struct.error, MemoryError...
+            shown_kind = _SHOWN_KINDS.get(kind, kind)
             raise InputError(
-                f"{name}: this {kind} file is truncated, damaged or of a rare kind: save it as RGB or 16-bit grey PNG"
+                f"{name}: this {shown_kind} file is truncated, damaged or of a rare kind: save it as RGB or 16-bit "
+                "grey PNG"
             ) from None
-    return pixels, {"format": kind, **done, **({} if page is None else {"slice": page})}
+    return pixels, {"format": kind, **done}
+
+
+def _read(file: BinaryIO, picture: Image.Image, slice_index: int | None, window: Window, name: str) -> Prepared:
+    """Choose the page and prepare it; TIFF files that Pillow reads wrongly are read by hand."""
+    planes = stack_size(picture, name) if picture.format == "TIFF" else 1
+    if planes > 1:
+        if slice_index is None:
+            raise InputError(
+                f"{name}: this TIFF has {planes} planes: choose one with the slice option, 0 to {planes - 1}"
+            )
+        pixels, done = _show(read_stack(file, picture, slice_index, planes, name), window, name)
+        return pixels, {**done, "slice": slice_index, "slices": planes}
+    page = _choose_page(picture, slice_index, name)
+    chosen = {} if page is None else {"slice": page}
+    if picture.format == "TIFF" and has_wide_planes(picture):
+        pixels, done = _show(read_planes(file, picture, name), window, name)
+        return pixels, {**done, **chosen}
+
+    def again() -> Image.Image:
+        file.seek(0)
+        fresh = Image.open(io.BytesIO(file.read()), formats=[str(picture.format)])
+        if page is not None:
+            fresh.seek(page)
+        return fresh
+
+    bits = _codestream_bits(file) if picture.format == "JPEG2000" else None
+    pixels, done = _prepare(picture, window, name, again=again, bits=bits)
+    return pixels, {**done, **chosen}
+
+
+def _show(values: np.ndarray, window: Window, name: str) -> Prepared:
+    """Show values that were read by hand."""
+    pixels, done = color_to_rgb(values, window, name) if values.ndim == 3 else grey_to_rgb(values, window, name)
+    return pixels, {"bits": 8 * values.dtype.itemsize, **done}
+
+
+def _codestream_bits(file: BinaryIO) -> int | None:
+    """Bits of the first component of a JPEG 2000 file; None where its header is not found."""
+    file.seek(0)
+    head = file.read(_J2K_HEADER)
+    start = head.find(_J2K_START)
+    return None if start < 0 or len(head) <= start + 42 else (head[start + 42] & 0x7F) + 1
 
 
 def prepare_picture(picture: Image.Image, window: Window, name: str) -> Prepared:
@@ -84,7 +139,15 @@ def prepare_picture(picture: Image.Image, window: Window, name: str) -> Prepared
     """
     with quiet():
         try:
-            return _prepare(picture, window, name)
+            if picture.format == "TIFF" and has_wide_planes(picture):
+                raise InputError(
+                    f"{name}: Pillow cannot read planes of 16 bits: give the path of the TIFF file instead"
+                )
+            planes = stack_size(picture, name) if picture.format == "TIFF" else 1
+            pixels, done = _prepare(picture, window, name)
+            if planes > 1:
+                done["notes"] = [*done.get("notes", ()), f"this is the first of {planes} planes in its TIFF file"]
+            return pixels, done
         except InputError:
             raise
         except Exception:
@@ -92,14 +155,23 @@ def prepare_picture(picture: Image.Image, window: Window, name: str) -> Prepared
             raise InputError(f"{name}: this picture cannot be decoded: load it first, or give its file") from None
 
 
-def _prepare(picture: Image.Image, window: Window, name: str) -> Prepared:
+def _prepare(
+    picture: Image.Image,
+    window: Window,
+    name: str,
+    *,
+    again: Callable[[], Image.Image] | None = None,
+    bits: int | None = None,
+) -> Prepared:
+    """Show a picture; `again` opens its file once more, `bits` are those of a sample where Pillow does not tell."""
     check_size(picture.height, picture.width, name)
-    bits, white_is_zero, unsigned = _stored(picture)
+    stored_bits, white_is_zero, sample_format = _stored(picture)
+    bits = bits or stored_bits
     reduced = picture.mode not in ("F", "I") and not picture.mode.startswith("I;16") and bits > 8
-    picture.load()
-    if picture.format != "TIFF":
-        # Pillow turns TIFF files itself while loading, and would turn them again after a change of page.
-        picture = ImageOps.exif_transpose(picture)
+    raw_modes = {str(_raw_mode(tile.args)) for tile in getattr(picture, "tile", None) or []}
+    if again is not None and any(mode.startswith("LA;16") for mode in raw_modes):
+        return _grey_with_alpha(again(), window, name)
+    picture = _load(picture)
     check_size(picture.height, picture.width, name)
     mode = picture.mode
     if mode in ("1", "L", "P", "RGB") and "transparency" in picture.info:
@@ -115,15 +187,24 @@ def _prepare(picture: Image.Image, window: Window, name: str) -> Prepared:
     if picture.mode not in ("L", "LA", "RGB", "RGBA", "I", "F") and not picture.mode.startswith("I;16"):
         raise InputError(f"{name}: pictures of the kind {picture.mode} are not supported: save it as RGB or grey PNG")
     values = np.asarray(picture)
-    if reduced and values.max(initial=0) < 16:
-        # Pillow keeps the upper 8 of 16 bits; a 12-bit scan stored that way would silently turn black.
+    # Pillow keeps the upper 8 of 16 bits; a 12-bit scan stored that way would silently turn black.
+    colours = values[..., : 3 if values.ndim == 3 and values.shape[2] > 2 else 1] if values.ndim == 3 else values
+    if reduced and colours.max(initial=0) < _NEARLY_BLACK:
+        low = _lower_bytes(again, picture.mode) if again is not None else None
+        if low is not None and low.shape == values.shape:
+            pixels, done = color_to_rgb(values.astype(np.uint16) << 8 | low, window, name)
+            return pixels, {"bits": bits, **done}
         raise InputError(
             f"{name}: its 16-bit colours use only the lowest values, which 8 bits cannot show: save it as 16-bit grey"
         )
     if picture.mode == "LA":
         values = composite_on_black(values)[..., 0]
-    if picture.mode == "I" and unsigned:
+    if picture.mode == "I" and sample_format == 1:
         values = values.view(np.uint32)
+    if bits == 8 and sample_format == 2:
+        if values.ndim == 3:
+            raise InputError(f"{name}: its colours are signed numbers: save it as RGB of unsigned 8 bits")
+        values = values.view(np.int8)  # Pillow knows unsigned bytes alone
     if values.ndim == 3:
         pixels, done = color_to_rgb(values, window, name)
     else:
@@ -133,33 +214,77 @@ def _prepare(picture: Image.Image, window: Window, name: str) -> Prepared:
     return pixels, {"bits": bits, **done}
 
 
-def _stored(picture: Image.Image) -> tuple[int, bool, bool]:
-    """Bits a sample, whether 0 is white (which Pillow mends for 8 bits only), whether integers are unsigned."""
+def _load(picture: Image.Image) -> Image.Image:
+    picture.load()
+    # Pillow turns TIFF files itself while loading, and would turn them again after a change of page.
+    return picture if picture.format == "TIFF" else ImageOps.exif_transpose(picture)
+
+
+def _raw_mode(args: object) -> object:
+    """How a tile of a picture is stored, by Pillow's name; of a TIFF it is the first of several arguments."""
+    return args[0] if isinstance(args, tuple) and args else args
+
+
+def _lower_bytes(again: Callable[[], Image.Image], mode: str) -> np.ndarray | None:
+    """The lower bytes of 16-bit colours, of which Pillow keeps the upper ones; None where they cannot be had."""
+    other = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
+    with again() as picture:
+        tiles = []
+        for tile in getattr(picture, "tile", None) or []:
+            raw = str(_raw_mode(tile.args))
+            if picture.mode != mode or raw[:-1] not in ("RGB;16", "RGBA;16") or raw[-1] not in other:
+                return None
+            # With the other byte order, the byte that Pillow takes for the upper one is the lower one.
+            swapped = raw[:-1] + other[raw[-1]]
+            args = (swapped, *tile.args[1:]) if isinstance(tile.args, tuple) else swapped
+            tiles.append(tile._replace(args=args))
+        picture.tile = tiles  # type: ignore[attr-defined]
+        return np.asarray(_load(picture)) if tiles else None
+
+
+def _grey_with_alpha(picture: Image.Image, window: Window, name: str) -> Prepared:
+    """Show 16-bit grey with alpha, which Pillow reduces to 8 bits: its four bytes are read as four channels."""
+    picture.tile = [tile._replace(args="RGBA") for tile in picture.tile]  # type: ignore[attr-defined]
+    both = np.asarray(_load(picture)).astype(np.uint16)
+    grey, alpha = both[..., 0] << 8 | both[..., 1], both[..., 2] << 8 | both[..., 3]
+    clear = alpha == 0
+    values = np.rint(grey * (alpha / 65535.0)).astype(np.uint16)
+    pixels, done = grey_to_rgb(values, window, name, ignore=clear if clear.any() else None)
+    return pixels, {"bits": 16, **done}
+
+
+def _stored(picture: Image.Image) -> tuple[int, bool, int]:
+    """Bits a sample, whether 0 is white (which Pillow mends for 8 bits only), and TIFF's number of the sample format.
+
+    The last is 1 for unsigned and 2 for signed integers, 3 for floats, and 0 for other files than TIFF.
+    """
     tags = getattr(picture, "tag_v2", None)
     if tags is not None:
         bits = tags.get(_BITS_PER_SAMPLE, (1,))
         sample_format = tags.get(_SAMPLE_FORMAT, (1,))
-        return int(bits[0]), tags.get(_PHOTOMETRIC) == 0, sample_format[0] == 1
+        return int(bits[0]), tags.get(_PHOTOMETRIC) == 0, int(sample_format[0])
     tiles = getattr(picture, "tile", None) or []
     if picture.mode.startswith("I;16") or (tiles and ";16" in str(tiles[0][3])):
-        return 16, False, False
-    return {"1": 1, "I": 32, "F": 32}.get(picture.mode, 8), False, False
+        return 16, False, 0
+    return {"1": 1, "I": 32, "F": 32}.get(picture.mode, 8), False, 0
 
 
 def _choose_page(picture: Image.Image, slice_index: int | None, name: str) -> int | None:
-    """Move a TIFF to the page asked for; None where there is one page only."""
-    if picture.format != "TIFF" or not _has_pages(picture):
+    """Move to the page of a TIFF, or the frame of an animation, that was asked for; None where there is one only."""
+    animated = picture.format in _ANIMATED and getattr(picture, "is_animated", False)
+    if not animated and (picture.format != "TIFF" or not _has_pages(picture)):
         if slice_index is not None:
             raise InputError(f"{name}: it is a single picture, so no slice can be chosen: leave the slice out")
         return None
+    kind, what = _SHOWN_KINDS.get(str(picture.format), picture.format), "frames" if animated else "pages"
     if slice_index is None:
-        raise InputError(f"{name}: this TIFF has several pages: choose one with the slice option, counted from 0")
+        raise InputError(f"{name}: this {kind} has several {what}: choose one with the slice option, counted from 0")
     index = whole_number(slice_index)
     try:
         # Counting all pages of a hostile file could take hours, so pages are walked only as far as asked.
         picture.seek(check_slice(index, _MAX_PAGES, name))
     except EOFError:
-        raise InputError(f"{name}: slice {index} does not exist in this TIFF: choose a smaller one") from None
+        raise InputError(f"{name}: slice {index} does not exist in this {kind}: choose a smaller one") from None
     return index
 
 

@@ -8,11 +8,14 @@ from pathlib import Path
 
 from ..errors import InputError
 from .dicom import read_dicom
-from .image import MedicalImage
+from .image import MedicalImage, prepared_image
 from .limits import MAX_BYTES, shown, whole_number
-from .nifti import HEADER_BYTES, nifti_kind, read_nifti, unzip_head
+from .nifti import HEADER_BYTES, is_cut_nifti, nifti_kind, read_nifti, unzip_head
 from .raster import read_raster
 from .windowing import parse_window
+
+FORMATS = "PNG, JPEG, TIFF, BMP, GIF, WebP, JPEG 2000, DICOM or NIfTI"
+"""What a single image may be, as shown to people."""
 
 _RASTER_MAGIC = (
     (b"\x89PNG\r\n\x1a\n", "PNG"),
@@ -22,6 +25,10 @@ _RASTER_MAGIC = (
     (b"II+\0", "TIFF"),
     (b"MM\0+", "TIFF"),
     (b"BM", "BMP"),
+    (b"GIF87a", "GIF"),
+    (b"GIF89a", "GIF"),
+    (b"\0\0\0\x0cjP  \r\n\x87\n", "JPEG2000"),
+    (b"\xff\x4f\xff\x51", "JPEG2000"),
 )
 
 
@@ -31,15 +38,15 @@ def read_image(
     slice_index: int | None = None,
     window: str | tuple[float, float] | None = None,
 ) -> MedicalImage:
-    """Read a PNG, JPEG, TIFF, BMP, DICOM or NIfTI file as one image.
+    """Read a PNG, JPEG, TIFF, BMP, GIF, WebP, JPEG 2000, DICOM or NIfTI file as one image.
 
     Parameters
     ----------
     path
         The file; suffixes are ignored.
     slice_index
-        Frame of a multi-frame DICOM file, page of a TIFF or slice of a NIfTI volume, from 0. The first two need it
-        where there are several; a volume shows its middle slice without it.
+        Frame of a multi-frame DICOM file or an animation, page of a TIFF or slice of a NIfTI volume, from 0. All but
+        the last need it where there are several; a volume shows its middle slice without it.
     window
         Display window for grey values: a name of `WINDOWS`, ``"centre,width"``, or a pair of numbers. Without it,
         DICOM files use the window in their header, 8-bit pictures stay as they are, and all else is scaled from its
@@ -53,8 +60,8 @@ def read_image(
     Raises
     ------
     InputError
-        If the file is missing, empty, a folder, not an image, damaged or too large, holds NaN or infinite values, or
-        the slice or window does not fit it. The message is one line that says what to do.
+        If the file is missing, empty, a folder, not an image, damaged or too large, holds infinite values, or the
+        slice or window does not fit it. The message is one line that says what to do.
     """
     if window is not None:
         window = window if isinstance(window, str) else parse_window(window)
@@ -69,12 +76,17 @@ def read_image(
         raise InputError(f"{name}: the file cannot be read: check its permissions") from None
     kind = sniff(head)
     if kind == "gzip":
-        inner = nifti_kind(unzip_head(file))
+        head = unzip_head(file)
+        inner = nifti_kind(head)
+        if inner is None and is_cut_nifti(head):
+            raise InputError(f"{name}: this NIfTI file is truncated in its header: copy or export it again")
         if inner is None:
             raise InputError(f"{name}: this compressed file holds no NIfTI volume: unpack it and give the image inside")
         kind = "NIfTI pair" if inner == "pair" else "NIfTI gzip"
+    if kind is None and is_cut_nifti(head):
+        raise InputError(f"{name}: this NIfTI file is truncated in its header: copy or export it again")
     if kind is None:
-        raise InputError(f"{name}: not an image this reads: give PNG, JPEG, TIFF, BMP, DICOM or NIfTI")
+        raise InputError(f"{name}: not an image that can be read: give {FORMATS}")
     if kind == "NIfTI pair":
         raise InputError(f"{name}: this is half of a NIfTI pair (.hdr and .img): save it as one .nii file")
     if kind == "DICOM":
@@ -82,7 +94,7 @@ def read_image(
     if kind in ("NIfTI", "NIfTI gzip"):
         return read_nifti(file, name, zipped=kind == "NIfTI gzip", slice_index=slice_index, window=window)
     pixels, details = read_raster(file, kind, name, slice_index=slice_index, window=window)
-    return MedicalImage(pixels, None, None, name, details)
+    return prepared_image(pixels, details, None, None, name)
 
 
 def sniff(head: bytes) -> str | None:
@@ -96,8 +108,8 @@ def sniff(head: bytes) -> str | None:
     Returns
     -------
     str or None
-        ``"DICOM"``, ``"PNG"``, ``"JPEG"``, ``"TIFF"``, ``"BMP"``, ``"NIfTI"``, ``"NIfTI pair"``, ``"gzip"`` (which may
-        hold NIfTI), or None for anything else.
+        ``"DICOM"``, ``"PNG"``, ``"JPEG"``, ``"TIFF"``, ``"BMP"``, ``"GIF"``, ``"WEBP"``, ``"JPEG2000"``, ``"NIfTI"``,
+        ``"NIfTI pair"``, ``"gzip"`` (which may hold NIfTI), or None for anything else.
     """
     # First, because the 128 bytes before the mark may be made to look like a TIFF.
     if head[128:132] == b"DICM":
@@ -105,6 +117,8 @@ def sniff(head: bytes) -> str | None:
     for magic, kind in _RASTER_MAGIC:
         if head.startswith(magic):
             return kind
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        return "WEBP"
     if head.startswith(b"\x1f\x8b"):
         return "gzip"
     nifti = nifti_kind(head)

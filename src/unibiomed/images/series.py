@@ -10,10 +10,23 @@ from typing import Any
 import numpy as np
 from pydicom import dcmread
 from pydicom.dataset import Dataset
-from pydicom.pixels.processing import apply_modality_lut
 
 from ..errors import InputError
-from .dicom import check_inflated_size, decode_frame, first_number, header_window, load_dataset
+from .dicom_header import (
+    HEADER_TAGS,
+    check_inflated_size,
+    check_kind,
+    complete_header,
+    frame_count,
+    header_number,
+    header_padding,
+    header_rescale,
+    header_window,
+    holds_an_image,
+    load_dataset,
+    no_pixels,
+)
+from .dicom_values import decode_frame, modality_values
 from .grid import StoredVolume, make_grid
 from .limits import MAX_BYTES, check_size, quiet, shown
 from .modality import modality_from_dicom
@@ -25,26 +38,14 @@ MAX_FILES = 20_000
 
 # Nothing that says who the patient is; the series' identifier is compared and never shown.
 _TAGS: list[Any] = [
+    *HEADER_TAGS,
     "SeriesInstanceUID",
-    "Modality",
-    "Rows",
-    "Columns",
-    "NumberOfFrames",
-    "SamplesPerPixel",
-    "PhotometricInterpretation",
-    "BitsStored",
+    "ImageType",
     "ImagePositionPatient",
     "ImageOrientationPatient",
-    "PixelSpacing",
     "SliceThickness",
-    "RescaleSlope",
-    "RescaleIntercept",
-    "ModalityLUTSequence",
-    "PixelPaddingValue",
-    "WindowCenter",
-    "WindowWidth",
-    "VOILUTFunction",
 ]
+GREY = "MONOCHROME2"
 _SAME_PLACE = 1e-3
 _UNEVEN = 0.1
 """Share of the distance of slices by which a gap may differ; tables move in steps, so that headers are a little off."""
@@ -65,8 +66,8 @@ def open_series(folder: Path, name: str) -> StoredVolume:
     StoredVolume
         The axes "of the file" are columns, rows and slices, these along the normal of the image plane. The voxels pass
         the rescale or Modality LUT: integers stay int16 or int32, else float32. The details hold ``files`` (names in
-        the order of the slices), ``header_window`` (centre, width, function) and ``padding`` (rescaled) where all
-        files agree on one.
+        the order of the slices), ``header_window`` (centre, width, function) and ``padding`` (its lowest and highest
+        value, rescaled) where all files agree on one, and ``notes`` on what was assumed.
 
     Raises
     ------
@@ -86,9 +87,12 @@ def open_series(folder: Path, name: str) -> StoredVolume:
 
 def _open(folder: Path, name: str) -> StoredVolume:
     headers = _headers(folder, name)
-    first = headers[0][1]
     for path, header in headers:
-        _check_header(header, first, f"{name}/{shown(path.name)}")
+        _check_slice(header, f"{name}/{shown(path.name)}")
+    # Not the first one by name: that may be the localizer.
+    first = _usual([header for _, header in headers])
+    for path, header in headers:
+        _check_alike(header, first, f"{name}/{shown(path.name)}")
     along_row, along_column = np.array(first.ImageOrientationPatient, dtype=np.float64).reshape(2, 3)
     normal = np.cross(along_row, along_column)
     depth = {path: float(np.dot(normal, header.ImagePositionPatient)) for path, header in headers}
@@ -102,7 +106,7 @@ def _open(folder: Path, name: str) -> StoredVolume:
     affine = np.eye(4)
     affine[:3, 0] = along_row * between_columns
     affine[:3, 1] = along_column * between_rows
-    thickness = first_number(first.get("SliceThickness")) or 1.0
+    thickness = header_number(first, "SliceThickness") or 1.0
     affine[:3, 2] = (places[-1] - places[0]) / (count - 1) if count > 1 else normal * thickness
     affine[:3, 3] = places[0]
     whole = all(_is_whole(header) for _, header in headers)
@@ -121,6 +125,7 @@ def _open(folder: Path, name: str) -> StoredVolume:
             "files": tuple(path.name for path in files),
             "header_window": _agreed([header_window(header) for _, header in headers]),
             "padding": _agreed([_padding(header) for _, header in headers]),
+            "notes": tuple(dict.fromkeys(note for _, header in headers for note in header_rescale(header)[2])),
         },
     )
 
@@ -140,11 +145,15 @@ def _headers(folder: Path, name: str) -> list[tuple[Path, Dataset]]:
             total += path.stat().st_size
             if total > MAX_BYTES:
                 raise InputError(f"{name}: the series exceeds {MAX_BYTES >> 30} GiB: crop it first")
-            check_inflated_size(file, f"{name}/{shown(path.name)}")
+            where = f"{name}/{shown(path.name)}"
+            check_inflated_size(file, where)
             file.seek(0)
             header = dcmread(file, force=True, specific_tags=_TAGS, stop_before_pixels=True)
+        check_kind(header, where)
         if "Rows" in header and "Columns" in header:
             found.append((path, header))
+        elif holds_an_image(header):
+            raise no_pixels(header, where)
     if not found:
         raise InputError(f"{name}: the folder holds no DICOM images: give the one with the files of a series")
     series = Counter(str(header.get("SeriesInstanceUID", "")) for _, header in found)
@@ -156,28 +165,53 @@ def _headers(folder: Path, name: str) -> list[tuple[Path, Dataset]]:
     return found
 
 
-def _check_header(header: Dataset, first: Dataset, name: str) -> None:
-    """Refuse an image that cannot be a slice, or not one beside the first."""
-    if int(header.get("NumberOfFrames") or 1) > 1:
+def _check_slice(header: Dataset, name: str) -> None:
+    """Refuse an image that cannot be a slice."""
+    if frame_count(header) > 1:
         raise InputError(f"{name}: this DICOM file has several frames: save each slice as one file, or as NIfTI")
-    if int(header.get("SamplesPerPixel") or 1) != 1 or header.get("PhotometricInterpretation") != "MONOCHROME2":
-        raise InputError(f"{name}: only grey images (MONOCHROME2) make a volume: give this one as a single image")
+    if int(header.get("SamplesPerPixel") or 1) != 1 or (header.get("PhotometricInterpretation") or GREY) != GREY:
+        raise InputError(f"{name}: only grey images ({GREY}) make a volume: give this one as a single image")
     for keyword, length in (("ImagePositionPatient", 3), ("ImageOrientationPatient", 6), ("PixelSpacing", 2)):
         values = header.get(keyword)
         if values is None or len(values) != length or not np.isfinite([float(value) for value in values]).all():
             raise InputError(f"{name}: the file does not say where its image lies ({keyword}): export it again")
     if min(float(size) for size in header.PixelSpacing) <= 0:
         raise InputError(f"{name}: the distance of its pixels is not positive: export it again")
-    if (header.Rows, header.Columns) != (first.Rows, first.Columns):
-        raise InputError(
-            f"{name}: the image is {header.Columns} x {header.Rows} pixels, others of its series are "
-            f"{first.Columns} x {first.Rows}: take it out of the folder"
+
+
+def _usual(headers: Sequence[Dataset]) -> Dataset:
+    """The first header that agrees with as many others as possible, to which those of the others are compared."""
+
+    def key(header: Dataset) -> tuple[object, ...]:
+        turned = tuple(round(float(value), 2) + 0.0 for value in header.ImageOrientationPatient)
+        spacing = tuple(round(float(value), 2) for value in header.PixelSpacing)
+        return header.Rows, header.Columns, turned, spacing, modality_from_dicom(header.get("Modality"))
+
+    keys = [key(header) for header in headers]
+    return headers[keys.index(Counter(keys).most_common(1)[0][0])]
+
+
+def _check_alike(header: Dataset, usual: Dataset, name: str) -> None:
+    """Refuse an image that is no slice beside most others of its series, such as a localizer."""
+    what = None
+    if (header.Rows, header.Columns) != (usual.Rows, usual.Columns):
+        what = (
+            f"this image has {header.Columns} x {header.Rows} pixels, and most images of its series have "
+            f"{usual.Columns} x {usual.Rows}"
         )
-    for keyword, what in (("ImageOrientationPatient", "is turned"), ("PixelSpacing", "has another distance of pixels")):
-        if not np.allclose(header.get(keyword), first.get(keyword), rtol=1e-3, atol=1e-3):
-            raise InputError(f"{name}: the image {what} than others of its series: take it out of the folder")
-    if modality_from_dicom(header.get("Modality")) != modality_from_dicom(first.get("Modality")):
-        raise InputError(f"{name}: the image is of another modality than others of its series: take it out")
+    elif not _close(header, usual, "ImageOrientationPatient"):
+        what = "this image lies in another plane than most images of its series"
+    elif not _close(header, usual, "PixelSpacing"):
+        what = "this image has another pixel spacing than most images of its series"
+    elif modality_from_dicom(header.get("Modality")) != modality_from_dicom(usual.get("Modality")):
+        what = "this image is of another modality than most images of its series"
+    if what is not None:
+        localizer = " (it is a localizer)" if "LOCALIZER" in [str(v) for v in header.get("ImageType") or ()] else ""
+        raise InputError(f"{name}: {what}{localizer}: move it to another folder")
+
+
+def _close(header: Dataset, usual: Dataset, keyword: str) -> bool:
+    return bool(np.allclose(header.get(keyword), usual.get(keyword), rtol=1e-3, atol=1e-3))
 
 
 def _check_gaps(depths: Sequence[float], name: str) -> None:
@@ -201,15 +235,17 @@ def _check_gaps(depths: Sequence[float], name: str) -> None:
 
 def _is_whole(header: Dataset) -> bool:
     """Whether the rescaled values are whole numbers."""
-    slope, intercept = (first_number(header.get(key)) for key in ("RescaleSlope", "RescaleIntercept"))
-    steps = (1.0 if slope is None else slope, intercept or 0.0)
-    return "ModalityLUTSequence" not in header and all(step.is_integer() for step in steps)
+    slope, intercept, _ = header_rescale(header)
+    return not header.get("ModalityLUTSequence") and slope.is_integer() and intercept.is_integer()
 
 
-def _padding(header: Dataset) -> float | None:
-    value = first_number(header.get("PixelPaddingValue"))
-    slope, intercept = (first_number(header.get(key)) for key in ("RescaleSlope", "RescaleIntercept"))
-    return None if value is None else value * (1.0 if slope is None else slope) + (intercept or 0.0)
+def _padding(header: Dataset) -> tuple[float, float] | None:
+    padding = header_padding(header)
+    slope, intercept, _ = header_rescale(header)
+    if padding is None:
+        return None
+    ends = [value * slope + intercept for value in padding]
+    return min(ends), max(ends)
 
 
 def _agreed(values: Sequence[Any]) -> Any:
@@ -223,7 +259,8 @@ def _load(files: Sequence[Path], shape: tuple[int, int, int], whole: bool, name:
             where = f"{name}/{shown(path.name)}"
             try:
                 dataset = load_dataset(path, where)
-                cut = np.asarray(apply_modality_lut(decode_frame(dataset, 0, where), dataset))
+                complete_header(dataset, where)
+                cut, _ = modality_values(decode_frame(dataset, 0, where), dataset, where)
             except InputError:
                 raise
             except Exception:
@@ -232,6 +269,7 @@ def _load(files: Sequence[Path], shape: tuple[int, int, int], whole: bool, name:
                 raise InputError(f"{where}: this DICOM file is damaged (its size changes): export it again")
             # of a modality whose header says nothing of it, as that of FloatPixelData
             if cut.dtype.kind == "f" and values.dtype != np.float32 and np.any(cut != np.rint(cut)):
+                # NaN, the background of float images, differs from itself and so comes here too.
                 values = values.astype(np.float32)
             if cut.size and values.dtype != np.float32 and not -(2**31) <= cut.min() <= cut.max() < 2**31:
                 raise InputError(f"{where}: its values need more than 32 bits: rescale the series")

@@ -13,7 +13,7 @@ import numpy as np
 
 from ..errors import InputError
 from .grid import Grid, StoredVolume
-from .image import MedicalImage
+from .image import MedicalImage, prepared_image
 from .limits import MAX_BYTES, check_size, check_slice, quiet, shown
 from .modality import looks_like_hounsfield
 from .nifti import (
@@ -106,8 +106,7 @@ class Volume:
         step = max(1, round((self.values.size / _LOOKED_AT) ** (1 / 3)))
         values = self.values[::step, ::step, ::step]
         values = values[np.isfinite(values)] if values.dtype.kind == "f" else values.reshape(-1)
-        padding = self.details.get("padding")
-        ignore = None if padding is None else values == padding
+        ignore = self._padding(values)
         low, high = percentile_range(values, ignore=ignore) if values.size else (0.0, 0.0)
         width = max(high - low, 1e-6)
         return low + width / 2, width
@@ -132,7 +131,7 @@ class Volume:
         Raises
         ------
         InputError
-            If there is no such slice, it holds NaN or infinite values, or the window does not fit.
+            If there is no such slice, it holds infinite values, or the window does not fit.
         """
         index = check_slice(index, len(self), self.source)
         check_size(*self.grid.shape[1:], self.source)
@@ -143,19 +142,25 @@ class Volume:
                 "window out or give CENTRE,WIDTH"
             )
         values = np.ascontiguousarray(self.values[index])
-        header, padding = self.details.get("header_window"), self.details.get("padding")
+        header = self.details.get("header_window")
         if window is None and header is not None:
             center, width, function = header
             pixels = stack_grey(apply_window(check_values(values, self.source), center, width, function=function))
             done: dict[str, Any] = {"window": (center, width), "scaling": "window"}
         else:
-            ignore = None if padding is None else values == padding
-            pixels, done = grey_to_rgb(values, window, self.source, ignore=ignore)
+            pixels, done = grey_to_rgb(values, window, self.source, ignore=self._padding(values))
         known: dict[str, Any] = {
             key: self.details[key] for key in ("format", "bits", "orientation_known") if key in self.details
         }
         details = {**known, **done, **self.grid.slice_details(index)}
-        return MedicalImage(pixels, self.spacing[1:], "CT" if named else self.modality, self.source, details)
+        modality = "CT" if named else self.modality
+        notes = self.details.get("notes", ())
+        return prepared_image(pixels, details, self.grid.pixel_spacing, modality, self.source, notes=notes)
+
+    def _padding(self, values: np.ndarray) -> np.ndarray | None:
+        """Mark the voxels outside the scanner's field; None where the file names no value for them."""
+        ends = self.details.get("padding")
+        return None if ends is None else (values >= ends[0]) & (values <= ends[1])
 
     def labels(self, index: int) -> np.ndarray:
         """Numbers of the labels on a slice.
@@ -173,7 +178,7 @@ class Volume:
         Raises
         ------
         InputError
-            If there is no such slice, or values are not whole numbers.
+            If there is no such slice, or values are not whole numbers; NaN is background.
         """
         return as_labels(self.values[check_slice(index, len(self), self.source)], self.source)
 
@@ -200,9 +205,11 @@ class Volume:
 
 
 def as_labels(values: np.ndarray, name: str) -> np.ndarray:
-    """Return label numbers as integers; InputError where they have fractions or are not finite."""
+    """Return label numbers as integers, 0 for NaN; InputError where they have fractions or are infinite."""
     if values.dtype.kind != "f":
         return values
+    if (empty := np.isnan(values)).any():
+        values = np.where(empty, 0, values)
     # Label maps are often stored as floats; what is no whole number is an image or a probability.
     if not np.isfinite(values).all() or not np.array_equal(values, np.rint(values)) or np.abs(values).max() > 2**31:
         raise InputError(f"{name}: labels are whole numbers, and this file holds fractions: give the label file")
@@ -260,6 +267,18 @@ def read_volume_header(path: str | os.PathLike[str], channel: int | None = None)
     return stored.grid, stored.modality
 
 
+def count_channels(path: str | os.PathLike[str]) -> int:
+    """Count the volumes in a file, such as the sequences or frames of a 4-D NIfTI file; 1 for other formats.
+
+    Raises
+    ------
+    InputError
+        As for `read_volume`.
+    """
+    stored, _ = _open(path, 0)
+    return int(stored.details.get("channels", 1))
+
+
 def _open(path: str | os.PathLike[str], channel: int | None) -> tuple[StoredVolume, str]:
     if Path(path).is_dir():
         # A folder named "." is called by what it is.
@@ -301,13 +320,14 @@ def _open_nifti(file: Path, name: str, zipped: bool, channel: int | None) -> Sto
             check_single(image, name, "choose a channel, or save the volume you want as a 3-D file")
         else:
             check_slice(channel, channel_count(image), name, "channel")
+        channels = {"channels": channel_count(image)} if channel_count(image) > 1 else {}
         if image.get_data_dtype().kind not in "buif":
             raise InputError(f"{name}: the voxels are not grey values: give single slices of this file")
         scaled = image.dataobj.slope != 1 or image.dataobj.inter != 0
         grid = nifti_grid(image, name)
         if scaled and 8 * np.prod(grid.shape, dtype=np.float64) > MAX_BYTES:
             raise InputError(f"{name}: the volume holds more than {MAX_BYTES >> 30} GiB as rescaled: crop it first")
-        return StoredVolume(grid, lambda: reading(voxels), None, nifti_details(image))
+        return StoredVolume(grid, lambda: reading(voxels), None, nifti_details(image) | channels)
 
     def voxels(image: Any) -> np.ndarray:
         further = image.shape[3:]
@@ -321,6 +341,4 @@ def _open_nifti(file: Path, name: str, zipped: bool, channel: int | None) -> Sto
 def _is_hounsfield(values: np.ndarray) -> bool:
     """Ask of about sixteen slices, as `read_image` asks of one."""
     some = values[:: max(1, len(values) // 16)]
-    return (
-        values.size > 0 and values.dtype.kind in "if" and bool(np.isfinite(some).all()) and looks_like_hounsfield(some)
-    )
+    return values.size > 0 and values.dtype.kind in "if" and not np.isinf(some).any() and looks_like_hounsfield(some)

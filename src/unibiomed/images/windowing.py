@@ -79,7 +79,7 @@ def apply_window(
     Parameters
     ----------
     values
-        Finite real numbers of any shape.
+        Real numbers of any shape, not infinite; NaN becomes 0.
     center, width
         The window, in the unit of ``values``; the width is positive.
     function
@@ -116,7 +116,7 @@ def percentile_range(values: np.ndarray, *, ignore: np.ndarray | None = None) ->
     Parameters
     ----------
     values
-        Finite real numbers of shape ``(height, width)``.
+        Real numbers of shape ``(height, width)``, not infinite; NaN is left out.
     ignore
         Boolean mask of pixels that are padding, of the same shape.
 
@@ -128,6 +128,10 @@ def percentile_range(values: np.ndarray, *, ignore: np.ndarray | None = None) ->
         largest value; these are equal only for an image of one value.
     """
     kept = values if ignore is None or ignore.all() else values[~ignore]
+    if kept.dtype.kind == "f" and (empty := np.isnan(kept)).any():
+        kept = kept[~empty]
+    if kept.size == 0:
+        return 0.0, 0.0
     inside = kept[kept > 0] if kept.min() >= 0 else kept
     if inside.size == 0:
         return 0.0, 0.0
@@ -142,7 +146,7 @@ def apply_range(values: np.ndarray, low: float, high: float) -> np.ndarray:
     Parameters
     ----------
     values
-        Finite real numbers of any shape.
+        Real numbers of any shape, not infinite; NaN becomes 0.
     low, high
         Ends of the range, ``low <= high``.
 
@@ -170,5 +174,7 @@ def _ramp(values: np.ndarray, low: float, width: float) -> np.ndarray:
 
 def _to_bytes(scaled: np.ndarray) -> np.ndarray:
     np.clip(scaled, 0.0, 1.0, out=scaled)
+    if np.isnan(scaled).any():
+        scaled[np.isnan(scaled)] = 0.0
     scaled *= 255.0
     return np.rint(scaled, out=scaled).astype(np.uint8)

@@ -17,8 +17,8 @@ TARGETS = ("retinal vessel",)
 
 
 def demo_file() -> Traversable:
-    """A fundus photograph that scikit-image ships (CC0; M. Häggström, Medical gallery 2014), a JPEG."""
-    return files("skimage") / "data" / "retina.jpg"
+    """The fundus photograph of the demonstration, a JPEG; ``SOURCE.md`` beside it gives its source and CC0 licence."""
+    return files("unibiomed.interpret") / "demo_image" / "retina.jpg"
 
 
 def run_demo(model: Interpreter, out: Path) -> list[Result]:

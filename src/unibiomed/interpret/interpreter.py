@@ -106,6 +106,17 @@ class Interpreter(Asker):
         own = model.config.presence_threshold
         self.presence_threshold = own if presence_threshold is None else presence_threshold
 
+    @property
+    def presence_threshold(self) -> float:
+        """Presence score, 0 to 1, below which a target is reported absent; InputError when set to anything else."""
+        return self._presence_threshold
+
+    @presence_threshold.setter
+    def presence_threshold(self, value: float) -> None:
+        if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not 0 <= value <= 1:
+            raise InputError(f"the presence threshold is {value!r}: give a number from 0 to 1")
+        self._presence_threshold = float(value)
+
     # ---------------------------------------------------------------- asking
 
     def interpret(
@@ -137,8 +148,8 @@ class Interpreter(Asker):
         box : sequence of int, optional
             x0, y0, x1, y1 in pixels, x1 and y1 exclusive.
         question : str, optional
-            The question of ``ask``; for other tasks it replaces the task's own words, for one target at most, and the
-            model's own words then stand: they are not weighed with its masks.
+            The question of ``ask``; for another task that is named, it replaces the task's own words, for one target
+            at most, and the model's own words then stand: they are not weighed with its masks.
         modality : str, optional
             One of the ten modalities, when the file does not say. When left out, a model with a vocabulary is asked for
             it; its answer is used where its probability is at least 0.9.
@@ -168,9 +179,10 @@ class Interpreter(Asker):
             raise InputError("targets and question have to be texts")
         if max_new_tokens < 1:
             raise InputError(f"an answer of {max_new_tokens} tokens says nothing: give 1 or more")
-        if question is not None and len(names) > 1:
+        if question is not None and names and (task != "segment" or len(names) > 1):
             raise InputError(
-                "one question cannot ask for several targets: leave out the question, or all targets but one"
+                "targets and question are two questions: give one of them; to ask for one target in other words, name "
+                'the task "segment" as well'
             )
         task = choose_task(task, names, question, box is not None).name
         if len(names) > MAX_QUESTIONS:
@@ -191,7 +203,7 @@ class Interpreter(Asker):
             known = find_modality(self, without_box(self, image, encoded))
         asked = _Asked(task, image, encoded, checked, question, known.name, max_new_tokens)
         reply = self._segment(asked, names, allow_unknown) if task == "segment" else self._converse(asked)
-        notes = [*([known.note] if known.note else []), *reply.notes]
+        notes = [*([known.note] if known.note else []), *reply.notes, *medical.notes]
         if names and task != "segment":
             notes.append(f"targets have no effect on the task '{task}'; they belong to 'segment'")
         return Result(
@@ -203,7 +215,7 @@ class Interpreter(Asker):
             height=medical.height,
             width=medical.width,
             spacing=medical.spacing,
-            image=medical.source,
+            image=str(image) if isinstance(image, str | os.PathLike) else medical.source,
             model=self.name,
             token_probabilities=tuple(min(p, 1.0) for a in reply.answers for p in a.probabilities),
             tokens=tuple(self.processor.decode([i]) for a in reply.answers for i in a.ids),

@@ -13,7 +13,21 @@ from PIL import Image
 from unibiomed.export import draw_overlay, findings_table, write_interpretation
 from unibiomed.findings import Interpretation
 
-IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".dcm", ".nii", ".gz"}
+IMAGE_SUFFIXES = {
+    ".png",
+    ".jpg",
+    ".jpeg",
+    ".tif",
+    ".tiff",
+    ".bmp",
+    ".gif",
+    ".webp",
+    ".jp2",
+    ".j2k",
+    ".dcm",
+    ".nii",
+    ".gz",
+}
 
 
 @dataclass(frozen=True)

@@ -180,7 +180,8 @@ def _train(recipe: Recipe, data: Path, out: Path, accelerator: Accelerator, divi
     if main and held_out and squared and model.config.scores_trained:
         chosen = held_out.choose(CALIBRATED) if isinstance(held_out, ShardedRecords) else held_out
         val_store = None if isinstance(held_out, ShardedRecords) else ImageStore(held_out, size, out / "cache")
-        calibrate_scores(model, processor, val_store, chosen, recipe.seed, progress=progress)
+        known = list(heads.targets) or None
+        calibrate_scores(model, processor, val_store, chosen, recipe.seed, targets=known, progress=progress)
     folder = out / "model"
     if main:
         export(model, processor, folder)

@@ -132,13 +132,13 @@ def test_columns_of_images_and_two_splits(toy, refused):
         ([{"bbox": [9, 9, 1, 1]}], {}, "no area inside"),
         ([{"bbox": [1, 1, 1]}], {}, "not four numbers"),
         ([{}], {}, "neither outline nor box"),
-        ([{"segmentation": SQUARE, "category_id": 9}], {}, "unknown image or category"),
+        ([{"segmentation": SQUARE, "category_id": 9}], {}, "annotation 0 names an unknown category"),
         ([{"segmentation": SQUARE, "category_id": 0}], {}, "label 'things' belongs to no target"),
         ([], {"images": 3}, "not in the COCO form"),
         ([], {"images": [{"id": 0, "file_name": "a.png"}]}, "no size"),
         ([], {"images": [{"id": 0, "file_name": "a.png", "height": 10**6, "width": 10**6}]}, "no size up to"),
         ([], {"images": [{"id": 0, "file_name": "gone.png", "height": 6, "width": 8}]}, "'gone' is missing"),
-        ([], {"images": [{"id": 0, "file_name": "../a.png", "height": 6, "width": 8}]}, "is missing"),
+        ([], {"images": [{"id": 0, "file_name": "../gone.png", "height": 6, "width": 8}]}, "is missing"),
     ],
 )
 def test_what_is_broken_is_named(toy, refused, annotations, changes, words):

@@ -59,7 +59,10 @@ def iter_records(entry: DatasetEntry, tell: Tell = refuse) -> Iterator[Record]:
     for record in _READERS[entry.adapter](entry, tell):
         yield record
     if record is None:
-        raise DataError(f"{entry.name}: no records found; check the folder against the data set's SOURCE.md")
+        raise DataError(
+            f"{entry.name}: no records found: check that its images, '{entry.images}' in dataset.toml, are files that "
+            f"the adapter '{entry.adapter}' reads"
+        )
 
 
 def read_records(entry: DatasetEntry, tell: Tell = refuse) -> list[Record]:

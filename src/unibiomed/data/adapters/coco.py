@@ -10,7 +10,16 @@ from typing import Any, NamedTuple
 import numpy as np
 from pycocotools import mask as mask_utils
 
-from unibiomed.data.adapters.common import Place, Row, Tell, base_record, find_places, refuse, without_ending
+from unibiomed.data.adapters.common import (
+    Place,
+    Row,
+    Tell,
+    base_record,
+    find_places,
+    plain_path,
+    refuse,
+    without_ending,
+)
 from unibiomed.data.adapters.regions import Box, Folders, further_records, in_rounds, target_of, whole_box
 from unibiomed.data.adapters.tables import asked_columns, only_asked, walk_file
 from unibiomed.data.entries import DatasetEntry, Table, Target
@@ -42,6 +51,10 @@ class _Image:
     size: tuple[int, int]
     source: _Source
     marks: list[_Mark] | None = None
+    broken: set[str] | None = None
+    """Targets with an annotation that cannot be read, of which nothing is known therefore."""
+    moved: bool = False
+    """Whether it was found by the last part of its path alone."""
 
     @property
     def where(self) -> str:
@@ -61,9 +74,9 @@ class _Source:
 def read_coco(entry: DatasetEntry, tell: Tell = refuse) -> Iterator[Record]:
     """Records of the adapter ``coco``, see `unibiomed.data.entries`."""
     images: dict[str, _Image] = {}
-    for table in entry.tables:
-        _read_file(entry, table, images)
     folders = Folders(entry.folder / entry.images)
+    for table in entry.tables:
+        _read_file(entry, table, images, folders, tell)
     places = find_places(
         entry,
         {name: image.row for name, image in images.items()},
@@ -77,7 +90,7 @@ def read_coco(entry: DatasetEntry, tell: Tell = refuse) -> Iterator[Record]:
             tell(error)
 
 
-def _read_file(entry: DatasetEntry, table: Table, images: dict[str, _Image]) -> None:
+def _read_file(entry: DatasetEntry, table: Table, images: dict[str, _Image], folders: Folders, tell: Tell) -> None:
     """Go through a file twice: annotations may stand before what they name, and are too many to wait."""
     file, where = table.file, f"{entry.name}/{table.file}"
     columns = asked_columns(entry)
@@ -92,13 +105,10 @@ def _read_file(entry: DatasetEntry, table: Table, images: dict[str, _Image]) -> 
         elif part == "annotations":
             used.add(str(item.get("category_id")))
         else:
-            image = _image(item, source, columns)
-            name, number = without_ending(image.file), str(item.get("id"))
-            if name in images:
-                raise DataError(f"{where}: image '{name}' is listed twice, here or in another table; leave one out")
-            if number in by_id and item.get("id") is not None:
-                raise DataError(f"{where}: image '{name}' has the id {number} of another image; mend it")
-            images[name] = by_id[number] = image
+            try:
+                _take_image(item, _image(item, source, columns, folders), images, by_id)
+            except DataError as error:
+                tell(error)
     annotated = {words.get(number) for number in used}
     named = {word for target in entry.targets for word in (target.categories or [target.name])}
     meant: dict[str, Target | None] = {}
@@ -112,10 +122,33 @@ def _read_file(entry: DatasetEntry, table: Table, images: dict[str, _Image]) -> 
         if part == "annotations":
             owner, number = by_id.get(str(item.get("image_id"))), str(item.get("category_id"))
             if owner is None or number not in words:
-                raise DataError(f"{where}: annotation {item.get('id')} names an unknown image or category; mend it")
-            if (target := meant[number]) is not None:
+                what = "image" if owner is None else "category"
+                tell(DataError(f"{where}: annotation {item.get('id')} names an unknown {what}: correct it"))
+            elif (target := meant[number]) is not None:
+                try:
+                    mark = _mark(item, target.name, owner)
+                except DataError as error:
+                    tell(error)
+                    owner.broken = {*(owner.broken or ()), target.name}
+                    continue
                 owner.marks = owner.marks or []
-                owner.marks.append(_mark(item, target.name, owner))
+                owner.marks.append(mark)
+
+
+def _take_image(item: Row, image: _Image, images: dict[str, _Image], by_id: dict[str, _Image]) -> None:
+    """Add an image of a file to those known; a name or id that another one has is an error."""
+    where, name, number = image.source.where, without_ending(image.file), str(item.get("id"))
+    if name in images:
+        if images[name].moved or image.moved:
+            # Either may be meant: which picture belongs to which row cannot be told by the last part of the path.
+            first = images.pop(name)
+            for key in [key for key, other in by_id.items() if other is first]:
+                del by_id[key]
+            raise DataError(f"{where}: several images end in '{image.file}', in different folders: restore the folders")
+        raise DataError(f"{where}: image '{name}' is listed twice, here or in another table: leave one out")
+    if number in by_id and item.get("id") is not None:
+        raise DataError(f"{where}: image '{name}' has the id {number} of another image: correct it")
+    images[name] = by_id[number] = image
 
 
 def _items(entry: DatasetEntry, file: str) -> Iterator[tuple[str, Row]]:
@@ -137,7 +170,7 @@ def _items(entry: DatasetEntry, file: str) -> Iterator[tuple[str, Row]]:
     )
 
 
-def _image(item: Row, source: _Source, columns: Sequence[str]) -> _Image:
+def _image(item: Row, source: _Source, columns: Sequence[str], folders: Folders) -> _Image:
     name = without_ending(item.get("file_name") or "")
     height: Any = item.get("height")
     width: Any = item.get("width")
@@ -146,8 +179,11 @@ def _image(item: Row, source: _Source, columns: Sequence[str]) -> _Image:
         raise DataError(
             f"{source.where}: image '{name}' has no name, or no size up to {MAX_MASK_PIXELS} pixels; mend it"
         )
-    file = f"{source.folder}/{item['file_name']}" if source.folder else str(item["file_name"])
-    return _Image(only_asked(item, columns), file, (height, width), source)
+    given, above = plain_path(item["file_name"]), f"{source.folder}/" if source.folder else ""
+    last = given.rpartition("/")[2]
+    # Tools write the paths of the machine on which they ran; the picture may lie here under its name alone.
+    moved = last != given and folders.place(above + given) is None and folders.place(above + last) is not None
+    return _Image(only_asked(item, columns), above + (last if moved else given), (height, width), source, moved=moved)
 
 
 def _mark(item: Row, target: str, image: _Image) -> _Mark:
@@ -163,6 +199,8 @@ def _records(entry: DatasetEntry, name: str, image: _Image, place: Place, folder
     regions: list[Region] = []
     boxed: list[Region] = []
     for target in image.source.targets.values():
+        if target.name in (image.broken or ()):
+            continue
         found = [mark for mark in image.marks or () if mark.target == target.name]
         if not found:
             regions += [] if target.missing == "unknown" else [_region(target)]

@@ -15,7 +15,9 @@ from unibiomed.data.splits import assign_splits, join_groups
 from unibiomed.errors import DataError, InputError
 from unibiomed.images import parse_window
 
-IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff")
+IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".gif", ".webp", ".jp2")
+DICOM_ENDINGS = (".dcm",)
+"""Of DICOM files with one picture each, such as radiographs; a series of slices is a folder."""
 VOLUME_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd")
 _WILD = re.compile(r"[*?\[]")
 Row = Mapping[str, Any]
@@ -57,7 +59,11 @@ def check_window(entry: DatasetEntry) -> None:
 
 
 def list_images(
-    entry: DatasetEntry, endings: Sequence[str] = IMAGE_ENDINGS, *, folders: bool = False, tell: Tell = refuse
+    entry: DatasetEntry,
+    endings: Sequence[str] = (*IMAGE_ENDINGS, *DICOM_ENDINGS),
+    *,
+    folders: bool = False,
+    tell: Tell = refuse,
 ) -> dict[str, Item]:
     """The images of a data set by name, sorted by file; with `folders`, those that hold files count as images."""
     parts = PurePosixPath(entry.images).parts
@@ -110,10 +116,15 @@ def _stem(entry: DatasetEntry, cut: str) -> str:
     return match.group(1)
 
 
+def plain_path(name: object) -> str:
+    """A path that a table gives, with slashes in place of the backslashes of Windows."""
+    return str(name).strip().replace("\\", "/").removeprefix("./")
+
+
 def without_ending(name: object) -> str:
     """Name of an image without its ending; other dots belong to the name."""
-    text = str(name).strip().replace("\\", "/").removeprefix("./")
-    for ending in (*IMAGE_ENDINGS, *VOLUME_ENDINGS):
+    text = plain_path(name)
+    for ending in (*IMAGE_ENDINGS, *DICOM_ENDINGS, *VOLUME_ENDINGS):
         if text.lower().endswith(ending):
             return text[: -len(ending)]
     return text

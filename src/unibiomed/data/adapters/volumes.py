@@ -56,7 +56,7 @@ def _slices(entry: DatasetEntry, item: Item, place: Place, row: Row, folders: Fo
                 image=item.path,
                 slice_index=index,
                 channel=entry.channel,
-                spacing=(grid.spacing[1], grid.spacing[2]),
+                spacing=grid.pixel_spacing,
                 regions=tuple(mask_region(target, found, index, entry.ignore_values) for target, found in masks),
                 **known | {"key": f"{known['key']}@{index}"},
             )

@@ -12,13 +12,16 @@ from pathlib import Path
 from typing import Any
 
 from unibiomed.data.adapters.common import IMAGE_ENDINGS, VOLUME_ENDINGS
+from unibiomed.data.layouts.channels import choose_channel
 from unibiomed.data.layouts.folders import classes_form, masks_form, picture_names, pictures_inside
 from unibiomed.data.layouts.forms import coco_form, nnunet_form, published_form
 from unibiomed.data.layouts.json_files import read_json_files
 from unibiomed.data.layouts.known import known_form
+from unibiomed.data.layouts.monailabel import name_targets
 from unibiomed.data.layouts.proposal import Found, Proposal, make_target
 from unibiomed.data.layouts.survey import Survey, survey_folder
 from unibiomed.data.layouts.tables import read_tables, text_form
+from unibiomed.data.layouts.unread import CURE, unread_form
 from unibiomed.data.layouts.words import modality_of, sites_in
 from unibiomed.data.published import load_published
 from unibiomed.data.similar import NEAR_DUPLICATES
@@ -102,6 +105,7 @@ def _recognise(survey: Survey) -> Found:
     contents, problems = read_json_files(survey)
     try:
         found = _fitting(survey, contents)
+        choose_channel(survey, contents, found)
     except DataError as error:
         # what could not be read may be what describes the rest
         raise DataError("; ".join([str(error), *problems])) from error
@@ -120,11 +124,17 @@ def _fitting(survey: Survey, contents: Mapping[str, Any]) -> Found:
     tables = read_tables(survey, contents)
     masked = masks_form(survey, tables)
     if masked is not None:
+        name_targets(contents, masked)
         return masked
     images, names = picture_names(survey)
     told = text_form(tables, images, names) or classes_form(images, names, tables)
+    unread = unread_form(survey, contents)
     if told is not None:
+        if unread is not None:
+            told.questions.append(f"annotations of the form of {unread} are not read: {CURE}, if they are needed")
         return told
+    if unread is not None:
+        raise DataError(f"'{survey.folder}': annotations of the form of {unread} are not read: {CURE}")
     inside = pictures_inside(survey)
     if inside is not None:
         raise DataError(

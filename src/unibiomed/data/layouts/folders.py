@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from unibiomed.data.adapters.common import IMAGE_ENDINGS, VOLUME_ENDINGS
+from unibiomed.data.adapters.common import DICOM_ENDINGS, IMAGE_ENDINGS, VOLUME_ENDINGS
 from unibiomed.data.layouts.masks import MAX_VOLUME_BYTES, VOLUMES_LOOKED_AT, look_at_masks
 from unibiomed.data.layouts.names import rules_from_names
 from unibiomed.data.layouts.pairs import Files, Pairing, cut_ending, find_pairs, folder_pattern, is_mask_folder
@@ -17,10 +17,11 @@ from unibiomed.data.layouts.survey import Survey
 from unibiomed.data.layouts.tables import TableFile, label_rules
 from unibiomed.data.layouts.words import modality_of
 from unibiomed.errors import DataError, InputError
-from unibiomed.images import read_volume, read_volume_header
+from unibiomed.images import read_image, read_volume, read_volume_header
 
 __all__ = ["classes_form", "masks_form", "picture_names", "pictures_inside"]
 
+PICTURE_ENDINGS = (*IMAGE_ENDINGS, *DICOM_ENDINGS)
 SERIES = 2
 """Files that a folder of one DICOM series has at least."""
 
@@ -34,7 +35,7 @@ def masks_form(survey: Survey, tables: Sequence[TableFile]) -> Found | None:
         They cannot be described by an entry, or most masks that were opened cannot be read.
     """
     for volumes in (True, False):
-        folders = _files(survey, VOLUME_ENDINGS if volumes else IMAGE_ENDINGS, series=volumes)
+        folders = _files(survey, VOLUME_ENDINGS if volumes else PICTURE_ENDINGS, series=volumes)
         pairing = find_pairs(survey, folders) if folders else None
         if pairing is not None:
             return _described(survey, pairing, tables, volumes=volumes)
@@ -45,8 +46,10 @@ def _files(survey: Survey, endings: Sequence[str], *, series: bool) -> list[File
     found: dict[str, dict[str, str]] = defaultdict(dict)
     for where, names in survey.ending_in(endings).items():
         found[where] |= dict(cut_ending(name, endings) for name in names)
-    for where, names in survey.ending_in((".dcm",)).items() if series else ():
+    for where, names in survey.ending_in(DICOM_ENDINGS).items() if series else ():
         if len(names) >= SERIES:
+            if not where and survey.ending_in(IMAGE_ENDINGS):
+                continue  # they are single images, whose masks are pictures
             if not where:
                 raise DataError(
                     f"'{survey.folder}' is one DICOM series; put it and its labels into folders side by side"
@@ -64,8 +67,9 @@ def _described(survey: Survey, pairing: Pairing, tables: Sequence[TableFile], *,
     found.questions += questions
     label_rules(tables, pairing.names, found)
     found.modality = _modality_in_names(pairing.names, found)
-    if volumes and found.modality is None:
-        found.modality = _modality_in_files(pairing.files, found)
+    if found.modality is None:
+        single = [path for path in pairing.files if path.name.lower().endswith(DICOM_ENDINGS)]
+        found.modality = _modality_in_files(pairing.files, found) if volumes else _modality_in_dicom(single, found)
     targets: list[dict[str, Any]] = []
     without = {place: len(set(pairing.names) - source.images) for place, source in enumerate(pairing.sources)}
     for place, source in enumerate(pairing.sources):
@@ -131,12 +135,26 @@ def _modality_in_files(files: Sequence[Path], found: Found) -> str | None:
     return None
 
 
+def _modality_in_dicom(files: Sequence[Path], found: Found) -> str | None:
+    """Modality in the header of the first DICOM image that can be read."""
+    for path in files[:VOLUMES_LOOKED_AT]:
+        try:
+            told = read_image(path).modality
+        except InputError:
+            continue  # named when the entry is tried
+        if told is not None:
+            found.reasons.append(f"the header of '{path.name}' says {told}")
+        return told
+    return None
+
+
 def picture_names(survey: Survey) -> tuple[str, list[str]]:
     """``images`` of an entry for the pictures of a folder that are no masks, and their names as records.
 
-    Where pictures lie at several depths, those of the depth with most of them.
+    Where pictures lie at several depths, those of the depth with most of them. DICOM files where there are no others.
     """
-    folders = [item for item in _files(survey, IMAGE_ENDINGS, series=False) if not is_mask_folder(item.folder)]
+    listed = _files(survey, IMAGE_ENDINGS, series=False) or _files(survey, DICOM_ENDINGS, series=False)
+    folders = [item for item in listed if not is_mask_folder(item.folder)]
     depths: Counter[int] = Counter()
     for item in folders:
         depths[item.folder.count("/") + bool(item.folder)] += len(item.endings)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from unibiomed.data.adapters.common import plain_path
 from unibiomed.data.layouts.affixes import stem_of
 from unibiomed.data.layouts.names import rules_from_names
 from unibiomed.data.layouts.pairs import cut_ending
@@ -126,6 +127,7 @@ def coco_form(survey: Survey, files: Mapping[str, Any]) -> Found | None:
     tables: list[dict[str, str]] = []
     listed: list[tuple[str, list[str]]] = []
     words: dict[str, None] = {}
+    found_by: list[str] = []
     for path, content in files.items():
         parts = [
             content.get(key) if isinstance(content, dict) else None for key in ("images", "annotations", "categories")
@@ -135,18 +137,25 @@ def coco_form(survey: Survey, files: Mapping[str, Any]) -> Found | None:
         images, annotations, categories = (part or [] for part in parts)
         used = {item.get("category_id") for item in annotations}
         words |= dict.fromkeys(str(item.get("name")) for item in categories if item.get("id") in used)
-        listed.append((path, [str(item.get("file_name")) for item in images]))
+        listed.append((path, [plain_path(item.get("file_name")) for item in images]))
         split = split_of_name(path)
         tables.append({"file": path} | ({"split": split} if split else {}))
     if not tables:
         return None
-    homes = {path: _home(survey, path, names) for path, names in listed}
+    homes: dict[str, str] = {}
+    for place, (path, names) in enumerate(listed):
+        homes[path], as_found = _home(survey, path, names)
+        if as_found != names:
+            found_by.append(path)
+            listed[place] = path, as_found
     apart = len(set(homes.values())) > 1
     if apart:
         for table in tables:
             table |= {"folder": home} if (home := homes[table["file"]]) else {}
     found = Found({"adapter": "coco", "images": "." if apart else homes[tables[0]["file"]] or "."})
     found.reasons.append(f"COCO annotations in {', '.join(table['file'] for table in tables)}")
+    if found_by:
+        found.reasons.append(f"{', '.join(found_by)}: images are found by the last part of their paths")
     if any("split" in table for table in tables) and not all("split" in table for table in tables):
         for table in tables:
             table.pop("split", None)
@@ -170,15 +179,25 @@ def coco_form(survey: Survey, files: Mapping[str, Any]) -> Found | None:
     return found
 
 
-def _home(survey: Survey, path: str, names: Sequence[str]) -> str:
-    """The folder that the pictures of a COCO file are in; of several with pictures of these names, one of its split."""
-    some = spread(names, 20)
+def _home(survey: Survey, path: str, names: Sequence[str]) -> tuple[str, list[str]]:
+    """The folder that the pictures of a COCO file are in, and their names in there.
+
+    Of several with pictures of these names, one of its split. Where the paths are those of another machine, the last
+    parts of them are looked for, if no two are the same.
+    """
     near, split = path.rpartition("/")[0], split_of_name(path)
 
     def order(where: str) -> tuple[object, ...]:
         return where != near, split_of_name(where) != split, where.count("/"), where
 
-    for where in sorted(survey.names, key=order):
-        if some and all((survey.folder / where / name).is_file() for name in some):
-            return where
-    raise DataError(f"'{survey.folder}': the pictures that {path} names are in none of its folders; restore them")
+    inside = [name for name in names if not name.startswith("/") and ".." not in name.split("/")]
+    last = [name.rpartition("/")[2] for name in names]
+    for listed in ([inside] if len(inside) == len(names) else []) + ([last] if len(set(last)) == len(last) else []):
+        some = spread(listed, 20)
+        for where in sorted(survey.names, key=order):
+            if some and all((survey.folder / where / name).is_file() for name in some):
+                return where, list(listed)
+    example = f" (such as '{names[0]}')" if names else ""
+    raise DataError(
+        f"'{survey.folder}': the pictures that {path} names{example} are in none of its folders: restore them"
+    )

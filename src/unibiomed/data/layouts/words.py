@@ -41,10 +41,10 @@ SPLIT_WORDS = {
     "ts": "test",
 }
 NORMAL_WORDS = frozenset(("normal", "healthy", "no finding", "no findings", "negative", "control"))
-_FILLERS = MASK_WORDS | {"images", "image", "binary", "png", "all", "of", "the", "and"}
+_FILLERS = MASK_WORDS | {"images", "image", "binary", "png", "all", "of", "the", "and", "final", "original"}
 _MODALITIES = (
     ("CT", r"c[be]?ct|ct|cta|ncct|hounsfield"),
-    ("MRI", r"mri?|t1w?|t2w?|t1c|t1ce|flair|dwi|adc|cine|brats|dce"),
+    ("MRI", r"mri?|t1w?|t2w?|t1c|t1ce|t1gd|t2f|flair|dwi|adc|cine|brats|dce"),
     ("X-ray", r"xrays?|ray|rays|cxr|radiographs?|radiography|mammo\w*|dx"),
     ("ultrasound", r"us|ultrasounds?|ultrasono\w*|sono\w*|echo\w*|busi"),
     ("endoscopy", r"endoscop\w*|colonoscop\w*|gastroscop\w*|laparoscop\w*|kvasir|polyps?"),

@@ -21,6 +21,8 @@ __all__ = ["MaskImages"]
 JPEGS = (".jpg", ".jpeg")
 DARK = 32
 """A JPEG whose brightest pixel is below this is an empty mask: compression leaves such traces."""
+GREY = 8
+"""Levels by which the channels of a grey JPEG may differ."""
 OVERLAY = re.compile(r"masked_img_\d+$", re.IGNORECASE)
 """Pictures for people that LISA writes beside its masks."""
 
@@ -77,9 +79,12 @@ def _load_jpeg(path: Path, size: tuple[int, int]) -> np.ndarray:
                 raise DataError(
                     f"{path.name}: mask is {width} x {height} pixels, its image {size[1]} x {size[0]}; make them equal"
                 )
-            if image.mode != "L":
-                raise DataError(f"{path.name}: mask has mode {image.mode}; save it as grey values, best as PNG")
+            if image.mode not in ("L", "RGB"):
+                raise DataError(f"{path.name}: mask has mode {image.mode}: save it as grey values, best as PNG")
             values = np.asarray(image)
+            if values.ndim == 3 and np.ptp(values.astype(np.int16), axis=2).max(initial=0) > GREY:
+                raise DataError(f"{path.name}: mask has colours: save it as grey values, best as PNG")
+            values = np.asarray(image.convert("L"))
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise DataError(f"{path.name}: cannot be read as a mask; save it again as PNG") from error
     top = int(values.max())
