@@ -8,19 +8,24 @@ import numpy as np
 import pytest
 import torch
 
+from unibiomed.interpret import Interpreter, load
 from unibiomed.interpret.drawing import draw_masks
-from unibiomed.interpret.interpreter import NANO, load
+from unibiomed.interpret.interpreter import NANO
 from unibiomed.interpret.naming import outline_targets
 from unibiomed.interpret.outlining import look_for
 from unibiomed.model.modeling import UniBiomedModel
 
 
+@pytest.fixture(scope="module")
+def fine_model(tiny, tmp_path_factory) -> Interpreter:
+    return load(tiny.build(tmp_path_factory.mktemp("models") / "fine", fine_masks=True), device="cpu")
+
+
 @pytest.fixture
-def fine(interpreter, script, monkeypatch):
+def fine(fine_model, script, monkeypatch):
     """A model whose decoder can stop before the masks; `script.presence` are its presence logits."""
-    config = interpreter.model.config
-    monkeypatch.setattr(config, "fine_masks", True)
-    monkeypatch.setattr(config, "presence_calibration", [1.0, 0.0])
+    interpreter = Interpreter(fine_model.model, fine_model.processor, fine_model.name)
+    monkeypatch.setattr(interpreter.model.config, "presence_calibration", [1.0, 0.0])
     monkeypatch.setattr(
         UniBiomedModel,
         "presence_logits",

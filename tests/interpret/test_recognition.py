@@ -174,6 +174,6 @@ def test_the_surest_of_several_decides_and_none_may_be_no_number(brain, script, 
     brain.interpret(picture, "recognize", modality="MRI")
     assert brain.begins == ["It is"]
     outlines = {"brain tumor": Outline(np.zeros((2, 2), bool), 0.3), "cyst": Outline(np.zeros((2, 2), bool), math.nan)}
-    monkeypatch.setattr(recognition, "look_for", lambda *given: outlines)
+    monkeypatch.setattr(recognition, "look_for", lambda *given, **options: outlines)
     with pytest.raises(ModelError, match="not numbers"):
         brain.interpret(picture, "recognize", modality="MRI")

@@ -20,7 +20,7 @@ SIDE, WIDTH = 64, 32
 TEXTS = ["Please segment the liver in the CT image.", "It is [SEG].", "No findings.", "a mass in the left lung"] * 2
 
 
-def build(folder: Path) -> Path:
+def build(folder: Path, *, fine_masks: bool = False) -> Path:
     """Write a model folder like the one that ships, a hundredth of its size."""
     tokenizer = train_tokenizer(TEXTS, 300)
     torch.manual_seed(0)
@@ -34,6 +34,7 @@ def build(folder: Path) -> Path:
             width=WIDTH,
             hidden_size=64,
             layers=1,
+            fine_masks=fine_masks,
         )
     )
     model.save_pretrained(folder)
