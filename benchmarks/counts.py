@@ -1,4 +1,4 @@
-"""The counts that docs/results.md tells in words: what is emptied, drawn or named wrongly, and how often.
+"""The counts that docs/results_version_7.md tells in words: what is emptied, drawn or named wrongly, and how often.
 
 python benchmarks/counts.py runs/shared [--model nano]
 """

@@ -1,7 +1,7 @@
 """Of the Dice that U-Nets trained for one target each reach: how much one model for all targets reaches.
 
     unibiomed evaluate shared --data DATA --limit 0 --model nano --model specialists:runs/specialists --out runs/beside
-    python benchmarks/ratio.py docs/results.md runs/beside runs/specialists
+    python benchmarks/ratio.py docs/results_version_7.md runs/beside runs/specialists
 
 Fills the table between ``<!-- specialists: ratio -->`` and ``<!-- end -->``. Targets for which there is no U-Net yet
 are left out on both sides, and counted. Strict protocol, twice: of images that show the target, and of all images of
@@ -124,7 +124,7 @@ def ratio_sheet(found: dict[str, Shared], missing: int) -> Sheet:
 def main() -> None:
     """Fill the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("page", type=Path, help="docs/results.md")
+    parser.add_argument("page", type=Path, help="docs/results_version_7.md")
     parser.add_argument("out", type=Path, help="what `unibiomed evaluate` wrote")
     parser.add_argument("nets", type=Path, help="what benchmarks/specialists.py wrote")
     parser.add_argument("--model", default="nano")

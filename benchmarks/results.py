@@ -1,8 +1,8 @@
-"""Fill the tables of docs/results.md from the results of evaluations.
+"""Fill the tables of docs/results_version_7.md from the results of evaluations.
 
     unibiomed evaluate shared --data DATA --limit 24 --out runs/shared
     unibiomed evaluate trust --data DATA --out runs/trust
-    python benchmarks/results.py docs/results.md runs/shared runs/trust
+    python benchmarks/results.py docs/results_version_7.md runs/shared runs/trust
 
 A table stands between ``<!-- SUITE: NAME -->`` and ``<!-- end -->``; names are those of the files in ``tables/``. Those
 of a suite that is not given stay as they are.
