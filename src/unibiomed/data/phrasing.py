@@ -14,7 +14,7 @@ from importlib.resources import files
 from typing import Any
 
 from unibiomed.tasks import TASKS, image_words, make_question
-from unibiomed.terminology import get_target, load_targets
+from unibiomed.terminology import Noun, get_noun, get_target, load_targets
 
 __all__ = [
     "Attribute",
@@ -39,20 +39,23 @@ _SINGULAR_ENDINGS = ("ss", "us", "is", "as", "ax")
 class Concept:
     """One target in the words of the field; the keys are explained in ``phrasing.toml``.
 
-    ``names`` are the canonical name, the synonyms and the generic words of `unibiomed.terminology`.
+    ``names`` are the canonical name, the synonyms and the generic words of `unibiomed.terminology`; ``said`` is its
+    noun, None where a report uses the name.
     """
 
     names: tuple[str, ...]
-    told: str | None = None
-    told_many: str | None = None
+    said: Noun | None = None
     mass: bool = False
     labelled: bool = False
-    counted: bool = True
+
+    @property
+    def counted(self) -> bool:
+        """Whether a report tells the number of separate parts."""
+        return self.said is None or self.said.counted
 
     def noun(self, parts: int) -> str:
         """The noun that a report calls it by, for so many separate parts."""
-        several = self.told_many if parts > 1 else None
-        return several or self.told or self.names[0]
+        return self.names[0] if self.said is None else self.said.form(parts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +88,7 @@ def attributes() -> dict[str, Attribute]:
 def vocabulary() -> tuple[Concept, ...]:
     """All targets of the terminology, with how reports speak of them."""
     said = _words()["concepts"]
-    return tuple(Concept(target.names, **said.get(target.name, {})) for target in load_targets())
+    return tuple(Concept(t.names, get_noun(t.name), **said.get(t.name, {})) for t in load_targets())
 
 
 @cache

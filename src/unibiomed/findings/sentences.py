@@ -12,10 +12,8 @@ from dataclasses import dataclass
 from .regions import RegionFacts
 
 __all__ = [
-    "GROUPS",
     "RegionWords",
     "is_measured",
-    "noun_for",
     "number_words",
     "parse_region_sentence",
     "percent_words",
@@ -28,16 +26,6 @@ SHAPED_PARTS = 3
 """Of more parts than this, the shape of the largest one does not describe the whole."""
 SHARE_WITHOUT_PLACE = 0.5
 """A region that covers more of the image than this is on no side of it."""
-
-GROUPS = {
-    "area of prostate tumor": "prostate tumor",
-    "cell nucleus": "group of cell nuclei",
-    "gland": "group of glands",
-    "hard exudate": "group of hard exudates",
-    "pocket of macular fluid": "collection of macular fluid",
-    "prostate gland": "group of prostate glands",
-}
-"""Nouns for one part of a region, and for several; other nouns serve for both."""
 
 _PLACE = "(?:upper|lower) (?:left|middle|right)|left|right|cent(?:re|er)"
 _NUMBER = "two|three|four|five|six|seven|eight|nine|ten|about \\d+|more than 100|\\d+"
@@ -118,12 +106,6 @@ def region_words(noun: str, facts: RegionFacts, *, counted: bool = True) -> Regi
         parts=number_words(facts.parts) if counted and facts.parts > 1 else "",
         share=percent_words(facts.area_fraction),
     )
-
-
-def noun_for(noun: str, parts: int) -> str:
-    """`noun` in the form for so many parts, see `GROUPS`."""
-    table = GROUPS if parts > 1 else {many: one for one, many in GROUPS.items()}
-    return table.get(noun.lower(), noun)
 
 
 def region_sentence(noun: str, facts: RegionFacts, *, counted: bool = True) -> str:

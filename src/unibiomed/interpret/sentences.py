@@ -16,13 +16,13 @@ from unibiomed.findings.regions import PATIENT_SIDED, RegionFacts, describe_regi
 from unibiomed.findings.sentences import (
     RegionWords,
     is_measured,
-    noun_for,
     parse_region_sentence,
     region_words,
     with_count,
 )
 from unibiomed.images import MedicalImage
 from unibiomed.tasks import PHRASE_END, PHRASE_START, SEG, clean_text
+from unibiomed.terminology import find_noun
 
 __all__ = ["CheckedText", "check_description", "check_report", "correct_sentences", "headline"]
 
@@ -41,8 +41,6 @@ STEM = 4
 """Letters that singular and plural of a word share."""
 OPPOSITE = {"left": "right", "right": "left"}
 _BETWEEN = re.compile(r"(?<=[.!?])\s+")
-_COLLECTIVE = re.compile(r"(?:group|network|collection|pair|row|set|cluster) of ", re.IGNORECASE)
-"""Nouns for many things at once, of which the number of parts is told only where the model tells it."""
 _PHRASE = re.compile(rf"{PHRASE_START}((?:(?!{PHRASE_START}).)*){PHRASE_END}\s*$", re.DOTALL)
 _POINTER = re.compile(r"(?:\b(?:it is|sure,?(?: it is)?|they are)\s*)?$", re.IGNORECASE)
 _LABEL = re.compile(r"\s*\.\s*[^.\[\]<>]*\.?")
@@ -107,8 +105,9 @@ class _Corrector:
 
     def _written(self, sentence: str, words: RegionWords, facts: RegionFacts) -> str:
         side = OPPOSITE.get(facts.side, "") if words.patient_side and self.sided else ""
-        noun = noun_for(words.noun, facts.parts)
-        counted = bool(words.parts) or not _COLLECTIVE.match(noun)
+        known = find_noun(words.noun)
+        noun = words.noun if known is None else known.form(facts.parts)
+        counted = known is None or known.counted
         true = region_words(noun, replace(facts, patient_side=side), counted=counted)
         self.corrected |= {name for field, name in MEASURES.items() if getattr(true, field) != getattr(words, field)}
         if noun != words.noun:

@@ -4,15 +4,19 @@ Everything that depends on what an image can show (training, calibration, evalua
 package, so that all of it agrees.
 """
 
+from .nouns import Noun, find_noun, get_noun
 from .resolution import Resolution, resolve
 from .targets import Target, get_target, load_targets
 from .visibility import absent_targets, can_show, image_regions
 
 __all__ = [
+    "Noun",
     "Resolution",
     "Target",
     "absent_targets",
     "can_show",
+    "find_noun",
+    "get_noun",
     "get_target",
     "image_regions",
     "load_targets",
