@@ -106,7 +106,8 @@ def test_only_healthy_controls_are_known_to_be_normal(shared_data: Path) -> None
 def test_slices_without_tumor_are_not_known_to_be_normal(name: str, shared_data: Path) -> None:
     for record in _by_key(shared_data, name).values():
         assert record.diagnosis(False) is None
-        assert record.diagnosis(True) is not None
+        # five patients are too few to search their tumors in other images
+        assert (record.diagnosis(True) is not None) == (name == "msd_lung_tumour_ct")
 
 
 def test_colon_surrounds_small_bowel(shared_data: Path) -> None:

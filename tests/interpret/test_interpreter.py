@@ -43,7 +43,7 @@ def iou(a: np.ndarray, b: np.ndarray) -> float:
 def test_a_finding_that_no_image_of_the_kind_was_said_to_show_counts_as_not_found(interpreter, script, picture):
     interpreter.vocabulary = ModelVocabulary({}, {"CT": ["Sarcoma"], "MRI": ["Glioma"]})
     script.says = ["It is [SEG]. Glioma"]
-    for modality, found in (("CT", False), ("MRI", True), (None, True), ("fundus", False)):
+    for modality, found in (("CT", False), ("MRI", True), ("fundus", False)):
         result = interpreter.interpret(picture, "recognize", modality=modality)
         (finding,) = result.findings
         assert (finding.label, finding.present, bool(finding.mask.any())) == ("Glioma", found, found), modality

@@ -41,6 +41,7 @@ from .vocabulary import ModelVocabulary
 
 NANO = Path(__file__).parent.parent / "weights" / "nano"
 SHOWN_NAMES = 3
+NOT_INTERPRETED = "Not interpreted: the image looks like none of the ten modalities; give the modality if it is one"
 
 
 BY_MODALITY = frozenset({"segment", "recognize", "report", "classify", "describe"})
@@ -202,7 +203,10 @@ class Interpreter(Asker):
         if known.name is None and self.vocabulary and task in BY_MODALITY and (question is None or task == "segment"):
             known = find_modality(self, without_box(self, image, encoded))
         asked = _Asked(task, image, encoded, checked, question, known.name, max_new_tokens)
-        reply = self._segment(asked, names, allow_unknown) if task == "segment" else self._converse(asked)
+        if task in ("recognize", "report") and known.unlike:
+            reply = _Reply([], [], [], NOT_INTERPRETED, [])
+        else:
+            reply = self._segment(asked, names, allow_unknown) if task == "segment" else self._converse(asked)
         notes = [*([known.note] if known.note else []), *reply.notes, *medical.notes]
         if names and task != "segment":
             notes.append(f"targets have no effect on the task '{task}'; they belong to 'segment'")

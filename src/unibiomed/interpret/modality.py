@@ -17,6 +17,8 @@ QUESTION = "Which imaging modality is this?"
 """As in training (``ask.modality`` of ``data/phrasing.toml``); the answer is one of the ten names."""
 MIN_PROBABILITY = 0.9
 """Probability of the answer from which a recognized modality is used."""
+MIN_LIKENESS = 0.5
+"""Probability of the answer below which an image looks like none of the modalities, such as a photograph of a cat."""
 MAX_ANSWER = 12
 UNRELIABLE = "findings and targets are unreliable without it, give it with --modality"
 
@@ -33,11 +35,14 @@ class Modality:
         ``"given"``, ``"file"`` or ``"recognized"``; None where it is not known.
     note : str or None
         What the user should know.
+    unlike : bool
+        The image looks like none of the modalities.
     """
 
     name: str | None
     source: str | None
     note: str | None = None
+    unlike: bool = False
 
 
 def known_modality(given: str | None, in_file: str | None) -> Modality:
@@ -70,9 +75,10 @@ def find_modality(asker: Asker, encoded: EncodedImage) -> Modality:
             named = None
         encoded.recognized = named, text_score(answer.probabilities)
     name, probability = encoded.recognized
+    unlike = not probability >= MIN_LIKENESS
     if name is None:
-        return Modality(None, None, f"modality not given and not recognized: {UNRELIABLE}")
+        return Modality(None, None, f"modality not given and not recognized: {UNRELIABLE}", unlike)
     if not probability >= MIN_PROBABILITY:
         told = f"modality not given; recognized as {name} with a low probability (p = {probability:.2f}), not used"
-        return Modality(None, None, f"{told}: {UNRELIABLE}")
+        return Modality(None, None, f"{told}: {UNRELIABLE}", unlike)
     return Modality(name, "recognized", f"modality not given; recognized as {name} (p = {probability:.2f})")
