@@ -318,13 +318,14 @@ def test_a_model_of_this_package_is_asked_in_batches():
         for target in targets:
             mask = np.full_like(mask, target == "liver")
             findings.append(Finding.from_mask(target, mask, score=0.75 if target == "liver" else 0.25))
-        return SimpleNamespace(findings=findings)
+        table = [{"findings": [index]} for index in range(len(findings))]
+        return SimpleNamespace(findings=findings, details={"targets": table})
 
     model = SimpleNamespace(config=SimpleNamespace(box_prompt=False, scores_trained=True), device="cpu")
     interpreter = SimpleNamespace(
         model=model,
         name="m",
-        taught=SimpleNamespace(targets={"liver": (), "polyp": ()}),
+        vocabulary=SimpleNamespace(targets={"liver": (), "polyp": ()}),
         encode=lambda pixels: EncodedImage(from_array(pixels), "features", 1),
         interpret=interpret,
     )

@@ -98,7 +98,7 @@ def test_two_masks_of_one_target_are_none(folder, segment_case):
     ("mask", "words"),
     [
         (MASK.T, "mask is 20 x 30 pixels, its image 30 x 20"),
-        (np.stack([MASK] * 3, 2), "has mode RGB"),
+        (np.stack([MASK, 255 - MASK, MASK], 2), "has colours"),
     ],
 )
 def test_masks_that_do_not_fit_fail_alone(folder, segment_case, mask, words):
@@ -300,7 +300,7 @@ def test_masks_as_jpeg_have_half_the_brightness(folder, segment_case, name, brig
 
 
 @pytest.mark.parametrize(
-    ("mask", "words"), [(MASK.T, "mask is 20 x 30 pixels"), (np.stack([MASK] * 3, 2), "has mode RGB"), (None, "cannot")]
+    ("mask", "words"), [(MASK.T, "mask is 20 x 30 pixels"), (np.stack([MASK, 255 - MASK, MASK], 2), "has colours"), (None, "cannot")]
 )
 def test_jpegs_that_are_no_masks_fail(folder, segment_case, mask, words):
     path = save(folder / "organs" / "test_0_liver.jpg", MASK if mask is None else mask)
