@@ -189,12 +189,12 @@ def test_no_threshold_has_a_higher_strict_dice(rows: list[tuple[float, float | N
 
 
 def test_few_absent_targets_are_drawn() -> None:
-    """Of 1,000 out-of-context targets 5 may be drawn; of each target of the image's kind a tenth."""
+    """Of 1,000 out-of-context targets 10 may be drawn; of each target of the image's kind 12 %."""
     scores = np.concatenate([[0.3], np.linspace(0.2, 0.9, 1000)])
     dice = [0.9] + [None] * 1000
     limit = choose_threshold(scores, dice, ["liver"] + [OUT_OF_CONTEXT] * 1000)
-    assert 1 <= (scores[1:] >= limit).sum() <= 5 or limit > 0.9
-    assert (scores[1:] >= choose_threshold(scores, dice, ["liver"] + ["spleen"] * 1000)).mean() <= 0.1
+    assert 1 <= (scores[1:] >= limit).sum() <= 10 or limit > 0.9
+    assert (scores[1:] >= choose_threshold(scores, dice, ["liver"] + ["spleen"] * 1000)).mean() <= 0.12
 
 
 @given(st.lists(st.tuples(st.floats(0, 1), st.booleans(), st.sampled_from(["", "a", "b"])), min_size=1, max_size=60))
@@ -208,4 +208,4 @@ def test_the_limits_hold_on_what_they_were_chosen_by(rows: list[tuple[float, boo
     inside = [np.mean(shown) for name, shown in drawn.items() if shown and name != OUT_OF_CONTEXT]
     if limit < 1:
         assert not any(drawn.get(OUT_OF_CONTEXT, []))
-        assert not inside or np.mean(inside) <= 0.1 + 1e-9
+        assert not inside or np.mean(inside) <= 0.12 + 1e-9

@@ -30,9 +30,9 @@ OUT_OF_CONTEXT = ""
 """Stands for all targets that cannot be in an image of that kind: together they weigh as one target."""
 ABSENT_ASKED = 16
 """Out-of-context targets that each image is asked for, drawn at random: all of them would take ten times as long."""
-MAX_OUT_OF_CONTEXT = 0.005
+MAX_OUT_OF_CONTEXT = 0.01
 """Share of out-of-context targets that may be drawn on the validation split."""
-MAX_IN_CONTEXT = 0.1
+MAX_IN_CONTEXT = 0.12
 """The same for targets that an image of that kind may show and this one does not, the mean over targets."""
 
 
