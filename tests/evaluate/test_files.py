@@ -300,7 +300,8 @@ def test_masks_as_jpeg_have_half_the_brightness(folder, segment_case, name, brig
 
 
 @pytest.mark.parametrize(
-    ("mask", "words"), [(MASK.T, "mask is 20 x 30 pixels"), (np.stack([MASK, 255 - MASK, MASK], 2), "has colours"), (None, "cannot")]
+    ("mask", "words"),
+    [(MASK.T, "mask is 20 x 30 pixels"), (np.stack([MASK, 255 - MASK, MASK], 2), "has colours"), (None, "cannot")],
 )
 def test_jpegs_that_are_no_masks_fail(folder, segment_case, mask, words):
     path = save(folder / "organs" / "test_0_liver.jpg", MASK if mask is None else mask)

@@ -130,8 +130,7 @@ def test_the_card_keeps_what_the_start_was_trained_on(tmp_path: Path) -> None:
     start, model = tmp_path / "start", torch.nn.Linear(2, 3)
     for folder in (start, tmp_path / "new", tmp_path / "published"):
         folder.mkdir()
-    mask = Path("mask.png")
-    regions = [Region(target, mask, abnormal=target == "polyp") for target in ("polyp", "liver")]
+    regions = [Region(target, Path(f"{target}.png"), abnormal=target == "polyp") for target in ("polyp", "liver")]
     records = [
         Record(f"a/{region.target}", Path("a.png"), "a", "CT", "abdomen", "g", "train", (region,)) for region in regions
     ]
@@ -142,8 +141,9 @@ def test_the_card_keeps_what_the_start_was_trained_on(tmp_path: Path) -> None:
     assert card["targets"].keys() == {"polyp", "liver"} and card["parameters"] == 9
     assert "polyp" in card["findings"]["CT"] and "liver" not in card["findings"]["CT"]
     assert card["abnormal"] == {"CT": ["polyp"]}
-    named = {"liver in abdomen CT": "liver", "polyp in abdomen CT": "polyp", "something else in abdomen CT": ""}
-    assert card["regions"] == {"CT": named}
+    assert card["regions"] == {
+        "CT": {"liver in abdomen CT": "liver", "polyp in abdomen CT": "polyp", "something else in abdomen CT": ""}
+    }
     # of a start that does not say what it knows, or only a part of it, not all is known
     older = json.loads((start / "card.json").read_text())
     del older["regions"]

@@ -171,9 +171,9 @@ def test_squares_of_files_and_of_the_store_are_the_same(kit: Kit) -> None:
 
 @pytest.fixture
 def box_kit(kit: Kit, boxed: Record) -> Kit:
-    """Beside the others' images, the lesion is a target that has heads of its own."""
-    labels = type(kit.heads).for_records([*kit.records, boxed], TINY.width, TINY.hidden_size).labels
-    heads = type(kit.heads)([*kit.heads.targets, "lesion"], list(labels), TINY.width, TINY.hidden_size)
+    """Another image outlines a lesion: it is a target that has heads of its own."""
+    outlined = replace(boxed, regions=(replace(boxed.regions[1], target="lesion"),))
+    heads = type(kit.heads).for_records([*kit.records, boxed, outlined], TINY.width, TINY.hidden_size)
     return replace(kit, heads=heads)
 
 

@@ -38,7 +38,7 @@ def classes(record: Record) -> dict[str, str]:
     shown, found = record.diagnosis(True), {}
     for region in record.regions:
         # what an image does not show is in no box of it
-        if not (region.abnormal and record.label == NO_FINDINGS):
+        if not region.absent and not (region.abnormal and record.label == NO_FINDINGS):
             name = lower_first(_label(record, region, shown))
             found[_class_words(name, record.site, record.modality)] = region.target
     if record.image is not None and any(region.mask is not None for region in record.regions):
