@@ -74,6 +74,9 @@ def test_forms_make_no_difference(term_and_name, pattern, change, british) -> No
 @given(st.sampled_from(TERMS))
 def test_plural_makes_no_difference(term_and_name: tuple[str, str]) -> None:
     term, name = term_and_name
+    if " of " in term:
+        # "head of the fetus" has its plural in the middle
+        return
     if term.endswith(("y",)):
         many = f"{term[:-1]}ies"
     elif term.endswith(("us",)):
