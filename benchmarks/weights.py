@@ -24,12 +24,11 @@ from unibiomed.data.records import Record
 from unibiomed.interpret.scores import trained_scores
 from unibiomed.interpret.vocabulary import ModelVocabulary
 from unibiomed.model.cut import mask_cut
-from unibiomed.model.modeling import ImageFeatures, UniBiomedModel
-from unibiomed.model.processing import UniBiomedProcessor
-from unibiomed.tasks import SEG, make_question
+from unibiomed.tasks import make_question
 from unibiomed.terminology import absent_targets
+from unibiomed.train.calibrate import question_prompts
 from unibiomed.train.losses import soft_iou
-from unibiomed.train.packing import encode_turn, normalise_batch, pack
+from unibiomed.train.packing import normalise_batch
 from unibiomed.train.squares import read_square
 from unibiomed.train.start import load_start
 from unibiomed.train.validation import choose
@@ -83,7 +82,7 @@ def measure(folder: Path, records: Iterable[Record]) -> Rows:
             continue
         features = model.encode_image(normalise_batch([torch.from_numpy(pixels.copy()).permute(2, 0, 1).float() / 255]))
         questions = [make_question("segment", target=target, modality=record.modality) for target in asked]
-        predicted = model.decode_masks(features.maps, prompts_of(model, processor, features, questions))
+        predicted = model.decode_masks(features.maps, question_prompts(model, processor, features, questions))
         drawn = [score >= model.config.presence_threshold for score in trained_scores(predicted, model.config)[0]]
         best = predicted.best()
         for i, target in enumerate(asked):
@@ -97,23 +96,6 @@ def measure(folder: Path, records: Iterable[Record]) -> Rows:
             rows["mask", record.dataset, target].append(2 * iou / (1 + iou))
             rows["strict", record.dataset, target].append(2 * iou / (1 + iou) * drawn[i])
     return rows
-
-
-def prompts_of(
-    model: UniBiomedModel, processor: UniBiomedProcessor, features: ImageFeatures, questions: list[str]
-) -> torch.Tensor:
-    """(questions, width) prompts of ``[SEG]``, the image read once."""
-    tokens = processor.settings.tokens_per_tile
-    rows = pack([[encode_turn(processor, question, f"It is {SEG}.", tokens) for question in questions]])
-    out = model(
-        rows["input_ids"],
-        rows["attention_mask"],
-        rows["labels"],
-        rows["position_ids"],
-        features=features,
-        seg_prompts=False,
-    )
-    return out.seg_states
 
 
 if __name__ == "__main__":

@@ -115,7 +115,7 @@ def collect_scores(
         if not asked:
             continue
         features = model.encode_image(normalise_batch([torch.from_numpy(pixels.copy()).permute(2, 0, 1).float() / 255]))
-        prompts = _prompts(model, processor, features, [question for question, *_ in asked])
+        prompts = question_prompts(model, processor, features, [question for question, *_ in asked])
         logits = _presence_logits(model, features.maps, prompts)
         for (_, region, target), raw in zip(asked, logits, strict=True):
             there = region is not None and region in masks
@@ -126,10 +126,24 @@ def collect_scores(
     return presence, drawn
 
 
-def _prompts(
+def question_prompts(
     model: UniBiomedModel, processor: UniBiomedProcessor, features: ImageFeatures, questions: Sequence[str]
 ) -> torch.Tensor:
-    """(questions, width) prompts of ``[SEG]``, the image read once for all questions."""
+    """Prompts of ``[SEG]`` in the answers to questions for one target each, the image read once for all.
+
+    Parameters
+    ----------
+    model : UniBiomedModel
+    processor : UniBiomedProcessor
+    features : ImageFeatures
+        Of one image.
+    questions : sequence of str
+
+    Returns
+    -------
+    torch.Tensor
+        (questions, prompt width).
+    """
     tokens = processor.settings.tokens_per_tile
     rows = pack([[encode_turn(processor, question, f"It is {SEG}.", tokens) for question in questions]])
     out = model(
