@@ -186,7 +186,7 @@ def test_a_box_is_named_by_its_mask(heart, script, picture) -> None:
     assert result.raw_text.startswith("left ventricle in heart MRI") and "".join(result.tokens) == result.raw_text
     names = result.details["names"]
     assert list(names) == ["myocardium", "left ventricle"] and finding.score == names["myocardium"] > 0.5
-    assert result.notes == ("by words alone it would be 'left ventricle'; the masks decided",)
+    assert result.notes == ("named from mask evidence (the text said 'left ventricle')",)
     # what was outlined once is not outlined again
     assert script.decoded == [2]
     result = heart.interpret(seen, box=WHOLE, modality="MRI")
@@ -295,7 +295,7 @@ def test_a_description_goes_by_the_name_of_the_box(heart, told, picture) -> None
     named = heart.interpret(picture, "classify", box=QUARTER, modality="MRI")
     assert finding.label == named.findings[0].label and finding.score == named.findings[0].score
     assert result.details["names"] == named.details["names"]
-    assert result.notes == ("by words alone it would be 'left ventricle'; the masks decided",)
+    assert result.notes == ("named from mask evidence (the text said 'left ventricle')",)
 
 
 def test_the_note_tells_what_the_description_began_with(heart, told, script, picture, monkeypatch) -> None:
@@ -309,7 +309,7 @@ def test_the_note_tells_what_the_description_began_with(heart, told, script, pic
     script.says = lambda question: "Left ventricle. A round one." if "describe" in question else says(question)
     result = heart.interpret(picture, "describe", box=QUARTER, modality="MRI")
     assert told == ["Myocardium."]
-    assert result.notes == ("by words alone it would be 'left ventricle'; the masks decided",)
+    assert result.notes == ("named from mask evidence (the text said 'left ventricle')",)
 
 
 def test_nothing_is_looked_for_where_a_description_has_no_name(heart, script, picture, monkeypatch) -> None:

@@ -79,7 +79,7 @@ def test_a_finding_that_escaped_the_words_is_named(brain, script, picture) -> No
     result = brain.interpret(picture, "recognize", modality="MRI")
     assert brain.begins == ["It is"] and [f.label for f in result.findings] == ["Glioma"]
     assert result.findings[0].present and result.text == "Glioma"
-    assert result.notes == ("by words alone there would be no finding; the masks decided",)
+    assert result.notes == ("finding added from mask evidence (the text said 'No findings')",)
 
 
 def test_a_finding_that_no_mask_bears_out_is_denied(brain, script, picture) -> None:
@@ -87,7 +87,7 @@ def test_a_finding_that_no_mask_bears_out_is_denied(brain, script, picture) -> N
     result = brain.interpret(picture, "recognize", modality="MRI")
     assert brain.begins == ["No findings"] and result.text == "No findings"
     assert not result.findings[0].present
-    assert result.notes == ("by words alone there would be a finding; the masks decided",)
+    assert result.notes == ("finding removed for lack of mask evidence (the text named one)",)
     assert [(target.label, target.score) for target in result.searched] == [
         ("brain tumor", pytest.approx(1 / (1 + math.exp(3)), rel=1e-4))
     ]

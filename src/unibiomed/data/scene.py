@@ -80,7 +80,7 @@ class Scene:
         self.boxable = self.present
         self.absent = tuple(i for i in self.known if i not in self.present)
         self.elsewhere: tuple[Box | None] | None = None
-        """The box around something else that turns share: None before it was drawn, ``(None,)`` where there is none."""
+        """The shared box of "something else": None until it is drawn, ``(None,)`` if no such box was found."""
         self._facts: dict[int, RegionFacts] = {}
         self._parts: dict[int, list[Box]] = {}
 

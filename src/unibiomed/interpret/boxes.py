@@ -124,7 +124,7 @@ def without_box(asker: Asker, image: ImageLike | EncodedImage, boxed: EncodedIma
 
 def words_overruled(label: str) -> str:
     """The note on a box that the words alone would have called `label`."""
-    return f"by words alone it would be '{label}'; the masks decided"
+    return f"named from mask evidence (the text said '{label}')"
 
 
 def describe_box(

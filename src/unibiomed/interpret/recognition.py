@@ -104,7 +104,11 @@ def weigh_findings(
     there = logit > asker.model.config.finding_threshold
     if there != denied:
         return WeighedAnswer(free, searched=searched)
-    note = f"by words alone there would be {'no' if there else 'a'} finding; the masks decided"
+    note = (
+        f"finding added from mask evidence (the text said '{NO_FINDINGS}')"
+        if there
+        else "finding removed for lack of mask evidence (the text named one)"
+    )
     return WeighedAnswer(again(BEGIN if there else NO_FINDINGS), note, searched)
 
 

@@ -58,8 +58,7 @@ class UniBiomedConfig(PreTrainedConfig):
         With trained scores, a target whose presence score is lower is reported absent; in [0, 1].
     finding_threshold : float
         Logit (``interpret.recognition.found_logit``: words and masks together) above which ``recognize`` names a
-        finding. The default is the one of the first `nano`: the highest at which it found as many findings of its
-        validation split as by words alone.
+        finding. Training fits it on the validation split; the default is that of version 7 of `nano`.
     box_fit_weight : float
         Logits that ``classify`` adds to a name where the box of the target's mask is the drawn box and the target is
         surely present.

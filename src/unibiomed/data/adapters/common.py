@@ -300,7 +300,7 @@ def _leaking(entry: DatasetEntry, groups: Mapping[str, str], splits: Mapping[str
 
 
 def _official(entry: DatasetEntry, rows: Mapping[str, Row], given: Mapping[str, str | None] | None) -> dict[str, str]:
-    """The official split of each image, those excluded by `unless` of the rule left out; empty where there is none."""
+    """Official split of each image. Images that `unless` excludes are left out; empty without an official split."""
     if entry.split is not None:
         given = {name: find_value(entry, entry.split, name, row) for name, row in rows.items()}
     elif given is None or not any(given.get(name) for name in rows):
