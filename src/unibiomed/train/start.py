@@ -20,6 +20,7 @@ from unibiomed.errors import DataError
 from unibiomed.model.backbone import fold_efficientnet_lite
 from unibiomed.model.checkpoint import read_json
 from unibiomed.model.configuration import nano_config
+from unibiomed.model.lite_medsam import find_weights, load_lite_medsam
 from unibiomed.model.modeling import UniBiomedModel
 from unibiomed.model.processing import IMAGE_TOKEN, SETTINGS_FILE, ProcessorSettings, UniBiomedProcessor
 from unibiomed.model.weights import load_model
@@ -27,7 +28,7 @@ from unibiomed.model.weights import load_model
 from .checkpoint import writing
 from .heads import outlined_targets
 from .lora import merged
-from .recipe import ModelRecipe
+from .recipe import ModelRecipe, Recipe
 from .tokenizer import train_tokenizer
 
 
@@ -114,6 +115,19 @@ def load_start(name: str) -> tuple[UniBiomedModel, UniBiomedProcessor]:
     model, processor = load_model(name, dtype=torch.float32)
     # frozen parts keep what a 16-bit file says; what is learned has to be finer than that
     return model.float(), processor
+
+
+def with_box_decoder(model: UniBiomedModel, recipe: Recipe) -> UniBiomedModel:
+    """The model, with a box decoder that starts from LiteMedSAM's weights where the recipe wants one and it has none.
+
+    Raises
+    ------
+    ModelError
+        If those weights are missing or broken.
+    """
+    if recipe.model.box_teacher is not None and not model.config.box_decoder:
+        model.add_box_decoder(load_lite_medsam(find_weights(recipe.model.box_teacher)), recipe.seed)
+    return model
 
 
 def at_size(processor: UniBiomedProcessor, model: UniBiomedModel, size: int) -> UniBiomedProcessor:
