@@ -362,7 +362,7 @@ class UniBiomedModel(PreTrainedModel):
             The box decoder gives one candidate, with a side of 256, and no presence.
         """
         if not self.config.box_decoder:
-            return self.decode_masks(maps, image_index=image_index, boxes=boxes)
+            return self.decode_masks(maps, None, image_index, boxes=boxes)
         features = self.box_decoder.neck(maps)
         logits, quality = self.box_decoder.decode(features, boxes, self.config.image_size, image_index)
         return MaskPrediction(logits=logits[:, None], quality=quality[:, None])
