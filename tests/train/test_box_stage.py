@@ -125,8 +125,8 @@ def test_a_step_in_parts_is_the_step(stage: BoxStage) -> None:
     counts = stage.counts(whole)
     parts = [stage.losses(stage.collate(samples[i : i + 2]), counts) for i in (0, 2)]
     for name, loss in stage.losses(whole).items():
-        added = sum(float(part[name]) for part in parts if name in part)
-        assert added == pytest.approx(float(loss), rel=2e-2), name
+        added = sum(float(part[name].detach()) for part in parts if name in part)
+        assert added == pytest.approx(float(loss.detach()), rel=2e-2), name
 
 
 def test_distance_of_features() -> None:

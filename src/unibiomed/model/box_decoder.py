@@ -19,7 +19,13 @@ from transformers.models.sam.modeling_sam import SamLayerNorm
 from .lite_medsam import LiteMedSam
 from .sam import IMAGE_SIZE, SIDE, WIDTH, SamBoxes
 
-__all__ = ["BoxDecoder", "BoxNeck"]
+__all__ = ["NOTICE", "BoxDecoder", "BoxNeck"]
+
+NOTICE = (
+    "The box decoder starts from the weights of LiteMedSAM (https://github.com/bowang-lab/MedSAM/tree/LiteMedSAM), "
+    "Copyright the authors of MedSAM, Apache License 2.0; its image encoder taught the neck."
+)
+"""Goes with the weights of every model that has a box decoder."""
 
 FINE_WIDTH = 64
 """Channels of the neck at stride 4 and finer."""

@@ -18,6 +18,7 @@ from unibiomed.data.records import NO_FINDINGS, Record
 from unibiomed.data.scene import classes
 from unibiomed.errors import DataError
 from unibiomed.model.backbone import fold_efficientnet_lite
+from unibiomed.model.box_decoder import NOTICE
 from unibiomed.model.checkpoint import read_json
 from unibiomed.model.configuration import nano_config
 from unibiomed.model.lite_medsam import find_weights, load_lite_medsam
@@ -143,7 +144,7 @@ def at_size(processor: UniBiomedProcessor, model: UniBiomedModel, size: int) -> 
 
 def write_card(
     folder: Path,
-    model: nn.Module,
+    model: UniBiomedModel,
     licences: dict[str, str],
     records: Iterable[Record] | None = None,
     start: Path | None = None,
@@ -172,6 +173,9 @@ def write_card(
         "started_from": None if start is None else start.name,
         "trained_on": {**before.get("trained_on", {}), **licences},
     }
+    notices = [*before.get("notices", []), *([NOTICE] if model.config.box_decoder else [])]
+    if notices:
+        card["notices"] = list(dict.fromkeys(notices))
     taught = taught_by(records) if records is not None else {}
     # a card that does not say what its model was taught before would say half of it after this training
     for part in taught if start is None else taught.keys() & before.keys():
