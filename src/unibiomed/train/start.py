@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from unibiomed.data.conversation import corpus_texts
 from unibiomed.data.phrasing import concept_of
@@ -144,7 +143,7 @@ def at_size(processor: UniBiomedProcessor, model: UniBiomedModel, size: int) -> 
 
 def write_card(
     folder: Path,
-    model: UniBiomedModel,
+    model: nn.Module,
     licences: dict[str, str],
     records: Iterable[Record] | None = None,
     start: Path | None = None,
@@ -173,7 +172,7 @@ def write_card(
         "started_from": None if start is None else start.name,
         "trained_on": {**before.get("trained_on", {}), **licences},
     }
-    notices = [*before.get("notices", []), *([NOTICE] if model.config.box_decoder else [])]
+    notices = [*before.get("notices", []), *([NOTICE] if hasattr(model, "box_decoder") else [])]
     if notices:
         card["notices"] = list(dict.fromkeys(notices))
     taught = taught_by(records) if records is not None else {}
