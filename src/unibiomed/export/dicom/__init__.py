@@ -1,0 +1,26 @@
+"""Findings as DICOM objects: a Segmentation (SEG) and a Structured Report (SR, TID 1500) beside the source images.
+
+The objects are written with highdicom, which comes with the extra ``dicom``.
+"""
+
+from __future__ import annotations
+
+from .content import Algorithm, Contents, LookedFor, Measurement, Segment, contents_of
+from .segmentation import WrittenSegmentation, write_segmentation
+from .source import DicomSource, is_dicom, open_source
+from .toolkit import check_toolkit
+
+__all__ = [
+    "Algorithm",
+    "Contents",
+    "DicomSource",
+    "LookedFor",
+    "Measurement",
+    "Segment",
+    "WrittenSegmentation",
+    "check_toolkit",
+    "contents_of",
+    "is_dicom",
+    "open_source",
+    "write_segmentation",
+]
