@@ -13,7 +13,7 @@ from pydicom.sr.coding import Code
 from pydicom.uid import generate_uid
 
 from .codes import PRIVATE_SCHEME, CodedLabel, code_label
-from .content import Algorithm, Contents, LookedFor, Measurement, Segment
+from .content import Algorithm, Contents, Measurement, Segment
 from .saving import save_datasets
 from .segmentation import WrittenSegmentation
 from .source import DicomSource
@@ -149,11 +149,6 @@ def _root(
     for number, (segment, codes) in enumerate(zip(contents.segments, coded, strict=True), start=1):
         assert segmentation is not None
         groups.append(_group(source, segment, codes, contents.algorithm, segmentation, number))
-    groups += [
-        _group_without_mask(target, codes, contents.algorithm)
-        for target, codes in zip(contents.looked_for, others, strict=True)
-        if target.present
-    ]
     if groups:
         root.ContentSequence.append(_container(_MEASUREMENTS, [item for group in groups for item in group]))
     evaluations = _evaluations(contents, others)
@@ -242,20 +237,6 @@ def _group(
     return group
 
 
-def _group_without_mask(target: LookedFor, codes: CodedLabel, algorithm: Algorithm) -> Any:
-    """Measurement group of what was found without a mask (TID 1501)."""
-    from highdicom.sr import MeasurementsAndQualitativeEvaluations, TrackingIdentifier
-
-    return MeasurementsAndQualitativeEvaluations(
-        tracking_identifier=TrackingIdentifier(generate_uid(), target.label),
-        finding_type=codes.type,
-        finding_category=codes.category,
-        finding_sites=_sites(codes),
-        algorithm_id=_algorithm(algorithm),
-        measurements=_measurements((), target.probability),
-    )
-
-
 def _sites(codes: CodedLabel) -> list[FindingSite] | None:
     from highdicom.sr import FindingSite
 
@@ -306,9 +287,8 @@ def _evaluations(contents: Contents, others: Sequence[CodedLabel]) -> list[Conte
 
     items: list[ContentItem] = []
     for target, codes in zip(contents.looked_for, others, strict=True):
-        if not target.present:
-            value = _ABSENT if target.searched else _NOT_DONE
-            items.append(CodeContentItem(name=codes.type, value=value, relationship_type="CONTAINS"))
+        value = _PRESENT if target.present else _ABSENT if target.searched else _NOT_DONE
+        items.append(CodeContentItem(name=codes.type, value=value, relationship_type="CONTAINS"))
     if contents.text.strip():
         items.append(_text(_COMMENT, contents.text))
     return items

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -103,16 +103,18 @@ def make_segmentation(
     if kind not in ("BINARY", "LABELMAP", "FRACTIONAL"):
         raise InputError(f"a DICOM SEG is BINARY, LABELMAP or FRACTIONAL, not {kind}")
     made_by = algorithm or Algorithm()
-    masks = _in_frames(source, [segment.mask for segment in segments], grid)
-    frames = [tuple(int(k) for k in np.flatnonzero(mask.any(axis=(1, 2)))) for mask in masks]
-    labels = _label_map(masks)
+    to_frames = _turner(source, segments, grid)
+    labels, frames = _label_map([segment.mask for segment in segments], to_frames)
     if kind == "LABELMAP" and labels is None:
         raise InputError(f"{source.name}: findings overlap, which a LABELMAP cannot hold: write BINARY or FRACTIONAL")
-    used = sorted({frame for numbers in frames for frame in numbers}) or [source.frames // 2]
+    # An empty SEG still has a frame.
+    used = sorted({frame for numbers in frames for frame in numbers}) or [_middle(source)]
     if kind == "FRACTIONAL":
-        pixels = np.stack([values[used] for values in _fractions(source, segments, masks, grid)], axis=-1)
+        pixels = np.stack([to_frames(_fraction(segment))[used] for segment in segments], axis=-1)
+    elif labels is None:
+        pixels = np.stack([to_frames(segment.mask)[used] for segment in segments], axis=-1)
     else:
-        pixels = np.stack([mask[used] for mask in masks], axis=-1) if labels is None else labels[used]
+        pixels = labels[used]
     coded = [code_label(segment.label, segment.side) for segment in segments]
     with writing(source.name, "SEG"):
         dataset = _build(source, used, pixels, kind, _describe(segments, coded, made_by), made_by)
@@ -122,27 +124,32 @@ def make_segmentation(
     return WrittenSegmentation(dataset, tuple(frames), notes)
 
 
-def _in_frames(source: DicomSource, arrays: Sequence[np.ndarray], grid: Grid | None) -> list[np.ndarray]:
-    """Arrays in the order of a volume, or of one frame, as (frames, rows, columns) of the source."""
-    flat = [array.ndim == 2 for array in arrays]
-    if all(flat):
+def _middle(source: DicomSource) -> int:
+    return source.frames // 2 if source.frame is None else source.frame
+
+
+def _turner(
+    source: DicomSource, segments: Sequence[Segment], grid: Grid | None
+) -> Callable[[np.ndarray], np.ndarray]:
+    """Check the masks, and find out how an array like theirs becomes one of (frames, rows, columns) of the source."""
+    shapes = {segment.mask.shape for segment in segments}
+    if all(len(shape) == 2 for shape in shapes):
         if source.frames > 1 and source.frame is None:
             raise InputError(f"{source.name}: the image has several frames: say which one the mask is of")
-        if any(array.shape != source.size for array in arrays):
+        if shapes != {source.size}:
             raise InputError(f"{source.name}: a mask has another size than the image: give the image it was made of")
         at, count = (0, 1) if source.frame is None else (source.frame, source.frames)
-        return [_one_of(array, at, count) for array in arrays]
-    if any(flat) or grid is None:
+        return lambda array: _one_of(array, at, count)
+    if any(len(shape) == 2 for shape in shapes) or grid is None:
         raise InputError(f"{source.name}: masks of a volume are all of three dimensions, and need its grid")
-    if any(array.shape != grid.shape for array in arrays):
+    if shapes != {grid.shape}:
         raise InputError(f"{source.name}: a mask has another shape than the volume: give it on its voxels")
     if source.planes is None:
         raise InputError(
             f"{source.name}: the images do not say where they lie (FrameOfReferenceUID, ImagePositionPatient, "
             "ImageOrientationPatient, PixelSpacing): give a mask of a single image"
         )
-    order = match_frames(grid.shape, grid.affine, source.planes, source.size, source.name)
-    return [order.to_frames(array) for array in arrays]
+    return match_frames(grid.shape, grid.affine, source.planes, source.size, source.name).to_frames
 
 
 def _one_of(array: np.ndarray, at: int, count: int) -> np.ndarray:
@@ -151,29 +158,30 @@ def _one_of(array: np.ndarray, at: int, count: int) -> np.ndarray:
     return frames
 
 
-def _label_map(masks: Sequence[np.ndarray]) -> np.ndarray | None:
-    """(frames, rows, columns) of segment numbers; None where masks overlap."""
-    labels = np.zeros(masks[0].shape, dtype=np.uint8 if len(masks) < 256 else np.uint16)
+def _label_map(
+    masks: Sequence[np.ndarray], to_frames: Callable[[np.ndarray], np.ndarray]
+) -> tuple[np.ndarray | None, list[tuple[int, ...]]]:
+    """(frames, rows, columns) of segment numbers, None where masks overlap; and the frames that each has pixels on.
+
+    One mask at a time is turned, so that many findings of a large volume need no more memory than one.
+    """
+    labels: np.ndarray | None = None
+    overlap, frames = False, []
     for number, mask in enumerate(masks, start=1):
-        if labels[mask].any():
-            return None
-        labels[mask] = number
-    return labels
+        turned = to_frames(mask)
+        frames.append(tuple(int(frame) for frame in np.flatnonzero(turned.any(axis=(1, 2)))))
+        if labels is None:
+            labels = np.zeros(turned.shape, dtype=np.uint8 if len(masks) < 256 else np.uint16)
+        overlap = overlap or bool(labels[turned].any())
+        labels[turned] = number
+    return None if overlap else labels, frames
 
 
-def _fractions(
-    source: DicomSource, segments: Sequence[Segment], masks: Sequence[np.ndarray], grid: Grid | None
-) -> list[np.ndarray]:
-    """Probability of each pixel, float32; that of the finding where a segment gives no other."""
-    fractions = []
-    for segment, mask in zip(segments, masks, strict=True):
-        if segment.fraction is not None:
-            # outside of the mask it would be another finding than the report speaks of
-            values = np.where(segment.mask, segment.fraction, 0).astype(np.float32)
-            fractions.append(_in_frames(source, [values], grid)[0])
-        else:
-            fractions.append(mask.astype(np.float32) * (1.0 if segment.probability is None else segment.probability))
-    return fractions
+def _fraction(segment: Segment) -> np.ndarray:
+    """Probability of each pixel, float32, 0 outside of the mask; that of the finding where the segment has no other."""
+    if segment.fraction is not None:
+        return np.where(segment.mask, segment.fraction, 0).astype(np.float32)
+    return segment.mask.astype(np.float32) * np.float32(1 if segment.probability is None else segment.probability)
 
 
 def _describe(
