@@ -167,7 +167,7 @@ def make_parser() -> argparse.ArgumentParser:
     verb.add_argument(
         "--dicom",
         action="store_true",
-        help="also write the findings of DICOM images as DICOM SEG and SR, which hold what the images say of the patient",
+        help="also write DICOM SEG and SR of DICOM images; these files hold patient data from the images",
     )
     verb.add_argument(
         "--seg-type",
@@ -176,7 +176,9 @@ def make_parser() -> argparse.ArgumentParser:
         metavar="TYPE",
         help="of the DICOM SEG: binary, labelmap or fractional (default: binary)",
     )
-    verb.add_argument("--empty-seg", action="store_true", help="write a DICOM SEG without pixels where nothing is found")
+    verb.add_argument(
+        "--empty-seg", action="store_true", help="write a DICOM SEG without pixels where nothing is found"
+    )
     _model_options(verb)
     verb.set_defaults(run=run_interpret)
 

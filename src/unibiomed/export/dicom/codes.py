@@ -76,7 +76,9 @@ def code_label(label: str, side: str = "") -> CodedLabel:
     color = None if target is None else target.color
     if target is None or target.code is None:
         kind = private_code(label if target is None else target.name)
-        note = f"'{label}' has no SNOMED CT code here, and was written with the private code {kind.value} ({kind.scheme_designator})"
+        note = (
+            f"'{label}' has no SNOMED CT code here: the DICOM files use a private code ({PRIVATE_SCHEME} {kind.value})"
+        )
     else:
         kind, note = Code(target.code, "SCT", _meaning(target)), None
     site = None if target is None else _site(target, kind)

@@ -78,7 +78,7 @@ class Segment:
         if self.fraction is not None:
             if self.fraction.shape != self.mask.shape:
                 raise InputError(f"the probabilities of '{self.label}' have another shape than its mask")
-            if not (np.isfinite(self.fraction).all() and 0 <= self.fraction.min() and self.fraction.max() <= 1):
+            if not (np.isfinite(self.fraction).all() and self.fraction.min() >= 0 and self.fraction.max() <= 1):
                 raise InputError(f"the probabilities of '{self.label}' must lie between 0 and 1")
         if self.probability is not None and not 0 <= self.probability <= 1:
             raise InputError(f"the probability of '{self.label}' must lie between 0 and 1")

@@ -167,9 +167,7 @@ def _observer(algorithm: Algorithm) -> Any:
         model_name=algorithm.name,
         serial_number=serial_number(algorithm),
     )
-    context = ObserverContext(
-        observer_type=Code("121007", "DCM", "Device"), observer_identifying_attributes=device
-    )
+    context = ObserverContext(observer_type=Code("121007", "DCM", "Device"), observer_identifying_attributes=device)
     return ObservationContext(observer_device_context=context)
 
 
@@ -210,7 +208,12 @@ def _group(
     from highdicom.sr import (
         PlanarROIMeasurementsAndQualitativeEvaluations as Planar,
     )
-    from highdicom.sr import ReferencedSegment, ReferencedSegmentationFrame, SourceImageForSegmentation, TrackingIdentifier
+    from highdicom.sr import (
+        ReferencedSegment,
+        ReferencedSegmentationFrame,
+        SourceImageForSegmentation,
+        TrackingIdentifier,
+    )
     from highdicom.sr import (
         VolumetricROIMeasurementsAndQualitativeEvaluations as Volumetric,
     )

@@ -32,4 +32,6 @@ def save_datasets(datasets: Mapping[Path, Dataset]) -> None:
         write_files(folder, files)
     except OSError as error:
         where = ascii(str(folder)[:200])
-        raise OutputError(f"cannot write to {where}: {error.strerror or error}; choose another output folder") from error
+        raise OutputError(
+            f"cannot write to {where}: {error.strerror or error}; choose another output folder"
+        ) from error

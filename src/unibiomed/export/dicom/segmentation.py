@@ -14,10 +14,10 @@ from pydicom.uid import ExplicitVRLittleEndian, RLELossless, generate_uid
 
 from unibiomed.errors import InputError
 from unibiomed.images import Grid
+from unibiomed.images.planes import match_frames
 
 from .codes import PRIVATE_SCHEME, CodedLabel, code_label
 from .content import Algorithm, Segment
-from .frames import match_frames
 from .saving import save_datasets
 from .source import DicomSource, one_frame
 from .toolkit import AI, SERIES_NUMBERS, coding_schemes, serial_number, writing
@@ -128,9 +128,7 @@ def _middle(source: DicomSource) -> int:
     return source.frames // 2 if source.frame is None else source.frame
 
 
-def _turner(
-    source: DicomSource, segments: Sequence[Segment], grid: Grid | None
-) -> Callable[[np.ndarray], np.ndarray]:
+def _turner(source: DicomSource, segments: Sequence[Segment], grid: Grid | None) -> Callable[[np.ndarray], np.ndarray]:
     """Check the masks, and find out how an array like theirs becomes one of (frames, rows, columns) of the source."""
     shapes = {segment.mask.shape for segment in segments}
     if all(len(shape) == 2 for shape in shapes):
@@ -229,17 +227,17 @@ def _build(
 
     placed = source.planes is not None
     multiframe = len(source.datasets) == 1 and source.frames > 1
-    if not multiframe:
-        images = [source.datasets[frame] for frame in used]
-    elif placed:
+    if placed and multiframe:
         images = list(source.datasets)
         whole = np.zeros((source.frames, *pixels.shape[1:]), dtype=pixels.dtype)
         whole[list(used)] = pixels
         pixels = whole
+    elif placed:
+        images = [source.datasets[frame] for frame in used]
     else:
         if len(used) > 1:
             raise InputError(f"{source.name}: the frames do not say where they lie: write one frame at a time")
-        images = [one_frame(source.datasets[0])]
+        images = [one_frame(source.datasets[0 if multiframe else used[0]])]
     dataset: Dataset = Segmentation(
         source_images=images,
         pixel_array=pixels,
@@ -261,8 +259,14 @@ def _build(
         transfer_syntax_uid=ExplicitVRLittleEndian if kind == "BINARY" else RLELossless,
         omit_empty_frames=bool(pixels.any()),
     )
-    if multiframe and not placed:
-        _refer_to_frame(dataset, used[0] + 1)
+    if not placed:
+        # The pixels lie as those of the source, and this is all that may be known of where they lie (PS3.3 C.7.6.1).
+        shared = dataset.SharedFunctionalGroupsSequence[0]
+        if "PixelMeasuresSequence" in shared and not shared.PixelMeasuresSequence[0]:
+            del shared.PixelMeasuresSequence
+        dataset.PatientOrientation = source.datasets[0].get("PatientOrientation")
+        if multiframe:
+            _refer_to_frame(dataset, used[0] + 1)
     return dataset
 
 

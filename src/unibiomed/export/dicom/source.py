@@ -11,21 +11,20 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.uid import UID
+from pydicom.valuerep import DA, TM
 
 from unibiomed.errors import InputError
-from unibiomed.images.dicom_header import check_inflated_size, check_kind, frame_count
+from unibiomed.images.dicom_header import check_inflated_size, check_kind, frame_count, header_number
 from unibiomed.images.limits import check_slice, quiet, shown
 from unibiomed.images.nifti import HEADER_BYTES
+from unibiomed.images.planes import Plane, frame_plane, image_plane
 from unibiomed.images.read import check_file, sniff
 from unibiomed.images.series import MAX_FILES
-
-from .frames import Plane
 
 __all__ = ["DicomSource", "is_dicom", "open_source"]
 
@@ -74,9 +73,9 @@ class DicomSource:
         if "FrameOfReferenceUID" not in self.datasets[0]:
             return None
         if len(self.datasets) == 1 and self.frames > 1:
-            found = [_frame_plane(self.datasets[0], number) for number in range(self.frames)]
+            found = [frame_plane(self.datasets[0], number) for number in range(self.frames)]
         else:
-            found = [_plane(dataset, dataset, dataset) or _frame_plane(dataset, 0) for dataset in self.datasets]
+            found = [image_plane(dataset) or frame_plane(dataset, 0) for dataset in self.datasets]
         planes = tuple(plane for plane in found if plane is not None)
         return planes if len(planes) == len(found) else None
 
@@ -138,7 +137,9 @@ def open_source(
     source = DicomSource(_read_all([file], name), name)
     if source.frames == 1:
         return source
-    return DicomSource(source.datasets, name, None if frame is None else check_slice(frame, source.frames, name, "frame"))
+    return DicomSource(
+        source.datasets, name, None if frame is None else check_slice(frame, source.frames, name, "frame")
+    )
 
 
 def _images_in(folder: Path, name: str) -> list[Path]:
@@ -168,6 +169,7 @@ def _read_all(paths: Sequence[Path], name: str) -> tuple[Dataset, ...]:
         if not datasets:
             raise InputError(f"{name}: this DICOM file holds no image: give the image that was interpreted")
         _check_one_series(datasets, name)
+        _complete_thickness(datasets)
     return tuple(datasets)
 
 
@@ -182,7 +184,7 @@ def _read(path: Path, where: str) -> Dataset | None:
         return None
     _check_uids(dataset, where)
     for keyword in _NEEDED:
-        if keyword not in dataset:
+        if keyword not in dataset or not _is_valid(keyword, dataset.get(keyword)):
             setattr(dataset, keyword, None)
     if frame_count(dataset) == 1:
         # It has no frames in the header, of which highdicom asks nevertheless where the SOP class allows them.
@@ -191,6 +193,21 @@ def _read(path: Path, where: str) -> Dataset | None:
         # An identifier without a position says nothing of where pixels lie, and an empty one is not valid.
         dataset.pop("FrameOfReferenceUID", None)
     return dataset
+
+
+def _is_valid(keyword: str, value: object) -> bool:
+    """Whether highdicom accepts a value; what it does not accept is left empty, as these elements may be."""
+    text = str(value or "")
+    try:
+        if keyword == "PatientSex":
+            return text in ("", "M", "F", "O")
+        if keyword in ("PatientBirthDate", "StudyDate"):
+            DA(text)
+        elif keyword == "StudyTime":
+            TM(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _check_uids(dataset: Dataset, where: str) -> None:
@@ -219,43 +236,31 @@ def _check_one_series(datasets: Sequence[Dataset], name: str) -> None:
 
 def _has_place(dataset: Dataset) -> bool:
     if frame_count(dataset) > 1:
-        return _frame_plane(dataset, 0) is not None
-    return _plane(dataset, dataset, dataset) is not None or _frame_plane(dataset, 0) is not None
-
-
-def _frame_plane(dataset: Dataset, frame: int) -> Plane | None:
-    """Plane of a frame of an enhanced multi-frame image."""
-    per_frame = dataset.get("PerFrameFunctionalGroupsSequence") or []
-    groups = [*per_frame[frame : frame + 1], *(dataset.get("SharedFunctionalGroupsSequence") or [])[:1]]
-
-    def item(sequence: str) -> Dataset:
-        return next((group[sequence][0] for group in groups if group.get(sequence)), Dataset())
-
-    return _plane(item("PlanePositionSequence"), item("PlaneOrientationSequence"), item("PixelMeasuresSequence"))
-
-
-def _plane(position: Dataset, orientation: Dataset, measures: Dataset) -> Plane | None:
-    place = _numbers(position.get("ImagePositionPatient"), 3)
-    turned = _numbers(orientation.get("ImageOrientationPatient"), 6)
-    spacing = _numbers(measures.get("PixelSpacing"), 2)
-    if place is None or turned is None or spacing is None or min(spacing) <= 0:
-        return None
-    return Plane(place, turned[:3], turned[3:], spacing)
-
-
-def _numbers(value: Any, count: int) -> Any:
-    """A value of many finite numbers as a tuple, or None."""
-    try:
-        numbers = tuple(float(number) for number in value)
-    except (TypeError, ValueError):
-        return None
-    return numbers if len(numbers) == count and np.isfinite(numbers).all() else None
+        return frame_plane(dataset, 0) is not None
+    return image_plane(dataset) is not None or frame_plane(dataset, 0) is not None
 
 
 def one_frame(dataset: Dataset) -> Dataset:
     """A header as that of an image of one frame without a place, for an image whose frames have none."""
-    single = copy.copy(dataset)
-    for keyword in ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence", "NumberOfFrames"):
-        single.pop(keyword, None)
+    single, shared, measures = copy.copy(dataset), Dataset(), Dataset()
+    if "PixelSpacing" in dataset:
+        measures.PixelSpacing = dataset.PixelSpacing
+    shared.PixelMeasuresSequence = [measures]
+    single.pop("PerFrameFunctionalGroupsSequence", None)
+    single.SharedFunctionalGroupsSequence = [shared]
     single.NumberOfFrames = 1
     return single
+
+
+def _complete_thickness(datasets: Sequence[Dataset]) -> None:
+    """Give single-frame images that lie somewhere the thickness that highdicom asks for: their distance, else none."""
+    planes = [image_plane(dataset) for dataset in datasets]
+    if "FrameOfReferenceUID" not in datasets[0] or any(plane is None for plane in planes):
+        return
+    depths = sorted(
+        float(np.dot(np.cross(plane.along_row, plane.along_column), plane.position)) for plane in planes if plane
+    )
+    gaps = np.diff(depths)
+    for dataset in datasets:
+        if not header_number(dataset, "SliceThickness"):
+            dataset.SliceThickness = round(float(np.median(gaps)), 6) if gaps.size and gaps.min() > 0 else None

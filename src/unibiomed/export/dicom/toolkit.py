@@ -54,7 +54,7 @@ def writing(name: str, what: str) -> Iterator[None]:
                     "ImageOrientationPatient, PixelSpacing), which this kind of image must: export them again"
                 )
             else:
-                reason = f"an element of the header has a value that is not valid ({type(error).__name__}): export them again"
+                reason = f"a value of the header is missing or not valid ({type(error).__name__}): export them again"
             raise InputError(f"{name}: no DICOM {what} can be made for these images: {reason}") from None
 
 

@@ -111,7 +111,9 @@ def _empty(source: DicomSource, contents: Contents, grid: Grid | None) -> tuple[
     """A segment without pixels for each target that was looked for."""
     labels = [target.label for target in contents.looked_for if target.searched and not target.present]
     if not labels:
-        raise InputError(f"{source.name}: it is not known what was looked for, so that there is no empty SEG: leave it out")
+        raise InputError(
+            f"{source.name}: it is not known what was looked for, so that there is no empty SEG: leave it out"
+        )
     shape = source.size if grid is None else grid.shape
     # a view of one value: nothing of the size of the volume is made for each target
     nothing = np.broadcast_to(np.False_, shape)

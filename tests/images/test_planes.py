@@ -1,4 +1,4 @@
-"""A mask in the order of a volume lands on the pixels of the frames it was made of, whatever their order and direction."""
+"""A mask of a volume lands on the pixels of the frames it was made of, whatever their order and direction."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from unibiomed.errors import InputError
-from unibiomed.export.dicom.frames import Plane, match_frames
 from unibiomed.images import Grid
 from unibiomed.images.grid import make_grid
+from unibiomed.images.planes import Plane, match_frames
 
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 SHAPE = (4, 5, 6)
@@ -25,8 +25,8 @@ def planes_and_grid(
 ) -> tuple[list[Plane], Grid]:
     """Frames in a shuffled order, and the grid of their volume as `unibiomed.images.series` makes it.
 
-    ``axes`` holds the directions of rows and columns as its columns; ``steps`` where the sorted frames begin, relative to
-    the first one.
+    ``axes`` holds the directions of rows and columns as its columns; ``steps`` where the sorted frames begin, relative
+    to the first one.
     """
     frames, rows, columns = SHAPE
     affine = np.eye(4)
