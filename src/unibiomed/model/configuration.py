@@ -47,6 +47,8 @@ class UniBiomedConfig(PreTrainedConfig):
         :class:`~unibiomed.model.context.ContextMatch`.
     box_prompt : bool
         SAM2's box prompts were trained, so that a box gives the mask of what is in it.
+    box_decoder : bool
+        Boxes are decoded by a part of their own instead, see :class:`~unibiomed.model.box_decoder.BoxDecoder`.
     scores_trained : bool
         SAM2's IoU and object-score heads were trained. They were not in the released weights (only the best mask of
         three is chosen by them), so presence and mask scores are then computed from the mask's probabilities.
@@ -85,6 +87,7 @@ class UniBiomedConfig(PreTrainedConfig):
     fine_masks: bool = False
     context_match: bool = False
     box_prompt: bool = False
+    box_decoder: bool = False
     scores_trained: bool = False
     presence_calibration: list[float] | None = None
     mask_calibration: list[float] | None = None
