@@ -288,9 +288,9 @@ def _show(result: Result) -> None:
     if result.findings:  # a table without rows would read like a diagnosis
         print(result.table())
     if result.searched:
-        from ..export.wording import percent
+        from ..export.formatting import percent
 
-        print(f"Looked for: {', '.join(f'{target.label} {percent(target.score)}' for target in result.searched)}")
+        print(f"Looked for: {', '.join(f'{target.label} {percent(target.presence)}' for target in result.searched)}")
     for note in result.notes:
         print(f"Note: {note}" if note.endswith("?") else f"Note: {note}.")
     print(flush=True)

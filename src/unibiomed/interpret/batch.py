@@ -15,7 +15,7 @@ import torch
 from tqdm import tqdm
 
 from unibiomed.errors import InputError, OutputError, UniBiomedError
-from unibiomed.export import holds_another
+from unibiomed.export import holds_other_image
 from unibiomed.images.limits import shown
 
 from .interpreter import Interpreter
@@ -81,7 +81,7 @@ def _interpret_one(
         stem = default_stem(path)
         if question.get("slice_index") is not None:
             stem += f"_s{question['slice_index']:03d}"
-        files = None if out is None else result.save(out, unique(stem, taken, partial(holds_another, out, result)))
+        files = None if out is None else result.save(out, unique(stem, taken, partial(holds_other_image, out, result)))
         return BatchItem(path, result, files=files)
     except UniBiomedError as error:
         return BatchItem(path, error=error)

@@ -12,7 +12,7 @@ from unibiomed.errors import ModelError
 from unibiomed.findings import Box, Finding
 from unibiomed.images import MedicalImage
 from unibiomed.model.configuration import UniBiomedConfig
-from unibiomed.model.cut import mask_cut
+from unibiomed.model.mask_threshold import mask_threshold
 from unibiomed.model.modeling import MaskPrediction
 from unibiomed.tasks import make_question
 
@@ -140,7 +140,7 @@ def box_mask(asker: Asker, maps: tuple[torch.Tensor, ...], box: Box, size: tuple
     predicted = asker.model.decode_masks(maps, boxes=corners)
     best = predicted.best() if config.scores_trained else _likeliest(predicted)
     asker.check_numbers(bool(torch.isfinite(best).all()))
-    level = float(mask_cut(best, config.mask_cut).sigmoid())
+    level = float(mask_threshold(best, config.mask_threshold).sigmoid())
     probabilities = asker.processor.mask_logits(best, size).sigmoid_()
     [score] = trained_mask_scores(predicted, config) if config.scores_trained else derived_scores(probabilities)[1]
     return (probabilities[0] > level).cpu().numpy(), score

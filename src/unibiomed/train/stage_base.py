@@ -118,9 +118,9 @@ class Stage:
     def _mask_losses(
         self, masks: MaskPrediction, batch: dict[str, Any], counts: Counts, name: str = "truth"
     ) -> dict[str, torch.Tensor]:
-        assert masks.quality is not None and masks.presence_logits is not None
+        assert masks.predicted_iou is not None and masks.presence_logits is not None
         truth, recipe = batch[name], self.recipe
-        logits, quality = masks.best(), masks.quality.amax(1)
+        logits, quality = masks.best(), masks.predicted_iou.amax(1)
         weights = (recipe.bce_weight, recipe.dice_weight)
         seeds = batch[f"{name}_seeds"]
         loss = segmentation_loss(logits, truth, points=recipe.points, seeds=seeds, weights=weights)
@@ -160,10 +160,10 @@ class Stage:
         if not (self.recipe.outline_weight and len(truth)):
             return {}
         masks = self.model.decode_masks(features.maps, None, batch["outline_truth_image"], boxes=batch["outline_box"])
-        assert masks.quality is not None
+        assert masks.predicted_iou is not None
         logits = masks.best()
         loss = segmentation_loss(logits, truth, points=0, weights=(self.recipe.bce_weight, self.recipe.dice_weight))
-        error = (masks.quality.amax(1) - soft_iou(logits, truth).detach()).square()
+        error = (masks.predicted_iou.amax(1) - soft_iou(logits, truth).detach()).square()
         return {
             "outline": self.recipe.outline_weight * mean_over(loss, counts["outline_truth"]),
             "outline_quality": self.recipe.quality_weight * mean_over(error, counts["outline_truth"]),
