@@ -338,7 +338,7 @@ def test_a_box_outside_an_image_names_the_image(ask, script, here):
     Image.new("L", (20, 20)).save("small.png")
     script.says = ["liver"]
     run = ask("small.png", "eye.png", "--box", "10,10,50,50")
-    assert run.code == 3 and run.err.startswith("unibiomed: small.png: the box 10,10,50,50 reaches outside")
+    assert run.code == 3 and run.err.startswith("unibiomed: small.png: the box 10,10,50,50 extends outside")
 
 
 def test_a_progress_bar_only_on_a_terminal(ask, script, monkeypatch):
@@ -402,7 +402,7 @@ BAD_IMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "words.png": (lambda path: path.write_text("I am not an image. " * 50), "not an image"),
     "cut.png": (lambda path: path.write_bytes(Path("eye.png").read_bytes()[:2000]), "truncated"),
     "empty.png": (lambda path: path.write_bytes(b""), "the file is empty"),
-    "giant.png": (giant_png, "more than the limit of 100 million pixels: crop or shrink"),
+    "giant.png": (giant_png, "more than the limit of 100 million pixels: crop or downsample"),
     "inf.tif": (infinite_tiff, "infinite"),
     "inf.nii": (infinite_nifti, "infinite"),
     "plan.dcm": (lambda path: shutil.copy(get_testdata_file("rtplan.dcm"), path), "holds no pixels"),
@@ -410,7 +410,7 @@ BAD_IMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
         lambda path: path.write_bytes(Path(get_testdata_file("MR_small.dcm")).read_bytes()[:-4000]),
         "truncated or damaged",
     ),
-    "cut.nii.gz": (lambda path: path.write_bytes(b"\x1f\x8b\x08\0" + b"x" * 50), "holds no NIfTI volume"),
+    "cut.nii.gz": (lambda path: path.write_bytes(b"\x1f\x8b\x08\0" + b"x" * 50), "contains no NIfTI volume"),
     "folder": (lambda path: path.mkdir(), "this is a folder"),
     "nothing.png": (lambda path: None, "no such file"),
     "new\nline.png": (lambda path: path.write_bytes(b""), "the file is empty"),
@@ -438,8 +438,8 @@ def test_an_invalid_image(ask, script, here, name):
         (["--task", "ask"], "needs a question: give it with --ask"),
         (["--ask", ""], "the question is empty"),
         (["--ask", " \t"], "the question is empty"),
-        (["--box", "0,0,98,61"], "reaches outside the image of 97x61 pixels: keep it within 0,0,97,61"),
-        (["--box", "-1,0,10,10"], "reaches outside"),
+        (["--box", "0,0,98,61"], "extends outside the image of 97x61 pixels: keep it within 0,0,97,61"),
+        (["--box", "-1,0,10,10"], "extends outside"),
         (["--box", "1,2,3"], "give x0,y0,x1,y1"),
         (["--target", "liver", "--box", "1,2,30,40"], "is about the whole image: leave the box out"),
         (["--target", "liver", "--ask", "Where is it?"], "cannot be combined: give one of them"),

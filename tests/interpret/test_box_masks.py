@@ -105,7 +105,7 @@ def test_a_model_without_a_trained_box_prompt_refuses(interpreter, picture):
     ("given", "says"),
     [
         ({}, "needs a box"),
-        ({"box": (0, 0, 98, 61)}, "reaches outside"),
+        ({"box": (0, 0, 98, 61)}, "extends outside"),
         ({"box": (5, 5, 5, 9)}, "has no area"),
         ({"box": BOX, "question": "What is it?"}, "takes no question"),
     ],

@@ -261,7 +261,7 @@ def test_what_was_noted_while_reading_is_said_of_every_answer(interpreter, scrip
     blank = interpreter.interpret(np.full((40, 50), 7, np.uint8))
     assert any("same value" in note for note in blank.notes) and blank.findings[0].label == "No findings"
     guessed = interpreter.interpret(np.linspace(0, 3000, 2000).reshape(40, 50))
-    assert any("grey levels were chosen from the values" in note for note in guessed.notes)
+    assert any("grey levels were scaled from the values" in note for note in guessed.notes)
     few = interpreter.interpret(np.random.default_rng(0).integers(0, 256, (40, 50, 3)).astype(np.uint16))
     assert any("lowest 8 bits" in note for note in few.notes)
     clear = interpreter.interpret(np.random.default_rng(0).integers(0, 256, (40, 50), dtype=np.uint8))
@@ -453,8 +453,8 @@ def test_an_encoded_image_is_looked_at_again_with_the_box(interpreter, script, p
         ({"box": (0, 0, 98, 10)}, "outside the image of 97x61"),
         ({"box": (-1, 0, 5, 5)}, "outside"),
         ({"box": (5, 5, 5, 9)}, "no area"),
-        ({"box": (1, 2, 3)}, "four whole numbers"),
-        ({"box": (0.5, 0, 3, 3)}, "four whole numbers"),
+        ({"box": (1, 2, 3)}, "four integers"),
+        ({"box": (0.5, 0, 3, 3)}, "four integers"),
         ({"modality": "smell"}, "unknown modality"),
         ({"targets": [f"t{i}" for i in range(65)]}, "at most 64"),
         ({"slice_index": 0}, "no slices"),

@@ -144,7 +144,7 @@ def make_parser() -> argparse.ArgumentParser:
     verb.add_argument(
         "--modality",
         metavar="NAME",
-        help="imaging modality, for example CT or ultrasound (default: from the file, otherwise recognized by the model)",
+        help="imaging modality, for example CT or ultrasound (default: from the file, else recognized)",
     )
     verb.add_argument(
         "--slice",
