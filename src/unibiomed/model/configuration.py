@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, ClassVar
 
 from transformers import AutoConfig, PreTrainedConfig
@@ -59,6 +60,8 @@ class UniBiomedConfig(PreTrainedConfig):
     finding_threshold : float
         Threshold of the logit that combines text and masks; above it, ``recognize`` reports a finding. Fitted on the
         validation split; the default is that of `nano` version 7.
+    finding_thresholds : dict of str to float
+        The same threshold by modality, for modalities with enough validation images.
     box_fit_weight : float
         Weight of the mask evidence in ``classify``: the logit that is added to a name if the bounding box of its mask
         equals the given box and its presence score is 1.
@@ -71,7 +74,7 @@ class UniBiomedConfig(PreTrainedConfig):
     Raises
     ------
     ValueError
-        If `mask_threshold` is unknown.
+        If `mask_threshold` is unknown, or an entry of `finding_thresholds` is not a finite number.
     """
 
     model_type = "unibiomed"
@@ -93,6 +96,7 @@ class UniBiomedConfig(PreTrainedConfig):
     mask_calibration: list[float] | None = None
     presence_threshold: float = 0.5
     finding_threshold: float = 3.25
+    finding_thresholds: dict[str, float] | None = None
     box_fit_weight: float = 10.0
     something_else_offset: float = 0.0
     mask_threshold: str = "half"
@@ -105,7 +109,16 @@ class UniBiomedConfig(PreTrainedConfig):
         if self.mask_threshold not in THRESHOLD_RULES:
             rules = ", ".join(THRESHOLD_RULES)
             raise ValueError(f"unknown mask_threshold '{self.mask_threshold}': choose one of {rules}")
+        self.finding_thresholds = self.finding_thresholds or {}
+        for name, value in self.finding_thresholds.items():
+            if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+                raise ValueError(f"finding_thresholds of '{name}' is {value!r}: give a finite number")
         super().__post_init__(**kwargs)
+
+    def finding_threshold_in(self, modality: str | None) -> float:
+        """Threshold of ``recognize`` for a modality; `finding_threshold` if it has none of its own."""
+        assert self.finding_thresholds is not None
+        return self.finding_thresholds.get(modality or "", self.finding_threshold)
 
     @property
     def image_size(self) -> int:
