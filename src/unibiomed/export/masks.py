@@ -74,7 +74,7 @@ def write_interpretation(
     folder = Path(out_dir)
     left = _written(folder, stem) - set(names.values())
     try:
-        _write_all(folder, {names[key]: contents[key] for key in names})
+        write_files(folder, {names[key]: contents[key] for key in names})
         for name in left:
             (folder / name).unlink(missing_ok=True)
     except (OSError, ValueError) as error:
@@ -148,8 +148,21 @@ def _png(image: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
-def _write_all(folder: Path, files: dict[str, bytes]) -> None:
-    """Write all files; on failure restore the previous state."""
+def write_files(folder: Path, files: dict[str, bytes]) -> None:
+    """Write all files to a folder, which is created if needed; on failure restore the previous state.
+
+    Parameters
+    ----------
+    folder : Path
+        Output folder.
+    files : dict of str to bytes
+        Content of each file, by name.
+
+    Raises
+    ------
+    OSError
+        If the folder or a file cannot be written.
+    """
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         if folder.exists() and not folder.is_dir():

@@ -119,7 +119,7 @@ def quiet() -> Iterator[None]:
 
     Warning filters are global to the process, so that only one thread at a time can read files. The lock is reentrant.
     """
-    loggers = [logging.getLogger(name) for name in ("pydicom", "nibabel", "nibabel.global", "PIL")]
+    loggers = [logging.getLogger(name) for name in ("pydicom", "highdicom", "nibabel", "nibabel.global", "PIL")]
     with _quiet_lock, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         levels = [logger.level for logger in loggers]

@@ -47,6 +47,8 @@ class UniBiomedConfig(PreTrainedConfig):
         :class:`~unibiomed.model.context.ContextMatch`.
     box_prompt : bool
         Whether SAM2's box prompts were trained, so that a box can be segmented without words.
+    box_decoder : bool
+        Whether boxes are decoded by a separate module, see :class:`~unibiomed.model.box_decoder.BoxDecoder`.
     scores_trained : bool
         Whether SAM2's IoU and object-score heads were trained. In the released weights they were not: the IoU head only
         selects one of three masks. Presence and mask scores are then computed from the mask probabilities.
@@ -91,6 +93,7 @@ class UniBiomedConfig(PreTrainedConfig):
     fine_masks: bool = False
     context_match: bool = False
     box_prompt: bool = False
+    box_decoder: bool = False
     scores_trained: bool = False
     presence_calibration: list[float] | None = None
     mask_calibration: list[float] | None = None

@@ -42,7 +42,7 @@ from .prompts import prompts_from_words, uses_prompts
 from .recipe import Recipe
 from .run import Run
 from .stage_base import check_parts
-from .start import at_size, export, load_start, make_model, make_processor, taught_by, write_card
+from .start import at_size, export, load_start, make_model, make_processor, taught_by, with_box_decoder, write_card
 from .store import ImageStore
 from .validation import CALIBRATED, ShardedRecords, choose
 
@@ -125,6 +125,7 @@ def _train(recipe: Recipe, data: Path, out: Path, accelerator: Accelerator, divi
         with accelerator.main_process_first():
             processor = make_processor(recipe.model, records, out / "processor")
         model = make_model(recipe.model, processor)
+    model = with_box_decoder(model, recipe)
     for stage in recipe.stages:
         # before the first one is learned, which may take hours
         check_parts(stage, model.config)
