@@ -1,8 +1,8 @@
 """Between the voxels of a volume, in the order in which they are looked at, and the frames of a DICOM series.
 
 `unibiomed.images.Volume` turns and flips what it reads. A DICOM object that refers to the source images needs masks in
-the order and orientation of their pixels, and what is read from one has to be turned as the volume was. Both are related
-by geometry alone, so that it does not matter how the volume was read.
+the order and orientation of their pixels, and what is read from one has to be turned as the volume was. Both are
+related by geometry alone, so that it does not matter how the volume was read.
 """
 
 from __future__ import annotations
