@@ -309,7 +309,7 @@ def test_a_model_of_this_package_is_asked_in_batches():
     from unibiomed.images import from_array
     from unibiomed.interpret.asking import EncodedImage
 
-    asked = []
+    asked, looked = [], []
 
     def interpret(seen, task, *, targets, modality):
         asked.append((len(targets), seen.image.height, seen.image.width, seen.features, modality))
@@ -326,12 +326,20 @@ def test_a_model_of_this_package_is_asked_in_batches():
         model=model,
         name="m",
         vocabulary=SimpleNamespace(targets={"liver": (), "polyp": ()}),
-        encode=lambda pixels: EncodedImage(from_array(pixels), "features", 1),
+        encode=lambda pixels: looked.append(pixels) or EncodedImage(from_array(pixels), "features", 1),
         interpret=interpret,
     )
     predictor = OwnPredictor(interpreter)
     assert predictor.vocabulary == ("liver", "polyp")
     targets = [f"t{i}" for i in range(70)] + ["liver"]
-    found = predictor.presence_of(np.zeros((1000, 2000, 3), np.uint8), targets, "CT")
+    pixels = np.zeros((1000, 2000, 3), np.uint8)
+    found = predictor.presence_of(pixels, targets, "CT")
     assert found == [Presence(0.25, False)] * 70 + [Presence(0.75, True)]
     assert asked == [(64, 256, PRESENCE_SIDE, "features", "CT"), (7, 256, PRESENCE_SIDE, "features", "CT")]
+    # what else is asked about the image needs no second look, but the time of a further prediction is its own
+    for count in (1, 2, 3):
+        predictor.predict(SimpleNamespace(samples=()), pixels)
+        assert len(looked) == count
+    predictor.presence_of(pixels, ["liver"], "CT")
+    predictor.predict(SimpleNamespace(samples=()), pixels.copy())
+    assert len(looked) == 5

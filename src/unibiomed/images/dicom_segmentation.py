@@ -13,9 +13,9 @@ from pydicom.dataset import Dataset
 
 from ..errors import InputError
 from .dicom_header import check_inflated_size, frame_count
-from .grid import Grid, StoredVolume, make_grid
+from .grid import StoredVolume, make_grid
 from .limits import MAX_BYTES, check_size, quiet
-from .planes import Plane, frame_plane, match_frames
+from .planes import Plane, VoxelGrid, frame_plane, match_frames
 
 __all__ = ["DicomSegment", "DicomSegmentation", "is_segmentation", "open_segmentation", "read_segmentation"]
 
@@ -97,13 +97,13 @@ class DicomSegmentation:
         shape = (int(ranks.max()) + 1, *self._values.shape[1:])
         return {segment.number: self._collect(segment.number, ranks, shape) for segment in self.segments}
 
-    def on_grid(self, grid: Grid) -> dict[int, np.ndarray]:
+    def on_grid(self, grid: VoxelGrid) -> dict[int, np.ndarray]:
         """Masks in the order of the volume that the SEG was made of.
 
         Parameters
         ----------
-        grid : Grid
-            Of the volume; slices that the SEG leaves out are empty.
+        grid : VoxelGrid
+            Of the volume, such as `Volume.grid`; slices that the SEG leaves out are empty.
 
         Returns
         -------
@@ -118,7 +118,7 @@ class DicomSegmentation:
         if self._planes is None:
             raise InputError(f"{self.name}: the file does not say where its frames lie: export it again")
         rows, columns = (int(size) for size in self._values.shape[1:])
-        order = match_frames(grid.shape, grid.affine, self._planes, (rows, columns), self.name, partial=True)
+        order = match_frames(grid, self._planes, (rows, columns), self.name, partial=True)
         shape = (grid.shape[order.axes[0]], rows, columns)
         return {
             segment.number: order.to_volume(self._collect(segment.number, order.ranks, shape))

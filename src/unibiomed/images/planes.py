@@ -1,27 +1,39 @@
 """Between the voxels of a volume, in the order in which they are looked at, and the frames of a DICOM series.
 
 `unibiomed.images.Volume` turns and flips what it reads. A DICOM object that refers to the source images needs masks in
-the order and orientation of their pixels, and what is read from one has to be turned as the volume was. Both are
-related by geometry alone, so that it does not matter how the volume was read.
+the order and orientation of their pixels, and what is read from one has to be turned as the volume was. Geometry alone
+relates both, so that it does not matter how the volume was read.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from pydicom.dataset import Dataset
 
 from ..errors import InputError
 
-__all__ = ["FrameOrder", "Plane", "frame_plane", "image_plane", "match_frames"]
+__all__ = ["FrameOrder", "Plane", "VoxelGrid", "frame_plane", "image_plane", "match_frames"]
 
 _RAS = np.array([-1.0, -1.0, 1.0])
 """DICOM's axes point to the patient's left, back and head; those of a grid to the right, front and head."""
 _OFF = 0.5
 """Voxels by which the corners of a frame and of the volume may lie apart."""
+
+
+class VoxelGrid(Protocol):
+    """What is needed of the grid of a volume, such as `unibiomed.images.Grid`."""
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Numbers of slices, rows and columns."""
+
+    @property
+    def affine(self) -> np.ndarray:
+        """(4, 4): (slice, row, column, 1) to mm in the patient, axes to the right, front and head (RAS)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,8 +143,7 @@ class FrameOrder:
 
 
 def match_frames(
-    shape: tuple[int, int, int],
-    affine: np.ndarray,
+    grid: VoxelGrid,
     planes: Sequence[Plane],
     size: tuple[int, int],
     name: str,
@@ -146,10 +157,8 @@ def match_frames(
 
     Parameters
     ----------
-    shape : tuple of int
-        Slices, rows and columns of the volume.
-    affine : numpy.ndarray
-        (4, 4): (slice, row, column, 1) of the volume to mm, axes to the right, front and head.
+    grid : VoxelGrid
+        Of the volume.
     planes : sequence of Plane
         One for each frame, all parallel and with the same spacing.
     size : tuple of int
@@ -170,7 +179,7 @@ def match_frames(
         The volume does not lie on the frames.
     """
     wrong = InputError(f"{name}: the masks do not lie on the pixels of this series: give the series they were made of")
-    inverse = np.linalg.inv(affine)
+    shape, inverse = grid.shape, np.linalg.inv(grid.affine)
     first = planes[0]
     # one pixel down a column and one along a row, in voxels of the volume
     steps = np.stack(

@@ -33,7 +33,7 @@ from .modality import find_modality, known_modality
 from .naming import Name
 from .outlining import MAX_QUESTIONS, in_parts
 from .parsing import answer_text, read_findings, segment_findings
-from .recognition import search_findings, weigh_findings
+from .recognition import search_findings, surest_answer, weigh_findings
 from .requests import resolve_request
 from .result import Result
 from .sentences import check_description, check_report, headline
@@ -269,6 +269,7 @@ class Interpreter(Asker):
         named: list[Name] = []
         overruled: str | None = None
         searched: tuple[SearchedTarget, ...] = ()
+        instead: Answer | None = None
 
         def again(begin: str) -> Answer:
             return self._answers(asked, [question], begin)[0]
@@ -286,17 +287,12 @@ class Interpreter(Asker):
         elif task == "recognize" and weighed:
             found = weigh_findings(self, encoded, question, modality, answer, again)
             answer, overruled, searched = found.answer, found.note, found.searched
+            instead = surest_answer(encoded, found, modality, self._threshold)
         self._check(answer)
-        findings, notes = read_findings(
-            task,
-            answer,
-            draw_masks(self, encoded, [answer], self._threshold),
-            encoded.image,
-            box=box,
-            modality=modality,
-            vocabulary=self.vocabulary,
-            threshold=self._threshold,
-        )
+        findings, notes = self._read(asked, answer)
+        if instead is not None and not any(finding.present for finding in findings):
+            answer, (findings, _) = instead, self._read(asked, instead)
+            notes.append(f"'{findings[0].label}' reported from mask evidence: nothing that the text names is present")
         notes += [overruled] if overruled else []
         text = answer_text(task, [answer], findings)
         if named:
@@ -329,6 +325,18 @@ class Interpreter(Asker):
         if measured:
             details["measured"] = asdict(measured)
         return _Reply([question], [answer], findings, text, notes, details, searched)
+
+    def _read(self, asked: _Asked, answer: Answer) -> tuple[list[Finding], list[str]]:
+        return read_findings(
+            asked.task,
+            answer,
+            draw_masks(self, asked.encoded, [answer], self._threshold),
+            asked.encoded.image,
+            box=asked.box,
+            modality=asked.modality,
+            vocabulary=self.vocabulary,
+            threshold=self._threshold,
+        )
 
     def _answers(self, asked: _Asked, questions: Sequence[str], begin: str = "") -> list[Answer]:
         answers = self.answer(asked.encoded, questions, max_new_tokens=asked.max_new_tokens, begin=begin)

@@ -31,11 +31,11 @@ OUT_OF_CONTEXT = ""
 """Stands for all targets that cannot be in an image of that kind: together they weigh as one target."""
 ABSENT_ASKED = 8
 """Out-of-context targets that each image is asked for, drawn at random: all of them would take several times longer."""
-# The goals on other images are 1 % and 12 %. Of version 8 of `nano`, whose threshold was then 0.345, the validation
-# split had 0.5 % out of context, and the test split with held-out data sets 1.0 %: most of these have no validation
-# images, and sources that were never seen are worse by a factor of two. In context it was the other way round, 14.6 %
-# of 206 on the validation split and 12.3 % of 138 on the test split (standard errors of 2.5 % and 2.8 %), so that no
-# margin is taken there: with a limit of 10 %, the strict Dice of what is there was lower by 0.03.
+# The goals on other images are 1 % and 12 %. Of version 8 of `nano`, with a threshold of 0.345, validation had
+# 0.5 % out of context, and the test split with held-out data sets 1.0 %: most of these have no validation images, and
+# sources that were never seen are worse by a factor of two. In context it was the other way round, 14.6 % of 206 on the
+# validation split and 12.3 % of 138 on the test split (standard errors of 2.5 % and 2.8 %), so that no margin is taken
+# there: with a limit of 10 %, the strict Dice of what is there was lower by 0.03.
 MAX_OUT_OF_CONTEXT = 0.005
 """Share of out-of-context targets that may be drawn on the validation split."""
 MAX_IN_CONTEXT = 0.12

@@ -12,6 +12,7 @@ from PIL import Image
 from unibiomed.findings import Finding
 from unibiomed.images import from_array
 from unibiomed.interpret import Interpreter, Result, load
+from unibiomed.interpret.asking import EncodedImage
 from unibiomed.interpret.box_masks import can_outline
 from unibiomed.interpret.outlining import MAX_QUESTIONS
 from unibiomed.tasks import NO_FINDINGS, TASKS, is_no_findings, read_class
@@ -44,6 +45,7 @@ class OwnPredictor:
         self.note = ""
         self.device = str(interpreter.model.device)
         self.vocabulary = tuple(interpreter.vocabulary.targets)
+        self._last: tuple[np.ndarray, EncodedImage] | None = None
 
     @classmethod
     def load(cls, name: str, device: str | None = None) -> OwnPredictor:
@@ -57,9 +59,11 @@ class OwnPredictor:
         return cls(load(name, device=device))
 
     def predict(self, case: Case, pixels: np.ndarray) -> list[Prediction]:
-        """The image is looked at once, and once more for each box."""
+        """The image is looked at once, and once more for each box; not anew right after :meth:`presence_of`."""
         started = time.perf_counter()
-        seen = self.interpreter.encode(pixels)
+        kept, self._last = self._last, None
+        # of the suite that asks for every target first
+        seen = kept[1] if kept is not None and kept[0] is pixels else self.interpreter.encode(pixels)
         out: list[Prediction] = []
         plain = [s for s in case.samples if s.task == "segment" and not s.paraphrase]
         if plain:
@@ -100,6 +104,7 @@ class OwnPredictor:
             The modality that the question names.
         """
         seen = self.interpreter.encode(pixels)
+        self._last = pixels, seen
         small = Image.fromarray(pixels)
         small.thumbnail((PRESENCE_SIDE, PRESENCE_SIDE))
         seen = replace(seen, image=from_array(small))
