@@ -156,15 +156,16 @@ class UniBiomedModel(PreTrainedModel):
         return BoxDecoder(width, CHANNELS if self.config.fine_masks else 0)
 
     def add_box_decoder(self, teacher: LiteMedSam, seed: int) -> None:
-        """Give a model without a box decoder one that starts from LiteMedSAM's; its neck still has to be trained.
+        """Add a box decoder that is initialized with LiteMedSAM's weights; its neck has to be trained.
 
         Parameters
         ----------
         teacher : LiteMedSam
+            The model whose weights are copied.
         seed : int
-            Of the neck's random weights; random numbers drawn elsewhere stay the same.
+            Seed of the random weights of the neck; other random numbers are not affected.
         """
-        assert not self.config.box_decoder, "there is one"
+        assert not self.config.box_decoder, "the model already has a box decoder"
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.box_decoder = self._new_box_decoder()
@@ -350,21 +351,21 @@ class UniBiomedModel(PreTrainedModel):
     def decode_boxes(
         self, maps: tuple[torch.Tensor, ...], boxes: torch.Tensor, image_index: torch.Tensor | None = None
     ) -> MaskPrediction:
-        """Masks of what is in boxes: by the box decoder where the model has one, else by SAM2's own box prompt.
+        """Segment boxes with the box decoder if the model has one, otherwise with SAM2's box prompt.
 
         Parameters
         ----------
         maps : tuple of torch.Tensor
             ``ImageFeatures.maps``.
         boxes : torch.Tensor
-            (N, 4) boxes x0, y0, x1, y1 in pixels of the square that the model reads.
+            Boxes x0, y0, x1, y1 in pixels of the model input, (N, 4).
         image_index : torch.Tensor, optional
-            (N,) which image each box belongs to; None when there is one image.
+            Index of the image of each box, (N,); None for a single image.
 
         Returns
         -------
         MaskPrediction
-            The box decoder gives one candidate, with a side of 256, and no presence.
+            The box decoder predicts one candidate, with a side of 256, and no presence.
         """
         if not self.config.box_decoder:
             return self.decode_masks(maps, None, image_index, boxes=boxes)

@@ -326,7 +326,7 @@ def stream_official(
             "the weights contain unmerged LoRA factors, and config.json lacks their scale: "
             'add "lora_alpha" (256 in the published training) to config.json'
         )
-    misshapen: list[str] = []
+    wrong_shape: list[str] = []
     for name, official in sources.items():
         names = our_names(name)
         if name in points[1:]:
@@ -340,19 +340,21 @@ def stream_official(
         for ours, part in zip(names, parts, strict=True):
             shape = tuple(part.shape) if expected is None else tuple(expected[ours])
             if tuple(part.shape) != shape:
-                misshapen.append(f"{official}: {tuple(part.shape)}, not {shape}")
+                wrong_shape.append(f"{official}: {tuple(part.shape)}, not {shape}")
             elif not part.is_floating_point():
-                misshapen.append(f"{official}: {str(part.dtype).removeprefix('torch.')}, not floating point")
+                wrong_shape.append(f"{official}: {str(part.dtype).removeprefix('torch.')}, not floating point")
             else:
                 yield ours, part
-    if misshapen:
-        raise ModelError(mismatch_message(misshapen=misshapen))
+    if wrong_shape:
+        raise ModelError(mismatch_message(wrong_shape=wrong_shape))
 
 
-def mismatch_message(missing: Iterable[str] = (), unexpected: Iterable[str] = (), misshapen: Iterable[str] = ()) -> str:
+def mismatch_message(
+    missing: Iterable[str] = (), unexpected: Iterable[str] = (), wrong_shape: Iterable[str] = ()
+) -> str:
     """One-line message about tensors that do not match the configuration, with the first few names of each kind."""
     parts = []
-    for what, names in (("missing", missing), ("unexpected", unexpected), ("of the wrong shape", misshapen)):
+    for what, names in (("missing", missing), ("unexpected", unexpected), ("of the wrong shape", wrong_shape)):
         if names := sorted(names):
             more = ", …" if len(names) > 3 else ""
             parts.append(f"{len(names)} {what} ({', '.join(names[:3])}{more})")
@@ -390,5 +392,5 @@ def _merge(matrix: torch.Tensor, a: torch.Tensor, b: torch.Tensor, alpha: float,
     rank = len(a) if a.ndim == 2 else 0
     if not rank or matrix.ndim != 2 or tuple(b.shape) != (len(matrix), rank) or a.shape[1] != matrix.shape[1]:
         shapes = ", ".join(str(tuple(t.shape)) for t in (matrix, a, b))
-        raise ModelError(mismatch_message(misshapen=[f"{name} and its LoRA: {shapes}"]))
+        raise ModelError(mismatch_message(wrong_shape=[f"{name} and its LoRA: {shapes}"]))
     return (matrix.float() + (alpha / rank) * (b.float() @ a.float())).to(matrix.dtype)

@@ -230,9 +230,9 @@ def _load_own(folder: Path, dtype: torch.dtype | None) -> UniBiomedModel:
         reason = " ".join(str(error).split())[:150] or type(error).__name__
         raise ModelError(f"'{folder}' cannot be loaded ({reason}): download the model folder again") from error
     missing, unexpected = report["missing_keys"], report["unexpected_keys"]
-    misshapen = [f"{name}: {tuple(found)}, not {tuple(wanted)}" for name, found, wanted in report["mismatched_keys"]]
-    if missing or unexpected or misshapen:
-        raise ModelError(f"'{folder}': {mismatch_message(missing, unexpected, misshapen)}")
+    wrong_shape = [f"{name}: {tuple(found)}, not {tuple(wanted)}" for name, found, wanted in report["mismatched_keys"]]
+    if missing or unexpected or wrong_shape:
+        raise ModelError(f"'{folder}': {mismatch_message(missing, unexpected, wrong_shape)}")
     if report["error_msgs"]:
         reason = str(report["error_msgs"][0])[:150]
         raise ModelError(f"'{folder}' cannot be loaded ({reason}): download the model folder again")
