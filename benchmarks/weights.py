@@ -24,7 +24,7 @@ from unibiomed.data import load_records
 from unibiomed.data.records import Record
 from unibiomed.interpret.scores import trained_scores
 from unibiomed.interpret.vocabulary import ModelVocabulary
-from unibiomed.model.cut import mask_cut
+from unibiomed.model.mask_threshold import mask_threshold
 from unibiomed.tasks import make_question
 from unibiomed.terminology import absent_targets
 from unibiomed.train.calibrate import question_prompts
@@ -98,7 +98,7 @@ def measure(folder: Path, records: Iterable[Record]) -> Rows:
                 continue
             truth = torch.from_numpy(masks[region].copy()).float()[None] / 255
             logits = best[i : i + 1]
-            iou = float(soft_iou(logits - mask_cut(logits, model.config.mask_cut)[:, None, None], truth))
+            iou = float(soft_iou(logits - mask_threshold(logits, model.config.mask_threshold)[:, None, None], truth))
             rows["mask", record.dataset, target].append(2 * iou / (1 + iou))
             rows["strict", record.dataset, target].append(2 * iou / (1 + iou) * drawn[i])
     return rows

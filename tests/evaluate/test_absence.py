@@ -317,7 +317,7 @@ def test_a_model_of_this_package_is_asked_in_batches():
         findings = []
         for target in targets:
             mask = np.full_like(mask, target == "liver")
-            findings.append(Finding.from_mask(target, mask, score=0.75 if target == "liver" else 0.25))
+            findings.append(Finding.from_mask(target, mask, presence=0.75 if target == "liver" else 0.25))
         table = [{"findings": [index]} for index in range(len(findings))]
         return SimpleNamespace(findings=findings, details={"targets": table})
 

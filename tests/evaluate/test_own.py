@@ -18,7 +18,7 @@ def test_a_target_has_one_mask_whatever_became_of_it() -> None:
     sample = Sample("set/one#0", "segment", "?", "", target="tumor")
     other = np.rot90(MASK)
     for findings, wanted, score in (
-        ((Finding.from_mask("a", MASK, score=0.9), Finding.from_mask("b", other, score=0.7)), MASK | other, 0.9),
+        ((Finding.from_mask("a", MASK, presence=0.9), Finding.from_mask("b", other, presence=0.7)), MASK | other, 0.9),
         ((Finding("tumor", "tumor", present=False, searched=False),), np.zeros((4, 4), bool), None),
     ):
         result = Result("segment", "?", "", "", findings, 4, 4)

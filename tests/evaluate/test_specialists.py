@@ -21,7 +21,7 @@ from unibiomed.evaluate.predictors.specialists import (
     specialist_path,
 )
 from unibiomed.evaluate.run import answer_case
-from unibiomed.model.cut import mask_cut
+from unibiomed.model.mask_threshold import mask_threshold
 from unibiomed.train.packing import normalise_batch
 from unibiomed.train.views import Viewer
 
@@ -98,7 +98,7 @@ def test_the_same_masks_as_in_the_benchmark(net, folder, segment_case, toy_train
         view = Viewer(about.size).view(segment_case.record, random.Random(0), 0.0)
         with torch.inference_mode():
             logits = net(normalise_batch([torch.from_numpy(view.image).permute(2, 0, 1).float() / 255]))
-        cut = float(mask_cut(logits, "dice")[0])
+        cut = float(mask_threshold(logits, "dice")[0])
         logits = F.interpolate(logits[None], SIZE, mode="bilinear", align_corners=False)[0, 0].numpy()
         mask = prediction.decode(SIZE)[0]
         # the last digit of float32 may decide where a random net is undecided

@@ -88,7 +88,7 @@ def test_a_finding_that_no_mask_bears_out_is_denied(brain, script, picture) -> N
     assert brain.begins == ["No findings"] and result.text == "No findings"
     assert not result.findings[0].present
     assert result.notes == ("finding removed for lack of mask evidence (the text named one)",)
-    assert [(target.label, target.score) for target in result.searched] == [
+    assert [(target.label, target.presence) for target in result.searched] == [
         ("brain tumor", pytest.approx(1 / (1 + math.exp(3)), rel=1e-4))
     ]
     again = type(result).from_dict(result.to_dict())

@@ -260,7 +260,7 @@ def _overlay(case: Case, sample: Sample, store: PredictionStore, example: Exampl
 
     def finding(name: str, masks: Mapping[str, np.ndarray], score: float | None = None) -> Finding:
         whole = np.any(list(masks.values()), axis=0) if masks else np.zeros(pixels.shape[:2], dtype=bool)
-        return Finding.from_mask(name, _shrink_mask(whole, size), score=score)
+        return Finding.from_mask(name, _shrink_mask(whole, size), presence=score)
 
     interpretation = Interpretation(
         task=sample.task,

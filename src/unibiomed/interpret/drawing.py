@@ -10,8 +10,8 @@ import torch
 
 from unibiomed.errors import InputError
 from unibiomed.findings import MAX_DECODED_PIXELS
-from unibiomed.model.cut import mask_cut
 from unibiomed.model.generation import Answer
+from unibiomed.model.mask_threshold import mask_threshold
 
 from .asking import Asker, EncodedImage
 from .outlining import MAX_QUESTIONS
@@ -102,7 +102,7 @@ def _decode(asker: Asker, encoded: EncodedImage, prompts: torch.Tensor) -> list[
     best = predicted.best()
     asker.check_numbers(bool(torch.isfinite(best).all()))
     trained = trained_scores(predicted, config) if config.scores_trained else None
-    levels = mask_cut(best, config.mask_cut).sigmoid().tolist()
+    levels = mask_threshold(best, config.mask_threshold).sigmoid().tolist()
     drawn: list[DrawnMask] = []
     # one at a time: at the image's own size they are large
     for number, (logits, level) in enumerate(zip(best.split(1), levels, strict=True)):

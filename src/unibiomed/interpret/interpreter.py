@@ -297,7 +297,7 @@ class Interpreter(Asker):
         text = answer_text(task, [answer], findings)
         if named:
             words = SOMETHING_ELSE if named[0].label == SOMETHING_ELSE else named[0].words
-            findings = [Finding(named[0].label, words, score=named[0].probability, box=box)]
+            findings = [Finding(named[0].label, words, confidence=named[0].probability, box=box)]
             text = words if task == "classify" else text
         measured: RegionFacts | None = None
         if task == "recognize":
@@ -314,9 +314,10 @@ class Interpreter(Asker):
             if task == "report" and weighed and is_no_findings(text):
                 searched = search_findings(self, encoded, modality)
                 notes += [
-                    f"the text says '{NO_FINDINGS}', but the presence score of '{target.label}' is {target.score:.2f}"
+                    f"the text says '{NO_FINDINGS}', but the presence score of '{target.label}' is "
+                    f"{target.presence:.2f}"
                     for target in searched
-                    if target.score is not None and target.score >= self._threshold
+                    if target.presence is not None and target.presence >= self._threshold
                 ]
         details: dict[str, Any] = {}
         if named:

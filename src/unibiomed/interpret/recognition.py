@@ -174,7 +174,7 @@ def weigh_words(
     prompt = asker.processor.prompt_ids(question, encoded.tokens)
     (none,) = word_logits(asker.model, asker.processor, encoded.features, prompt, [NO_FINDINGS])
     asker.check_numbers(math.isfinite(none))
-    return found_logit(none, max(target.score or 0.0 for target in searched)), searched
+    return found_logit(none, max(target.presence or 0.0 for target in searched)), searched
 
 
 def search_findings(asker: Asker, encoded: EncodedImage, modality: str | None) -> tuple[SearchedTarget, ...]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from unibiomed.data.index import replacing, writing
 from unibiomed.errors import InputError
-from unibiomed.export.wording import plain
+from unibiomed.export.formatting import plain
 
 from ..predictors.base import BOXED
 

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from unibiomed.data.index import replacing
-from unibiomed.export.wording import plain
+from unibiomed.export.formatting import plain
 
 __all__ = ["SCRIPT", "as_text", "jpeg", "write_html"]
 

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from unibiomed.data.index import writing
-from unibiomed.export.wording import DISCLAIMER
+from unibiomed.export.formatting import DISCLAIMER
 
 from ..examples import pick_examples
 from ..figures.style import file_name

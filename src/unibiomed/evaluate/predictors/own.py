@@ -114,7 +114,7 @@ class OwnPredictor:
             result = self.interpreter.interpret(seen, "segment", targets=part, modality=modality)
             for asked in result.details["targets"]:
                 findings = [result.findings[index] for index in asked["findings"]]
-                scores = [finding.score for finding in findings if finding.score is not None]
+                scores = [finding.presence for finding in findings if finding.presence is not None]
                 drawn = any(finding.mask is not None and bool(finding.mask.any()) for finding in findings)
                 out.append(Presence(max(scores, default=None), drawn))
         return out
@@ -124,7 +124,7 @@ def _segmented(sample: Sample, result: Result, findings: Sequence[Finding]) -> P
     """One mask for a target: of several meanings all that are present, of one that was not searched an empty one."""
     masks = [finding.mask for finding in findings if finding.mask is not None]
     whole = np.any([np.zeros((result.height, result.width), bool), *masks], axis=0)
-    scores = [finding.score for finding in findings if finding.score is not None]
+    scores = [finding.presence for finding in findings if finding.presence is not None]
     quality = [finding.mask_score for finding in findings if finding.mask_score is not None]
     return Prediction.of_masks(
         sample.id, "", [sample.target], [whole], [max(scores, default=None)], [max(quality, default=None)]
@@ -153,5 +153,5 @@ def _prediction(sample: Sample, result: Result) -> Prediction:
     # of a report what a user reads: its measures are corrected
     words = result.text if sample.task == "report" else result.raw_text
     return Prediction.of_masks(
-        sample.id, words, labels, masks, [f.score for f in masked], [f.mask_score for f in masked]
+        sample.id, words, labels, masks, [f.presence for f in masked], [f.mask_score for f in masked]
     )

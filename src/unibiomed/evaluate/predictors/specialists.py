@@ -25,7 +25,7 @@ from unibiomed.data.index import writing
 from unibiomed.errors import InputError, ModelError
 from unibiomed.model.backbone import EfficientNetLiteConfig, EfficientNetLiteModel
 from unibiomed.model.checkpoint import Checkpoint, read_json
-from unibiomed.model.cut import mask_cut
+from unibiomed.model.mask_threshold import mask_threshold
 from unibiomed.model.processing import IMAGENET_MEAN, IMAGENET_STD, normalise
 
 from ..predictions import Prediction
@@ -188,7 +188,7 @@ class SpecialistsPredictor:
         inputs = normalise(square, torch.tensor(IMAGENET_MEAN), torch.tensor(IMAGENET_STD))
         logits = self._net(path)(inputs[None].to(self.device)).cpu()
         # where a pixel reaches one half, the mask ends as nano's do: the two are held against each other alike
-        cut = mask_cut(logits, "dice")[0]
+        cut = mask_threshold(logits, "dice")[0]
         logits = F.interpolate(logits[None], pixels.shape[:2], mode="bilinear", align_corners=False)[0, 0]
         mask = (logits > cut) & (logits.max() > 0)
         return mask.numpy(), float(logits.max().sigmoid())

@@ -9,7 +9,7 @@ from torch import nn
 from transformers.models.sam2.modeling_sam2 import Sam2MaskDecoder
 
 from unibiomed.model.configuration import nano_config
-from unibiomed.model.fine import FineMasks
+from unibiomed.model.mask_refiner import MaskRefiner
 from unibiomed.model.modeling import UniBiomedModel
 
 WIDTH = 32
@@ -51,7 +51,7 @@ def test_before_training_the_masks_are_sam2s(candidates: int) -> None:
     for mine, theirs in (
         (ours.logits, enlarged),
         (ours.presence_logits, own.presence_logits),
-        (ours.quality, own.quality),
+        (ours.predicted_iou, own.predicted_iou),
     ):
         torch.testing.assert_close(mine, theirs, atol=1e-5, rtol=1e-5)
 
@@ -67,15 +67,15 @@ def test_many_prompts_of_one_image_are_each_as_alone() -> None:
     for i in range(4):
         alone = model.decode_masks(maps, prompts[i : i + 1])
         torch.testing.assert_close(alone.logits[0], together.logits[i], atol=1e-3, rtol=1e-3)
-        torch.testing.assert_close(alone.quality[0], together.quality[i], atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(alone.predicted_iou[0], together.predicted_iou[i], atol=1e-5, rtol=1e-5)
     assert together.logits[0].std() > 0 and not torch.allclose(together.logits[0], together.logits[1], atol=1e-2)
 
 
 @torch.inference_mode()
 def test_each_mask_sees_its_own_image() -> None:
     torch.manual_seed(0)
-    fine = FineMasks(WIDTH).eval()
-    looked = fine.look(torch.randn(2, 3, 32, 32))
+    fine = MaskRefiner(WIDTH).eval()
+    looked = fine.image_features(torch.randn(2, 3, 32, 32))
     coarse = torch.randn(2, WIDTH // 8, 8, 8)
     logits, tokens, features = torch.randn(3, 2, 8, 8), torch.randn(3, 2, WIDTH), torch.randn(3, WIDTH // 8, 8, 8)
     index = [0, 1, 1]
@@ -90,14 +90,14 @@ def test_each_mask_sees_its_own_image() -> None:
 def test_it_learns_lines_that_sam2s_masks_cannot_show_and_which_of_them_the_token_asks_for() -> None:
     torch.manual_seed(0)
     pixels, bright = thin_lines(4, 64)
-    fine = FineMasks(WIDTH)
-    fine.start_as_nothing()
+    fine = MaskRefiner(WIDTH)
+    fine.zero_init()
     optimizer = torch.optim.AdamW(fine.parameters(), lr=5e-3)
     tokens = torch.randn(2, WIDTH)[[0, 0, 0, 0, 1, 1, 1, 1]][:, None]
     truth = torch.cat([bright, 1 - bright])
     coarse, logits = torch.zeros(8, WIDTH // 8, 16, 16), torch.zeros(8, 1, 16, 16)
     for _ in range(120):
-        drawn = fine(logits, tokens, coarse, coarse, fine.look(pixels).repeat(2, 1, 1, 1))[:, 0]
+        drawn = fine(logits, tokens, coarse, coarse, fine.image_features(pixels).repeat(2, 1, 1, 1))[:, 0]
         loss = F.binary_cross_entropy_with_logits(drawn, truth)
         optimizer.zero_grad()
         loss.backward()

@@ -1,4 +1,4 @@
-"""Text in pictures: a font that can draw it, and lines that fit."""
+"""Text in images: choice of a font, measurement and line breaking."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from functools import lru_cache
 
 from PIL import ImageDraw, ImageFont
 
-# Pillow's own font draws little more than ASCII, so a picture with other letters borrows one of these from the machine.
-MACHINE_FONTS = (
+# Pillow's built-in font covers little more than ASCII; for other characters one of these system fonts is used.
+SYSTEM_FONTS = (
     "DejaVuSans.ttf",
     "NotoSans-Regular.ttf",
     "Arial.ttf",
@@ -17,8 +17,8 @@ MACHINE_FONTS = (
     "msyh.ttc",
 )
 SUBSTITUTES = {"–": "-", "—": "-", "−": "-", "…": "...", "×": "x", "µ": "u", "μ": "u", "≥": ">=", "≤": "<=", "≈": "~"}
-# Raised twos are drawn by hand, in whatever font.
-RAISED = "²"
+# The superscript 2 is drawn as a small digit, because many fonts lack it.
+SUPERSCRIPT = "²"
 
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 Color = tuple[int, int, int]
@@ -37,7 +37,9 @@ def _load(name: str, size: int) -> Font | None:
 @lru_cache(maxsize=4096)
 def _draws(name: str, character: str) -> bool:
     font = _load(name, 20)
-    return font is not None and (character in " " + RAISED or _shape(font, character) != _shape(font, "\U0010fffd"))
+    # A missing glyph looks like that of a code point that no font has.
+    missing = "\U0010fffd"
+    return font is not None and (character in " " + SUPERSCRIPT or _shape(font, character) != _shape(font, missing))
 
 
 def _shape(font: Font, character: str) -> tuple[bytes, tuple[int, int]]:
@@ -45,33 +47,33 @@ def _shape(font: Font, character: str) -> tuple[bytes, tuple[int, int]]:
     return bytes(mask), mask.size
 
 
-class Lettering:
-    """One font for all texts of a picture.
+class TextRenderer:
+    """Draws all texts of an image with one font.
 
     Parameters
     ----------
-    texts : iterable of str
-        All that will be drawn: the first font that can draw every character is taken, or else the one that can draw
-        most; what it cannot draw appears as the nearest plain spelling, or as ``?``.
+    texts : list of str
+        All texts of the image. The first font that covers every character is used, otherwise the font that covers most
+        of them. Characters that it lacks are replaced, see :meth:`spell`.
     """
 
     def __init__(self, texts: list[str]) -> None:
         self._name = ""
         needed = {c for text in texts for c in text}
         if any(not _draws("", c) and c not in SUBSTITUTES for c in needed):
-            names = ["", *(name for name in MACHINE_FONTS if _load(name, 20) is not None)]
+            names = ["", *(name for name in SYSTEM_FONTS if _load(name, 20) is not None)]
             self._name = max(names, key=lambda name: sum(_draws(name, c) for c in needed))
 
     def spell(self, text: str) -> str:
-        """Replace what the font cannot draw."""
+        """Replace characters that the font lacks by ASCII substitutes, or by ``?``."""
         return "".join(c if _draws(self._name, c) else SUBSTITUTES.get(c, "?") for c in text)
 
     def width(self, text: str, size: int) -> int:
-        """Measure a spelled text in pixels."""
+        """Width in pixels of a text from :meth:`spell`."""
         return round(sum(self._font(size, raised).getlength(part) for part, raised in _parts(text)))
 
     def draw(self, canvas: ImageDraw.ImageDraw, at: tuple[int, int], text: str, size: int, color: Color) -> None:
-        """Draw a spelled text with its middle height at ``at[1] + size // 2``, starting at ``at[0]``."""
+        """Draw a text from :meth:`spell`, starting at x = ``at[0]``, vertically centred at ``at[1] + size // 2``."""
         x, baseline = float(at[0]), at[1] + round(0.86 * size)
         for part, raised in _parts(text):
             font = self._font(size, raised)
@@ -79,7 +81,7 @@ class Lettering:
             x += font.getlength(part)
 
     def wrap(self, text: str, size: int, width: int, most: int) -> list[str]:
-        """Break a spelled text into at most ``most`` lines of ``width`` pixels; a cut is marked with ``...``."""
+        """Break a text from :meth:`spell` into at most ``most`` lines of ``width`` pixels; truncation adds ``...``."""
         lines: list[str] = []
         line = ""
         for word in text.split():
@@ -103,7 +105,7 @@ class Lettering:
         return lines
 
     def _pieces(self, word: str, size: int, width: int) -> list[str]:
-        """Cut a word that is wider than a line; scripts without blanks come as one long word."""
+        """Split a word that is wider than a line, as in scripts without spaces."""
         pieces = [""]
         for character in word:
             if pieces[-1] and self.width(pieces[-1] + character, size) > width:
@@ -118,9 +120,9 @@ class Lettering:
 
 
 def _parts(text: str) -> list[tuple[str, bool]]:
-    """Split into (text, raised); a raised two is spelled ``2``."""
+    """Split into pairs (text, raised); the superscript 2 becomes ``("2", True)``."""
     parts: list[tuple[str, bool]] = []
-    for number, part in enumerate(text.split(RAISED)):
+    for number, part in enumerate(text.split(SUPERSCRIPT)):
         if number:
             parts.append(("2", True))
         if part:
