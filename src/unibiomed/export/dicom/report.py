@@ -20,7 +20,7 @@ from .source import DicomSource
 from .toolkit import SERIES_NUMBERS, coding_schemes, device_uid, serial_number, writing
 
 if TYPE_CHECKING:
-    from highdicom.sr import ContainerContentItem, ContentItem, FindingSite
+    from highdicom.sr import ContainerContentItem, ContentItem, FindingSite, SourceImageForSegmentation
 
 __all__ = ["WrittenReport", "make_report", "write_report"]
 
@@ -211,14 +211,13 @@ def _group(
     from highdicom.sr import (
         ReferencedSegment,
         ReferencedSegmentationFrame,
-        SourceImageForSegmentation,
         TrackingIdentifier,
     )
     from highdicom.sr import (
         VolumetricROIMeasurementsAndQualitativeEvaluations as Volumetric,
     )
 
-    images = [SourceImageForSegmentation(*source.reference(frame)) for frame in segmentation.source_frames[number - 1]]
+    images = _images(source, segmentation.source_frames[number - 1])
     seg = segmentation.dataset
     common: dict[str, Any] = {
         "tracking_identifier": TrackingIdentifier(segment.tracking_uid, segment.tracking_id or segment.label),
@@ -232,12 +231,26 @@ def _group(
         frame = ReferencedSegmentationFrame(
             seg.SOPClassUID, seg.SOPInstanceUID, _frame_of(seg, number), number, images[0]
         )
+        # Both numbers together are not valid (PS3.3 10.3). The frame says it all, but not that of a label map.
+        labelmap = seg.SegmentationType == "LABELMAP"
+        del frame[0].ReferencedSOPSequence[0]["ReferencedFrameNumber" if labelmap else "ReferencedSegmentNumber"]
         group = Planar(referenced_segment=frame, **common)
     else:
         whole = ReferencedSegment(seg.SOPClassUID, seg.SOPInstanceUID, number, source_images=images)
         group = Volumetric(referenced_segment=whole, **common)
     group[0].ContentSequence.extend(_text(_COMMENT, sentence) for sentence in segment.sentences)
     return group
+
+
+def _images(source: DicomSource, frames: Sequence[int]) -> list[SourceImageForSegmentation]:
+    """References to the images that hold some frames; to a multi-frame image there is one."""
+    from highdicom.sr import SourceImageForSegmentation
+
+    found: dict[tuple[str, str], list[int]] = {}
+    for frame in frames:
+        sop_class, instance, number = source.reference(frame)
+        found.setdefault((sop_class, instance), []).extend([] if number is None else [number])
+    return [SourceImageForSegmentation(*image, numbers or None) for image, numbers in found.items()]
 
 
 def _sites(codes: CodedLabel) -> list[FindingSite] | None:
