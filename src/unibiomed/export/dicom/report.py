@@ -132,12 +132,12 @@ def _root(
     segmentation: WrittenSegmentation | None,
 ) -> ContainerContentItem:
     """The content tree."""
-    from highdicom.sr import CodeContentItem, ContainerContentItem, ContentSequence
+    from highdicom.sr import CodeContentItem, CodedConcept, ContainerContentItem, ContentSequence
     from highdicom.sr import LanguageOfContentItemAndDescendants as Language
 
     root = ContainerContentItem(name=_TITLE, template_id="1500")
     root.ContentSequence = ContentSequence()
-    root.ContentSequence.extend(Language(Code("en-US", "RFC5646", "English (United States)")))
+    root.ContentSequence.extend(Language(CodedConcept("en-US", "RFC5646", "English (United States)")))
     root.ContentSequence.extend(_observer(contents.algorithm))
     root.ContentSequence.append(
         CodeContentItem(
@@ -158,7 +158,7 @@ def _root(
 
 
 def _observer(algorithm: Algorithm) -> Any:
-    from highdicom.sr import DeviceObserverIdentifyingAttributes, ObservationContext, ObserverContext
+    from highdicom.sr import CodedConcept, DeviceObserverIdentifyingAttributes, ObservationContext, ObserverContext
 
     device = DeviceObserverIdentifyingAttributes(
         uid=device_uid(algorithm),
@@ -167,7 +167,9 @@ def _observer(algorithm: Algorithm) -> Any:
         model_name=algorithm.name,
         serial_number=serial_number(algorithm),
     )
-    context = ObserverContext(observer_type=Code("121007", "DCM", "Device"), observer_identifying_attributes=device)
+    context = ObserverContext(
+        observer_type=CodedConcept("121007", "DCM", "Device"), observer_identifying_attributes=device
+    )
     return ObservationContext(observer_device_context=context)
 
 
@@ -206,15 +208,11 @@ def _group(
 ) -> Any:
     """Measurement group of a segment: TID 1410 of one frame, TID 1411 of several."""
     from highdicom.sr import (
-        PlanarROIMeasurementsAndQualitativeEvaluations as Planar,
-    )
-    from highdicom.sr import (
+        PlanarROIMeasurementsAndQualitativeEvaluations,
         ReferencedSegment,
         ReferencedSegmentationFrame,
         TrackingIdentifier,
-    )
-    from highdicom.sr import (
-        VolumetricROIMeasurementsAndQualitativeEvaluations as Volumetric,
+        VolumetricROIMeasurementsAndQualitativeEvaluations,
     )
 
     images = _images(source, segmentation.source_frames[number - 1])
@@ -234,10 +232,10 @@ def _group(
         # Both numbers together are not valid (PS3.3 10.3). The frame says it all, but not that of a label map.
         labelmap = seg.SegmentationType == "LABELMAP"
         del frame[0].ReferencedSOPSequence[0]["ReferencedFrameNumber" if labelmap else "ReferencedSegmentNumber"]
-        group = Planar(referenced_segment=frame, **common)
+        group: Any = PlanarROIMeasurementsAndQualitativeEvaluations(referenced_segment=frame, **common)
     else:
         whole = ReferencedSegment(seg.SOPClassUID, seg.SOPInstanceUID, number, source_images=images)
-        group = Volumetric(referenced_segment=whole, **common)
+        group = VolumetricROIMeasurementsAndQualitativeEvaluations(referenced_segment=whole, **common)
     group[0].ContentSequence.extend(_text(_COMMENT, sentence) for sentence in segment.sentences)
     return group
 
