@@ -160,6 +160,11 @@ def make_parser() -> argparse.ArgumentParser:
         help="below it a target is reported as not found, 0 to 1; 0 shows every mask (default: the model's own)",
     )
     verb.add_argument(
+        "--no-second-look",
+        action="store_true",
+        help="do not refine masks of fine structures on a larger copy of the image (default: nano and models like it do)",
+    )
+    verb.add_argument(
         "--out", type=_folder, default=Path("unibiomed-results"), metavar="DIR", help="default: %(default)s"
     )
     verb.add_argument("--json", action="store_true", help="print JSON (one object an image) instead of text")
@@ -256,6 +261,7 @@ def run_interpret(options: argparse.Namespace) -> int:
         slice_index=options.slice,
         window=options.window,
         allow_unknown=options.allow_unknown,
+        second_look=not options.no_second_look,
     )
     failed = 0
     for item in items:

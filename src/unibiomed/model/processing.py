@@ -147,9 +147,9 @@ class UniBiomedProcessor:
 
     # ---------------------------------------------------------------- images
 
-    def grounding_pixels(self, image: Image.Image) -> torch.Tensor:
-        """(3, grounding_size, grounding_size) float32 for SAM2."""
-        side = self.settings.grounding_size
+    def grounding_pixels(self, image: Image.Image, side: int | None = None) -> torch.Tensor:
+        """(3, side, side) float32 for SAM2; the side is ``grounding_size`` unless it is given."""
+        side = side or self.settings.grounding_size
         resized = image if image.size == (side, side) else image.resize((side, side), Image.Resampling.BICUBIC)
         return normalise(resized, *self._grounding_constants)
 
