@@ -96,6 +96,16 @@ def test_a_finding_that_no_mask_bears_out_is_denied(brain, script, picture) -> N
     assert result.to_dict()["searched"][0]["label"] == "brain tumor"
 
 
+def test_a_modality_may_have_a_threshold_of_its_own(brain, script, picture, monkeypatch) -> None:
+    """Words and masks leave an even chance: found where the threshold of the modality lies lower."""
+    script.presence = [0.0]
+    for thresholds, found in (({"MRI": -1.0}, True), ({"MRI": 1.0}, False), ({"CT": -1.0}, False)):
+        monkeypatch.setattr(brain.model.config, "finding_threshold", 1.0)
+        monkeypatch.setattr(brain.model.config, "finding_thresholds", thresholds)
+        result = brain.interpret(picture, "recognize", modality="MRI")
+        assert (result.text == "Glioma") == found == any(finding.present for finding in result.findings)
+
+
 def test_a_report_without_findings_names_what_was_searched(brain, script, picture) -> None:
     script.presence = [-3.0]
     result = brain.interpret(picture, "report", modality="MRI")

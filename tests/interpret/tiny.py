@@ -83,6 +83,7 @@ class Script:
             self: UniBiomedModel,
             maps: object,
             prompts: torch.Tensor | None = None,
+            image_index: torch.Tensor | None = None,
             *,
             boxes: torch.Tensor | None = None,
         ) -> MaskPrediction:

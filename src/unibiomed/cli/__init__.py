@@ -22,6 +22,7 @@ from .evaluate import add_evaluate_command
 from .train import add_train_commands
 
 if TYPE_CHECKING:
+    from ..export.dicom import DicomOptions
     from ..interpret import Result
 
 NOTICE = "Not for clinical use without validation."
@@ -168,6 +169,21 @@ def make_parser() -> argparse.ArgumentParser:
         "--out", type=_folder, default=Path("unibiomed-results"), metavar="DIR", help="default: %(default)s"
     )
     verb.add_argument("--json", action="store_true", help="print JSON (one object an image) instead of text")
+    verb.add_argument(
+        "--dicom",
+        action="store_true",
+        help="also write DICOM SEG and SR of DICOM images; these files hold patient data from the images",
+    )
+    verb.add_argument(
+        "--seg-type",
+        type=str.upper,
+        choices=["BINARY", "LABELMAP", "FRACTIONAL"],
+        metavar="TYPE",
+        help="of the DICOM SEG: binary, labelmap or fractional (default: binary)",
+    )
+    verb.add_argument(
+        "--empty-seg", action="store_true", help="write a DICOM SEG without pixels where nothing is found"
+    )
     _model_options(verb)
     verb.set_defaults(run=run_interpret)
 
@@ -233,6 +249,7 @@ def run_interpret(options: argparse.Namespace) -> int:
     if options.ask is not None and options.task not in (None, "ask"):
         raise InputError(f"--ask is a question of its own: leave out --task {options.task}, or --ask")
     choose_task(options.task, options.target, options.ask, box is not None)
+    dicom = _dicom_options(options)
     if not any(os.path.exists(path) for path in options.images):
         # found before the model is loaded, which takes seconds
         for path in options.images:
@@ -253,6 +270,7 @@ def run_interpret(options: argparse.Namespace) -> int:
         options.images,
         options.out,
         progress=len(options.images) > 1 and sys.stderr.isatty(),
+        dicom=dicom,
         task=options.task,
         targets=options.target,
         box=box,
@@ -274,10 +292,21 @@ def run_interpret(options: argparse.Namespace) -> int:
                 print(json.dumps(item.result.to_dict() | {"files": files}), flush=True)
             else:
                 print(f"{item.path}{_which_slice(item.result)}")
-                _show(item.result)
+                _show(item.result, item.notes)
     if not options.json and failed < len(options.images):
         print(f"Written to {options.out}. {NOTICE}")
     return 0 if not failed else 2 if failed == len(options.images) else 3
+
+
+def _dicom_options(options: argparse.Namespace) -> DicomOptions | None:
+    if not options.dicom:
+        if options.seg_type or options.empty_seg:
+            raise InputError("--seg-type and --empty-seg are about what --dicom writes: add --dicom, or leave them out")
+        return None
+    from ..export.dicom import DicomOptions, check_toolkit
+
+    check_toolkit()
+    return DicomOptions(options.seg_type or "BINARY", options.empty_seg)
 
 
 def _which_slice(result: Result) -> str:
@@ -289,7 +318,7 @@ def _which_slice(result: Result) -> str:
     return f": slice {details.get('slice')} of 0 to {count - 1}{plane}"
 
 
-def _show(result: Result) -> None:
+def _show(result: Result, notes: Sequence[str] = ()) -> None:
     print(result.text or "(no words)")
     if result.findings:  # a table without rows would read like a diagnosis
         print(result.table())
@@ -297,7 +326,7 @@ def _show(result: Result) -> None:
         from ..export.wording import percent
 
         print(f"Looked for: {', '.join(f'{target.label} {percent(target.score)}' for target in result.searched)}")
-    for note in result.notes:
+    for note in (*result.notes, *notes):
         print(f"Note: {note}" if note.endswith("?") else f"Note: {note}.")
     print(flush=True)
 

@@ -5,6 +5,7 @@ Whole volumes become a `Volume`, whose slices are such images.
 
 from __future__ import annotations
 
+from .dicom_segmentation import DicomSegmentation, read_segmentation
 from .geometry import Box, check_box, draw_box, mask_box, parse_box
 from .grid import Grid
 from .image import MedicalImage, from_array
@@ -21,6 +22,7 @@ __all__ = [
     "MODALITIES",
     "WINDOWS",
     "Box",
+    "DicomSegmentation",
     "Grid",
     "MedicalImage",
     "Volume",
@@ -36,6 +38,7 @@ __all__ = [
     "parse_box",
     "parse_window",
     "read_image",
+    "read_segmentation",
     "read_volume",
     "read_volume_header",
 ]

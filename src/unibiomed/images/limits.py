@@ -107,7 +107,7 @@ def quiet() -> Iterator[None]:
     Their messages may quote header values, and header values may be patient names. Warning filters belong to the whole
     process, so that one thread at a time reads; the lock may be taken again by its holder.
     """
-    loggers = [logging.getLogger(name) for name in ("pydicom", "nibabel", "nibabel.global", "PIL")]
+    loggers = [logging.getLogger(name) for name in ("pydicom", "highdicom", "nibabel", "nibabel.global", "PIL")]
     with _quiet_lock, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         levels = [logger.level for logger in loggers]

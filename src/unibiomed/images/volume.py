@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from ..errors import InputError
+from .dicom_segmentation import is_segmentation, open_segmentation
 from .grid import Grid, StoredVolume
 from .image import MedicalImage, prepared_image
 from .limits import MAX_BYTES, check_size, check_slice, quiet, shown
@@ -217,7 +218,7 @@ def as_labels(values: np.ndarray, name: str) -> np.ndarray:
 
 
 def read_volume(path: str | os.PathLike[str], channel: int | None = None) -> Volume:
-    """Read a NIfTI, NRRD, MHA or MHD file, or the DICOM series in a folder.
+    """Read a NIfTI, NRRD, MHA or MHD file, the DICOM series in a folder, or a DICOM SEG as labels.
 
     Parameters
     ----------
@@ -296,6 +297,9 @@ def _open(path: str | os.PathLike[str], channel: int | None) -> tuple[StoredVolu
         return open_worded(file, kind, name), name
     kind = sniff(head)
     zipped = kind == "gzip"
+    if kind == "DICOM" and is_segmentation(file):
+        check_slice(channel or 0, 1, name, "channel")
+        return open_segmentation(file, name), name
     if kind == "DICOM":
         raise InputError(f"{name}: this is one DICOM file: give the folder that holds all files of its series")
     if nifti_kind(unzip_head(file) if zipped else head) != "single":

@@ -101,7 +101,7 @@ def weigh_findings(
     if weighed is None:
         return WeighedAnswer(free)
     logit, searched = weighed
-    there = logit > asker.model.config.finding_threshold
+    there = logit > asker.model.config.finding_threshold_in(modality)
     if there != denied:
         return WeighedAnswer(free, searched=searched)
     note = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, ClassVar
 
 from transformers import AutoConfig, PreTrainedConfig
@@ -46,6 +47,8 @@ class UniBiomedConfig(PreTrainedConfig):
         :class:`~unibiomed.model.context.ContextMatch`.
     box_prompt : bool
         SAM2's box prompts were trained, so that a box gives the mask of what is in it.
+    box_decoder : bool
+        Boxes are decoded by a part of their own instead, see :class:`~unibiomed.model.box_decoder.BoxDecoder`.
     scores_trained : bool
         SAM2's IoU and object-score heads were trained. They were not in the released weights (only the best mask of
         three is chosen by them), so presence and mask scores are then computed from the mask's probabilities.
@@ -59,6 +62,8 @@ class UniBiomedConfig(PreTrainedConfig):
     finding_threshold : float
         Logit (``interpret.recognition.found_logit``: words and masks together) above which ``recognize`` names a
         finding. Training fits it on the validation split; the default is that of version 7 of `nano`.
+    finding_thresholds : dict of str to float
+        The same by modality, for those that have enough validation images; ``finding_threshold`` holds for all others.
     box_fit_weight : float
         Logits that ``classify`` adds to a name where the box of the target's mask is the drawn box and the target is
         surely present.
@@ -82,11 +87,13 @@ class UniBiomedConfig(PreTrainedConfig):
     fine_masks: bool = False
     context_match: bool = False
     box_prompt: bool = False
+    box_decoder: bool = False
     scores_trained: bool = False
     presence_calibration: list[float] | None = None
     mask_calibration: list[float] | None = None
     presence_threshold: float = 0.5
     finding_threshold: float = 3.25
+    finding_thresholds: dict[str, float] | None = None
     box_fit_weight: float = 10.0
     something_else_offset: float = 0.0
     mask_cut: str = "half"
@@ -96,7 +103,16 @@ class UniBiomedConfig(PreTrainedConfig):
         self.mask_calibration = self.mask_calibration or [1.0, 0.0]
         if self.mask_cut not in CUTS:
             raise ValueError(f"mask_cut '{self.mask_cut}' is none of {', '.join(CUTS)}")
+        self.finding_thresholds = self.finding_thresholds or {}
+        for name, value in self.finding_thresholds.items():
+            if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+                raise ValueError(f"finding_thresholds of '{name}' is {value!r}: give a finite number")
         super().__post_init__(**kwargs)
+
+    def finding_threshold_in(self, modality: str | None) -> float:
+        """Threshold of ``recognize`` in images of a modality; the common one where it has none of its own."""
+        assert self.finding_thresholds is not None
+        return self.finding_thresholds.get(modality or "", self.finding_threshold)
 
     @property
     def image_size(self) -> int:

@@ -16,9 +16,11 @@ from transformers import AutoModel, PreTrainedModel
 from transformers.models.internvl import InternVLForConditionalGeneration
 from transformers.utils import ModelOutput
 
+from .box_decoder import BoxDecoder
 from .configuration import UniBiomedConfig
 from .context import ContextMatch, both
-from .fine import FineMasks, MaskDecoder
+from .fine import CHANNELS, FineMasks, MaskDecoder
+from .lite_medsam import LiteMedSam
 from .region import RegionSummary
 
 
@@ -143,9 +145,31 @@ class UniBiomedModel(PreTrainedModel):
             self.fine = FineMasks(prompt_width)
         if config.context_match:
             self.context = ContextMatch(prompt_width)
+        if config.box_decoder:
+            self.box_decoder = self._new_box_decoder()
         self.post_init()
         if config.fine_masks:
             self.fine.start_as_nothing()
+
+    def _new_box_decoder(self) -> BoxDecoder:
+        width = self.config.grounding_config.prompt_encoder_config.hidden_size
+        return BoxDecoder(width, CHANNELS if self.config.fine_masks else 0)
+
+    def add_box_decoder(self, teacher: LiteMedSam, seed: int) -> None:
+        """Give a model without a box decoder one that starts from LiteMedSAM's; its neck still has to be trained.
+
+        Parameters
+        ----------
+        teacher : LiteMedSam
+        seed : int
+            Of the neck's random weights; random numbers drawn elsewhere stay the same.
+        """
+        assert not self.config.box_decoder, "there is one"
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.box_decoder = self._new_box_decoder()
+        self.box_decoder.start_from(teacher)
+        self.config.box_decoder = True
 
     def get_input_embeddings(self) -> nn.Module:
         """The language model's token embeddings."""
@@ -317,6 +341,31 @@ class UniBiomedModel(PreTrainedModel):
         if prompts is not None:
             presence = self._in_context(presence, deepest, prompts, image_index)
         return MaskPrediction(logits=logits, quality=quality, presence_logits=presence)
+
+    def decode_boxes(
+        self, maps: tuple[torch.Tensor, ...], boxes: torch.Tensor, image_index: torch.Tensor | None = None
+    ) -> MaskPrediction:
+        """Masks of what is in boxes: by the box decoder where the model has one, else by SAM2's own box prompt.
+
+        Parameters
+        ----------
+        maps : tuple of torch.Tensor
+            ``ImageFeatures.maps``.
+        boxes : torch.Tensor
+            (N, 4) boxes x0, y0, x1, y1 in pixels of the square that the model reads.
+        image_index : torch.Tensor, optional
+            (N,) which image each box belongs to; None when there is one image.
+
+        Returns
+        -------
+        MaskPrediction
+            The box decoder gives one candidate, with a side of 256, and no presence.
+        """
+        if not self.config.box_decoder:
+            return self.decode_masks(maps, None, image_index, boxes=boxes)
+        features = self.box_decoder.neck(maps)
+        logits, quality = self.box_decoder.decode(features, boxes, self.config.image_size, image_index)
+        return MaskPrediction(logits=logits[:, None], quality=quality[:, None])
 
     def presence_logits(
         self, maps: tuple[torch.Tensor, ...], prompts: torch.Tensor, image_index: torch.Tensor | None = None

@@ -13,10 +13,10 @@ import torch.nn.functional as F
 from torch import nn
 from transformers.models.sam.modeling_sam import SamLayerNorm
 
-__all__ = ["IMAGE_SIZE", "TinyVit"]
+from .sam import WIDTH
 
-IMAGE_SIZE = 256
-"""Side in pixels of the square input."""
+__all__ = ["TinyVit"]
+
 WIDTHS = (64, 128, 160, 320)
 """Channels of the four stages."""
 DEPTHS = (2, 2, 6, 2)
@@ -28,7 +28,6 @@ STRIDES = (2, 2, 1)
 """Of the downsampling after each stage but the last."""
 EXPANSION = 4
 """Width of the hidden layers over that of the stage."""
-OUTPUT_WIDTH = 256
 
 
 class ConvNorm(nn.Sequential):
@@ -180,10 +179,10 @@ class TinyVit(nn.Module):
             stages.append(Stage(blocks, following))
         self.layers = nn.Sequential(*stages)
         self.neck = nn.Sequential(
-            nn.Conv2d(WIDTHS[-1], OUTPUT_WIDTH, 1, bias=False),
-            SamLayerNorm(OUTPUT_WIDTH, data_format="channels_first"),
-            nn.Conv2d(OUTPUT_WIDTH, OUTPUT_WIDTH, 3, padding=1, bias=False),
-            SamLayerNorm(OUTPUT_WIDTH, data_format="channels_first"),
+            nn.Conv2d(WIDTHS[-1], WIDTH, 1, bias=False),
+            SamLayerNorm(WIDTH, data_format="channels_first"),
+            nn.Conv2d(WIDTH, WIDTH, 3, padding=1, bias=False),
+            SamLayerNorm(WIDTH, data_format="channels_first"),
         )
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
