@@ -163,7 +163,7 @@ def make_parser() -> argparse.ArgumentParser:
     verb.add_argument(
         "--no-second-look",
         action="store_true",
-        help="do not refine masks of fine structures on a larger copy of the image (default: nano and models like it do)",
+        help="do not refine masks of fine structures on a larger copy of the image (default: nano does)",
     )
     verb.add_argument(
         "--out", type=_folder, default=Path("unibiomed-results"), metavar="DIR", help="default: %(default)s"

@@ -1,8 +1,8 @@
 """A second look at fine structures: masks of nuclei, vessels and the like are refined on a larger copy of the image.
 
-A model that reads every image as one small square loses what is only a few pixels wide there. Where the first mask is made
-of such parts and the image has more pixels than the square, the image is encoded once more at 4/3 of the side, the same
-prompts are decoded on it, and both passes are averaged. Whether a target is present is decided by the first pass alone.
+A model that reads every image as one small square loses what is only a few pixels wide there. Where the first mask is
+made of such parts and the image has more pixels than the square, the image is encoded once more at 4/3 of the side, the
+same prompts are decoded on it, and both passes are averaged. Whether a target is present is decided by the first pass.
 """
 
 from __future__ import annotations
@@ -58,8 +58,8 @@ class SecondLook:
 def can_look_again(config: UniBiomedConfig, size: tuple[int, int]) -> bool:
     """Whether a second look at an image of this size (height, width) shows more than the first.
 
-    It does where the model reads each image as one square alone, its scores were trained, and the image has about as many
-    pixels as the larger square, or more.
+    It does where the model reads each image as one square alone, its scores were trained, and the image has about as
+    many pixels as the larger square, or more.
     """
     if not (config.scores_trained and config.shared_vision):
         return False
@@ -74,7 +74,8 @@ def larger_side(side: int) -> int:
 def part_width(mask: np.ndarray) -> float:
     """Typical width of the parts of a mask in pixels: twice its area by the length of its outline.
 
-    That is the width of a long stripe, half the side of a square, and 0.39 of the diameter of a disc; 0 for an empty mask.
+    That is the width of a long stripe, half the side of a square, and 0.39 of the diameter of a disc. It is 0 for an
+    empty mask.
     """
     framed = np.pad(mask, 1)
     outline = np.count_nonzero(framed[1:] != framed[:-1]) + np.count_nonzero(framed[:, 1:] != framed[:, :-1])

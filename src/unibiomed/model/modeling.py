@@ -400,7 +400,7 @@ class UniBiomedModel(PreTrainedModel):
         points = torch.zeros(images, per_image, 1, 2, device=like.device, dtype=like.dtype)
         labels = -torch.ones(images, per_image, 1, device=like.device, dtype=torch.int32)
         sparse, dense = encoder(input_points=points, input_labels=labels, input_boxes=None, input_masks=None)
-        # the dense embedding is the same everywhere: features of another image side than the model's own need more of it
+        # the dense embedding is the same everywhere: another image side than the model's own needs more of it
         dense = dense[:, :, :1, :1].expand(-1, -1, *like.shape[-2:])
         return torch.cat([sparse, prompts.view(images, per_image, 1, -1).to(sparse.dtype)], dim=2), dense
 
