@@ -74,7 +74,7 @@ def write_interpretation(
     folder = Path(out_dir)
     left = _written(folder, stem) - set(names.values())
     try:
-        write_all(folder, {names[key]: contents[key] for key in names})
+        write_files(folder, {names[key]: contents[key] for key in names})
         for name in left:
             (folder / name).unlink(missing_ok=True)
     except (OSError, ValueError) as error:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from unibiomed.data.conversation import corpus_texts
 from unibiomed.data.phrasing import concept_of

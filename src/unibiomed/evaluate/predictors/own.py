@@ -111,7 +111,7 @@ class OwnPredictor:
         out: list[Presence] = []
         for start in range(0, len(targets), MAX_QUESTIONS):
             part = list(targets[start : start + MAX_QUESTIONS])
-            result = self.interpreter.interpret(seen, "segment", targets=part, modality=modality)
+            result = self.interpreter.interpret(seen, "segment", targets=part, modality=modality, second_look=False)
             for asked in result.details["targets"]:
                 findings = [result.findings[index] for index in asked["findings"]]
                 scores = [finding.presence for finding in findings if finding.presence is not None]
