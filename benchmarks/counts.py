@@ -15,7 +15,7 @@ from typing import Any
 Row = dict[str, Any]
 
 
-def read_rows(folder: Path, model: str) -> list[Row]:
+def read_sample_scores(folder: Path, model: str) -> list[Row]:
     """Rows of an evaluation, without changed images and questions in other words."""
     with (folder / "scores" / f"{model}.jsonl").open(encoding="utf-8") as file:
         rows = [json.loads(line) for line in file]
@@ -62,7 +62,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="what `unibiomed evaluate` wrote")
     parser.add_argument("--model", default="nano")
     options = parser.parse_args()
-    print("\n".join(count(read_rows(options.folder, options.model))))
+    print("\n".join(count(read_sample_scores(options.folder, options.model))))
 
 
 if __name__ == "__main__":

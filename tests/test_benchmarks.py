@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from unibiomed.evaluate.predictors.specialists import Specialist, UNet, save_specialist
-from unibiomed.evaluate.scoring import rows_path
+from unibiomed.evaluate.scoring import sample_scores_path
 
 from .conftest import CHECKOUT
 
@@ -32,12 +32,12 @@ def test_what_the_text_of_the_results_counts(monkeypatch: pytest.MonkeyPatch, tm
 
     (tmp_path / "scores").mkdir()
     rows = [
-        row("liver", 0, 2, found=True),
-        row("liver", 1, 0, found=False),
-        row("liver", 2, 0, there=False, found=True),
-        row("polyp", 3, 0, there=False, found=True, kind="foreign"),
-        row("polyp", 4, 0, there=False, found=False, kind="foreign"),
-        row("liver", 1, 0, found=False, change=["blur", 1]),
+        row("liver", 0, 2, predicted_present=True),
+        row("liver", 1, 0, predicted_present=False),
+        row("liver", 2, 0, target_present=False, predicted_present=True),
+        row("polyp", 3, 0, target_present=False, predicted_present=True, kind="foreign"),
+        row("polyp", 4, 0, target_present=False, predicted_present=False, kind="foreign"),
+        row("liver", 1, 0, predicted_present=False, perturbation=["blur", 1]),
         {"task": "classify", "wanted": ["cyst"], "said": ["polyp"], "exact": False},
         {"task": "recognize", "there": False, "found": True, "exact": False, "dataset": "set"},
         {"task": "recognize", "there": True, "found": True, "exact": True, "dataset": "set"},
@@ -79,7 +79,7 @@ def row(target: str, number: int, shared: int, **more: object) -> dict[str, obje
 
 
 def write_rows(out: Path, model: str, rows: list[dict[str, object]]) -> None:
-    path = rows_path(out, model)
+    path = sample_scores_path(out, model)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(json.dumps(r) + "\n" for r in rows))
 
@@ -90,11 +90,11 @@ def test_the_ratio_is_of_what_both_were_asked(ratio: ModuleType, tmp_path: Path,
         save_specialist(UNet(), Specialist("set", target, 64, 100), nets)
     left_out = [
         row("liver", 8, 0, kind="foreign"),
-        row("liver", 9, 0, change="blur"),
+        row("liver", 9, 0, perturbation="blur"),
         row("liver", 10, 0, paraphrase=1),
         row("spleen", 1, 0),
     ]
-    absent = row("liver", 7, 0, there=False, true=0, found=False, predicted=0)
+    absent = row("liver", 7, 0, target_present=False, true=0, predicted_present=False, predicted_area=0)
     ours = [row("liver", 1, 2), row("liver", 2, 1), row("kidney", 1, 1), absent]
     write_rows(tmp_path, "nano", [*ours, *left_out])
     # the second liver was asked of nano alone
@@ -150,7 +150,7 @@ def test_other_sources_beside_internal_ones(sources: ModuleType, tmp_path: Path,
     absent = {"there": False, "true": 0, "found": True}
     left_out = [
         row("liver", 8, 0, kind="foreign"),
-        row("liver", 9, 0, change="blur"),
+        row("liver", 9, 0, perturbation="blur"),
         row("liver", 10, 0, paraphrase=1),
     ]
     internal = [row("liver", 1, 2), row("liver", 2, 2), row("kidney", 1, 1), row("liver", 3, 0, **absent), *left_out]

@@ -10,7 +10,7 @@ import pytest
 from unibiomed.cli import main
 from unibiomed.data.scene import Scene
 from unibiomed.errors import DataError, InputError, OutputError
-from unibiomed.evaluate.absence.answers import Answer, AnswerFile, Asked, Recognized
+from unibiomed.evaluate.absence.answers import Answer, AnswerFile, PairAnswer, RecognitionAnswer
 from unibiomed.evaluate.absence.pairs import (
     IN_CONTEXT,
     KINDS,
@@ -19,16 +19,16 @@ from unibiomed.evaluate.absence.pairs import (
     OUT_OF_CONTEXT,
     PRESENT,
     Pair,
-    pairs_of,
+    make_pairs,
 )
-from unibiomed.evaluate.absence.run import judge_absence
+from unibiomed.evaluate.absence.harness import evaluate_absence_records
 from unibiomed.evaluate.absence.summary import summarise_absence
 from unibiomed.evaluate.absence.words import MEANINGLESS, OTHER_MEDICAL, unknown_words
 from unibiomed.evaluate.predictions import Prediction
 from unibiomed.evaluate.predictors import Presence
 from unibiomed.evaluate.samples import Case, suite_records
 from unibiomed.evaluate.suite import Suite, read_suite
-from unibiomed.evaluate.tables import make_sheets
+from unibiomed.evaluate.tables import make_tables
 from unibiomed.findings import Finding
 from unibiomed.terminology import resolve
 
@@ -44,10 +44,10 @@ class Drawer:
     def __init__(self, name="drawer", draws=(), findings=(), tasks=("segment", "recognize")):
         self.name, self.note, self.tasks = name, "", frozenset(tasks)
         self.draws, self.findings, self.vocabulary = set(draws), findings, VOCABULARY
-        self.asked: list[tuple[str, ...]] = []
+        self.question_digest: list[tuple[str, ...]] = []
 
     def presence_of(self, pixels, targets, modality):
-        self.asked.append(tuple(targets))
+        self.question_digest.append(tuple(targets))
         return [Presence(0.9 if t in self.draws else 0.1, t in self.draws) for t in targets]
 
     def predict(self, case, pixels):
@@ -80,8 +80,8 @@ def records(suite, toy_root):
     return suite_records(suite, toy_root)
 
 
-def judge(suite, records, predictors, out):
-    return judge_absence(suite, records, predictors, out, progress=False)
+def evaluate_records(suite, records, predictors, out):
+    return evaluate_absence_records(suite, records, predictors, out, progress=False)
 
 
 def lines(out, name="drawer"):
@@ -94,7 +94,7 @@ def scene_of(record):
 
 
 def test_kinds_of_pairs(records):
-    kinds = [{p.target: p.kind for p in pairs_of(scene_of(r), VOCABULARY)} for r in records]
+    kinds = [{p.target: p.kind for p in make_pairs(scene_of(r), VOCABULARY)} for r in records]
     by_key = dict(zip([r.key for r in records], kinds, strict=True))
     assert [by_key[f"organs/test_{i}"]["liver"] for i in range(3)] == [PRESENT, PRESENT, IN_CONTEXT]
     assert [by_key[f"organs/test_{i}"]["liver tumor"] for i in range(3)] == [PRESENT, IN_CONTEXT, IN_CONTEXT]
@@ -105,14 +105,14 @@ def test_kinds_of_pairs(records):
 
 
 def test_letter_case_of_a_vocabulary_makes_no_difference(records):
-    found = {p.target: p.kind for p in pairs_of(scene_of(records[0]), ("Liver", "Polyp"))}
+    found = {p.target: p.kind for p in make_pairs(scene_of(records[0]), ("Liver", "Polyp"))}
     assert found["Liver"] == PRESENT and found["Polyp"] == OUT_OF_CONTEXT
 
 
 def test_a_box_without_a_mask_is_there(records):
     region = replace(records[2].regions[0], mask=None, further_masks=(), values=None, box=(1, 1, 5, 5))
     record = replace(records[2], regions=(region, *records[2].regions[1:]))
-    assert Pair("liver", PRESENT, 0) in pairs_of(scene_of(record), VOCABULARY)
+    assert Pair("liver", PRESENT, 0) in make_pairs(scene_of(record), VOCABULARY)
 
 
 def test_words_mean_nothing_in_the_terminology():
@@ -128,7 +128,7 @@ def test_a_word_that_a_model_knows_is_not_asked_as_unknown():
 
 def test_rates_are_those_of_what_was_drawn(suite, records, tmp_path):
     drawer = Drawer(draws=("liver", "polyp", "cat"), findings=("Liver tumor",))
-    results = judge(suite, records, [drawer, Drawer("nothing")], tmp_path)
+    results = evaluate_records(suite, records, [drawer, Drawer("nothing")], tmp_path)
     kinds = {name: table["kinds"] for name, table in results["models"].items()}
     assert {kind: kinds["nothing"][kind]["value"] for kind in KINDS} == {PRESENT: 1, **dict.fromkeys(KINDS[1:], 0)}
     # of three that are there, one is the tumor; of three in context, one is the liver
@@ -146,7 +146,7 @@ def test_rates_are_those_of_what_was_drawn(suite, records, tmp_path):
 
 
 def test_a_model_without_a_vocabulary_is_asked_to_segment_what_has_masks(suite, records, tmp_path):
-    results = judge(suite, records, [Segmenter(draws=("liver", "cat"))], tmp_path)
+    results = evaluate_records(suite, records, [Segmenter(draws=("liver", "cat"))], tmp_path)
     table = results["models"]["drawer"]
     assert table["vocabulary"] == ["liver", "liver tumor"]
     assert table["kinds"][PRESENT]["value"] == pytest.approx(1 / 3, abs=1e-6)
@@ -155,22 +155,22 @@ def test_a_model_without_a_vocabulary_is_asked_to_segment_what_has_masks(suite, 
 
 
 def test_what_was_answered_is_not_asked_again(suite, records, tmp_path):
-    judge(suite, records, [Drawer()], tmp_path)
+    evaluate_records(suite, records, [Drawer()], tmp_path)
     again = Drawer(draws=("liver",))
-    first = judge(suite, records, [again], tmp_path)
-    assert again.asked == [] and len(lines(tmp_path)) == 3
+    first = evaluate_records(suite, records, [again], tmp_path)
+    assert again.question_digest == [] and len(lines(tmp_path)) == 3
     # another model of the same name, and a line that a killed run left unfinished
     again.fingerprint = "other"
     path = tmp_path / "answers" / "drawer.jsonl"
     path.write_text(path.read_text()[:-40])
-    second = judge(suite, records, [again], tmp_path)
-    assert len(again.asked) == 3
+    second = evaluate_records(suite, records, [again], tmp_path)
+    assert len(again.question_digest) == 3
     assert first["models"]["drawer"]["kinds"][PRESENT]["value"] == 1
     assert second["models"]["drawer"]["kinds"][PRESENT]["value"] == pytest.approx(1 / 3, abs=1e-6)
     third = Drawer()
     third.fingerprint = "other"
-    judge(suite, records, [third], tmp_path)
-    assert third.asked == []
+    evaluate_records(suite, records, [third], tmp_path)
+    assert third.question_digest == []
 
 
 @pytest.mark.parametrize("error", [RuntimeError("no\nmemory"), InputError("too small")])
@@ -180,14 +180,14 @@ def test_a_crash_is_wrong_everywhere_and_asked_again(suite, records, tmp_path, e
     def crash(pixels, targets, modality):
         raise error
 
-    drawer.presence_of = crash
-    table = judge(suite, records, [drawer], tmp_path)["models"]["drawer"]
+    drawer.predict_presence = crash
+    table = evaluate_records(suite, records, [drawer], tmp_path)["models"]["drawer"]
     assert all(rate["value"] == 1 for rate in table["kinds"].values())
     assert all(rate["value"] == 0 for rate in table["auroc"].values())
     assert table["failures"] == 3
     again = Drawer()
-    assert judge(suite, records, [again], tmp_path)["models"]["drawer"]["failures"] == 0
-    assert len(again.asked) == 3
+    assert evaluate_records(suite, records, [again], tmp_path)["models"]["drawer"]["failures"] == 0
+    assert len(again.question_digest) == 3
 
 
 def test_a_full_disk_stops_the_run(suite, records, tmp_path):
@@ -196,51 +196,51 @@ def test_a_full_disk_stops_the_run(suite, records, tmp_path):
     def full(pixels, targets, modality):
         raise OutputError("disk full")
 
-    drawer.presence_of = full
+    drawer.predict_presence = full
     with pytest.raises(OutputError):
-        judge(suite, records, [drawer], tmp_path)
+        evaluate_records(suite, records, [drawer], tmp_path)
 
 
 @pytest.mark.parametrize("found", [[], [Presence(2.0, True)] * 99, None])
 def test_answers_that_are_none(suite, records, tmp_path, found):
     drawer = Drawer()
-    drawer.presence_of = lambda pixels, targets, modality: found
-    assert judge(suite, records, [drawer], tmp_path)["models"]["drawer"]["failures"] == 3
+    drawer.predict_presence = lambda pixels, targets, modality: found
+    assert evaluate_records(suite, records, [drawer], tmp_path)["models"]["drawer"]["failures"] == 3
 
 
 def test_an_unreadable_image_is_a_failure(suite, records, tmp_path):
     broken = [replace(records[0], image=b"nothing"), *records[1:]]
     drawer = Drawer(draws=("liver",), findings=())
-    results = judge(suite, broken, [drawer], tmp_path)
+    results = evaluate_records(suite, broken, [drawer], tmp_path)
     assert [key for key, _ in results["unreadable"]] == [records[0].key]
     table = results["models"]["drawer"]
-    assert table["failures"] == 1 and len(drawer.asked) == 2
+    assert table["failures"] == 1 and len(drawer.question_digest) == 2
     # its liver and tumor are missed, its polyp is drawn
     assert table["kinds"][PRESENT]["value"] == pytest.approx(2 / 3, abs=1e-6)
     assert table["kinds"][OUT_OF_CONTEXT]["value"] == pytest.approx(1 / 3, abs=1e-6)
-    assert "unreadable" in {sheet.name for sheet in make_sheets(results)}
+    assert "unreadable" in {sheet.name for sheet in make_tables(results)}
 
 
 def test_who_cannot_be_judged_is_refused(suite, records, tmp_path, one_line):
     boxed = Drawer()
-    boxed.boxed = True
+    boxed.true_box = True
     for predictors in ([boxed], [Drawer(), Drawer()], [Drawer(tasks=("describe",))]):
         with pytest.raises(InputError) as caught:
-            judge(suite, records, predictors, tmp_path)
+            evaluate_records(suite, records, predictors, tmp_path)
         one_line(caught.value)
 
 
 def test_tasks_may_be_left_out(suite, records, tmp_path):
-    table = judge(replace(suite, tasks=["segment"]), records, [Drawer()], tmp_path / "a")["models"]["drawer"]
+    table = evaluate_records(replace(suite, tasks=["segment"]), records, [Drawer()], tmp_path / "a")["models"]["drawer"]
     assert table["kinds"] and not table["normals"] and not table["recognition"]
-    table = judge(replace(suite, tasks=["recognize"]), records, [Drawer()], tmp_path / "b")["models"]["drawer"]
+    table = evaluate_records(replace(suite, tasks=["recognize"]), records, [Drawer()], tmp_path / "b")["models"]["drawer"]
     assert not table["kinds"] and table["normals"]["all"]["count"] == 2
 
 
 def test_tables(suite, records, tmp_path):
     drawer = Drawer(draws=("liver", "cat", "polyp"), findings=("Liver tumor",))
-    results = judge(suite, records, [drawer], tmp_path)
-    sheets = {sheet.name: sheet for sheet in make_sheets(results)}
+    results = evaluate_records(suite, records, [drawer], tmp_path)
+    sheets = {sheet.name: sheet for sheet in make_tables(results)}
     assert sheets.keys() == {
         "overview", "presence", "modalities", "datasets", "targets", "words", "missed", "normals", "recognition"
     }  # fmt: skip
@@ -255,7 +255,7 @@ def test_tables(suite, records, tmp_path):
 
 def test_intervals_go_by_subject():
     def answer(number, subject, drawn):
-        return Answer(f"a/{number}", "a", "CT", subject, "", (Asked("liver", IN_CONTEXT, 0.5, drawn),), None, 1.0)
+        return Answer(f"a/{number}", "a", "CT", subject, "", (PairAnswer("liver", IN_CONTEXT, 0.5, drawn),), None, 1.0)
 
     alike = [answer(i, f"a/{i % 4}", i % 4 == 0) for i in range(40)]
     apart = [replace(one, subject=one.key) for one in alike]
@@ -268,8 +268,8 @@ def test_intervals_go_by_subject():
 
 
 def test_lines_come_back_as_they_were(tmp_path):
-    pairs = (Asked("liver", PRESENT, None, True), Asked("cat", MEANINGLESS_WORD, 0.25, False))
-    answer = Answer("a/b", "a", "CT", "a/1", "digest", pairs, Recognized(True, False, True), 0.5)
+    pairs = (PairAnswer("liver", PRESENT, None, True), PairAnswer("cat", MEANINGLESS_WORD, 0.25, False))
+    answer = Answer("a/b", "a", "CT", "a/1", "digest", pairs, RecognitionAnswer(True, False, True), 0.5)
     AnswerFile(tmp_path, "m").add(answer)
     file = AnswerFile(tmp_path, "m")
     assert file.kept("a/b", "digest") == answer
@@ -305,7 +305,7 @@ def test_the_command(toy_root, tmp_path, capsys):
 
 
 def test_a_model_of_this_package_is_asked_in_batches():
-    from unibiomed.evaluate.predictors.own import PRESENCE_SIDE, OwnPredictor
+    from unibiomed.evaluate.predictors.unibiomed_model import PRESENCE_SIDE, UniBiomedPredictor
     from unibiomed.images import from_array
     from unibiomed.interpret.asking import EncodedImage
 
@@ -329,9 +329,9 @@ def test_a_model_of_this_package_is_asked_in_batches():
         encode=lambda pixels: EncodedImage(from_array(pixels), "features", 1),
         interpret=interpret,
     )
-    predictor = OwnPredictor(interpreter)
+    predictor = UniBiomedPredictor(interpreter)
     assert predictor.vocabulary == ("liver", "polyp")
     targets = [f"t{i}" for i in range(70)] + ["liver"]
-    found = predictor.presence_of(np.zeros((1000, 2000, 3), np.uint8), targets, "CT")
+    found = predictor.predict_presence(np.zeros((1000, 2000, 3), np.uint8), targets, "CT")
     assert found == [Presence(0.25, False)] * 70 + [Presence(0.75, True)]
     assert asked == [(64, 256, PRESENCE_SIDE, "features", "CT"), (7, 256, PRESENCE_SIDE, "features", "CT")]

@@ -9,11 +9,11 @@ import pytest
 
 from unibiomed.evaluate.harness import evaluate
 from unibiomed.evaluate.predictions import Prediction, PredictionStore
-from unibiomed.evaluate.predictors import Context, make_predictor, predictor_name, samples_for
+from unibiomed.evaluate.predictors import PredictorContext, make_predictor, predictor_name, samples_for
 from unibiomed.evaluate.predictors.box_prompts import BoxPredictor
-from unibiomed.evaluate.predictors.floors import FilledBox
-from unibiomed.evaluate.predictors.own import OwnPredictor
-from unibiomed.evaluate.run import answer_case
+from unibiomed.evaluate.predictors.baselines import FilledBox
+from unibiomed.evaluate.predictors.unibiomed_model import UniBiomedPredictor
+from unibiomed.evaluate.predict import answer_case
 from unibiomed.evaluate.samples import make_cases, suite_records
 from unibiomed.evaluate.suite import Suite, read_suite
 from unibiomed.images.geometry import mask_box
@@ -28,10 +28,10 @@ class Shrunk(BoxPredictor):
     name = "shrunk (box)"
 
     def __init__(self) -> None:
-        self.asked: list[list[tuple[int, int, int, int]]] = []
+        self.question_digest: list[list[tuple[int, int, int, int]]] = []
 
     def outline(self, pixels, boxes):
-        self.asked.append(boxes)
+        self.question_digest.append(boxes)
         out = {}
         for x0, y0, x1, y1 in boxes:
             mask = np.zeros(pixels.shape[:2], bool)
@@ -79,12 +79,12 @@ def test_the_filled_box(boxed):
 
 
 def test_models_that_take_boxes_are_given_the_same_ones_for_both_tasks(toy_cases):
-    [case, *_] = toy_cases(datasets=["organs"], tasks=["outline", "segment"], foreign=False)
+    [case, *_] = toy_cases(datasets=["organs"], tasks=["outline", "segment"], out_of_context=False)
     predictor = Shrunk()
     found = answer_case(predictor, case, case.pixels())
     assert [s.task for s in case.samples] == ["segment"] * 2 + ["outline"] * 2
     # the image is encoded once
-    assert len(predictor.asked) == 1 and len(predictor.asked[0]) == 2
+    assert len(predictor.question_digest) == 1 and len(predictor.question_digest[0]) == 2
     assert [p.masks for p in found[:2]] == [p.masks for p in found[2:]]
     assert all(p.mask_scores == (0.5,) and p.scores == (None,) for p in found)
 
@@ -92,10 +92,10 @@ def test_models_that_take_boxes_are_given_the_same_ones_for_both_tasks(toy_cases
 def test_a_model_of_this_package_is_asked_where_it_has_a_box_prompt(boxed, monkeypatch):
     interpreter = load(device="cpu")
     monkeypatch.setattr(interpreter.model.config, "box_prompt", False)
-    predictor = OwnPredictor(interpreter)
+    predictor = UniBiomedPredictor(interpreter)
     assert "outline" not in predictor.tasks and samples_for(predictor, boxed[0].samples) == []
     monkeypatch.setattr(interpreter.model.config, "box_prompt", True)
-    predictor = OwnPredictor(interpreter)
+    predictor = UniBiomedPredictor(interpreter)
     found = answer_case(predictor, boxed[0], boxed[0].pixels())
     assert [p.error for p in found] == [None, None]
     assert [p.labels for p in found] == [("liver",), ("liver tumor",)]
@@ -107,7 +107,7 @@ def test_a_model_of_this_package_is_asked_where_it_has_a_box_prompt(boxed, monke
 def test_names_of_predictors():
     assert predictor_name("medsam:lite") == "LiteMedSAM (box)"
     assert predictor_name("MedSAM=medsam:/tmp/lite_medsam.pth") == "MedSAM (box)"
-    assert make_predictor("floor:filled-box", Context(list)).tasks == {"outline"}
+    assert make_predictor("floor:filled-box", PredictorContext(list)).tasks == {"outline"}
 
 
 def test_the_whole_evaluation(toy_root, toy_cases, tmp_path):

@@ -9,22 +9,22 @@ import pytest
 from scipy import stats
 
 from unibiomed.evaluate.compare import compare
-from unibiomed.evaluate.rows import Row, RowWriter
+from unibiomed.evaluate.sample_scores import SampleScore, SampleScoreWriter
 from unibiomed.metrics.statistics import holm
 
 
-def segment(subject: int, image: int, dice: float, *, there: bool = True, kind: str = "own") -> Row:
+def segment(subject: int, image: int, dice: float, *, there: bool = True, kind: str = "own") -> SampleScore:
     name = f"set/{subject}_{image}{'' if there else '_absent'}"
-    row = Row(f"{name}#segment/liver", "segment", "set", "CT", f"set/{subject}", image, "liver", kind, there=there)
-    row.true = 1000 * there
+    row = SampleScore(f"{name}#segment/liver", "segment", "set", "CT", f"set/{subject}", image, "liver", kind, target_present=there)
+    row.true_area = 1000 * there
     # without a truth a Dice is 1 or 0
-    row.predicted = 1000 if there else 1000 * (dice < 1)
-    row.shared, row.found = round(1000 * dice) if there else 0, bool(row.predicted)
+    row.predicted_area = 1000 if there else 1000 * (dice < 1)
+    row.intersection, row.predicted_present = round(1000 * dice) if there else 0, bool(row.predicted_area)
     return row
 
 
-def written(path: Path, rows: list[Row]) -> Path:
-    with RowWriter(path) as writer:
+def written(path: Path, rows: list[SampleScore]) -> Path:
+    with SampleScoreWriter(path) as writer:
         for row in rows:
             writer.add(row)
     return path
@@ -38,8 +38,8 @@ def scores(tmp_path: Path) -> dict[str, Path]:
         rows = []
         for subject in range(12):
             rows += [segment(subject, i, float(np.clip(quality + rng.normal(0, 0.1), 0, 1))) for i in range(3)]
-            rows.append(segment(subject, 3, float(rng.random() < quality), there=False))
-            rows.append(segment(subject, 4, 0.0, there=False, kind="foreign"))
+            rows.append(segment(subject, 3, float(rng.random() < quality), target_present=False))
+            rows.append(segment(subject, 4, 0.0, target_present=False, kind="foreign"))
         out[name] = written(tmp_path / f"{name}.jsonl", rows)
     return out
 
@@ -82,13 +82,13 @@ def test_one_model_has_nothing_to_be_compared_with(scores):
 
 
 def test_texts_and_masks_of_findings_are_compared(tmp_path):
-    def rows(good: bool) -> list[Row]:
+    def rows(good: bool) -> list[SampleScore]:
         out = []
         for i in range(6):
             for task in ("describe", "report", "recognize"):
-                out.append(Row(f"set/{i}#{task}", task, "set", "CT", f"set/{i}", i, there=True, exact=False))
+                out.append(SampleScore(f"set/{i}#{task}", task, "set", "CT", f"set/{i}", i, target_present=True, exact_match=False))
                 out[-1].reference, out[-1].answer = "a polyp of the colon", "a polyp" if good or i else "nothing"
-                out[-1].shared, out[-1].predicted, out[-1].true = 5 + good * (i % 3), 10, 10
+                out[-1].intersection, out[-1].predicted_area, out[-1].true_area = 5 + good * (i % 3), 10, 10
         return out
 
     found = compare({name: written(tmp_path / f"{name}.jsonl", rows(name == "a")) for name in "ab"})
@@ -104,8 +104,8 @@ def test_texts_and_masks_of_findings_are_compared(tmp_path):
 
 
 def test_what_is_given_the_box_is_not_compared_where_the_target_is_absent(scores, tmp_path):
-    rows = [segment(subject, image, 0.9, there=image < 3) for subject in range(12) for image in range(4)]
+    rows = [segment(subject, image, 0.9, target_present=image < 3) for subject in range(12) for image in range(4)]
     for row in rows:
-        row.boxed = True
+        row.true_box = True
     found = compare({"a": scores["a"], "box": written(tmp_path / "box.jsonl", rows)})
     assert [one["measure"] for one in found] == ["Dice"]

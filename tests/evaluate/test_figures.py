@@ -16,16 +16,16 @@ from PIL import Image
 from scipy.stats import ttest_rel
 
 from unibiomed.errors import InputError
-from unibiomed.evaluate.confusion import fold
+from unibiomed.evaluate.confusion import merge_rare_labels
 from unibiomed.evaluate.figures import draw_ablation, draw_figures
 from unibiomed.evaluate.figures.bars import plot_ablation, plot_bars
 from unibiomed.evaluate.figures.boxes import box_of, plot_boxes, plot_pooled
 from unibiomed.evaluate.figures.confusion import confusion_size, plot_confusion
-from unibiomed.evaluate.figures.gather import Answers, Scored, Size, gather, modality_tests, p_values, sizes, stars
+from unibiomed.evaluate.figures.data import FigureData, MaskScore, SampleSize, read_figure_data, modality_tests, p_values, sizes, stars
 from unibiomed.evaluate.figures.radar import plot_radar, spokes_of
-from unibiomed.evaluate.figures.style import SETTINGS, file_name, make_looks, room_for, rows_of
-from unibiomed.evaluate.figures.trust import plot_changes, plot_trust
-from unibiomed.evaluate.rows import Row, RowWriter
+from unibiomed.evaluate.figures.style import SETTINGS, file_name, make_styles, max_labels_per_row, split_into_rows
+from unibiomed.evaluate.figures.trust import plot_perturbations, plot_scores
+from unibiomed.evaluate.sample_scores import SampleScore, SampleScoreWriter
 from unibiomed.evaluate.summary import summarise
 from unibiomed.evaluate.trust import robustness_table
 from unibiomed.metrics.statistics import wilson_interval
@@ -37,19 +37,19 @@ TARGETS = {
     "cup": ("eye", "fundus"),
 }
 MODELS = {"first_v1.2": (0.9, False), "costs $5 and $6": (0.6, False), "mean-shape": (0.3, True)}
-LOOKS = make_looks({name: {"floor": floor} for name, (_, floor) in MODELS.items()})
+LOOKS = make_styles({name: {"floor": floor} for name, (_, floor) in MODELS.items()})
 
 
-def segment(target: str, number: int, dice: float, **more: Any) -> Row:
+def segment(target: str, number: int, dice: float, **more: Any) -> SampleScore:
     dataset, modality = TARGETS[target]
     true = 1000 if more.get("there", True) else 0
     counts = {"there": True, "found": True, "shared": round(dice * true), "predicted": true, "true": true}
     name = f"{dataset}/{number:02d}"
     counts["surface_dice"] = dice
-    return Row(f"{name}#segment/{target}", "segment", dataset, modality, name, number, target, "own", **counts | more)
+    return SampleScore(f"{name}#segment/{target}", "segment", dataset, modality, name, number, target, "own", **counts | more)
 
 
-def model_rows(quality: float, floor: bool) -> Iterator[Row]:
+def model_rows(quality: float, floor: bool) -> Iterator[SampleScore]:
     rng = np.random.default_rng(round(10 * quality))
     for target, (dataset, modality) in TARGETS.items():
         for n in range(8):
@@ -66,41 +66,41 @@ def model_rows(quality: float, floor: bool) -> Iterator[Row]:
                         yield changed
             for task in ("recognize", "classify"):
                 said = target if n % 3 else "No findings"
-                yield Row(
+                yield SampleScore(
                     f"{row.dataset}/{n:02d}#{task}/{target}",
                     task,
                     dataset,
                     modality,
                     row.subject,
                     n,
-                    there=True,
-                    found=True,
-                    wanted=[target],
-                    said=[said],
-                    exact=said == target,
-                    substring=said == target,
+                    target_present=True,
+                    predicted_present=True,
+                    true_labels=[target],
+                    predicted_labels=[said],
+                    exact_match=said == target,
+                    substring_match=said == target,
                 )
         if not floor:
-            yield segment(target, 9, 0.0, there=False, found=False, presence=0.1)
+            yield segment(target, 9, 0.0, target_present=False, predicted_present=False, presence=0.1)
 
 
 @pytest.fixture(scope="module")
-def evaluated(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], dict[str, Answers]]:
+def evaluated(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], dict[str, FigureData]]:
     folder = tmp_path_factory.mktemp("scores")
     results: dict[str, Any] = {"suite": "made-up", "models": {}}
     answers = {}
     for i, (name, (quality, floor)) in enumerate(MODELS.items()):
         rows = list(model_rows(quality, floor))
-        with RowWriter(folder / f"{i}.jsonl") as writer:
+        with SampleScoreWriter(folder / f"{i}.jsonl") as writer:
             for row in rows:
                 writer.add(row)
-        answers[name] = gather(folder / f"{i}.jsonl")
+        answers[name] = read_figure_data(folder / f"{i}.jsonl")
         results["models"][name] = {"floor": floor, **summarise(rows), "robustness": robustness_table(rows)}
     return results, answers
 
 
 def test_every_figure_is_a_png_that_shows_something_and_an_svg_that_parses(
-    evaluated: tuple[dict[str, Any], dict[str, Answers]], tmp_path: Path
+    evaluated: tuple[dict[str, Any], dict[str, FigureData]], tmp_path: Path
 ) -> None:
     before = dict(matplotlib.rcParams)
     paths = draw_figures(*evaluated, tmp_path / "figures", external={"eye"})
@@ -122,10 +122,10 @@ def test_every_figure_is_a_png_that_shows_something_and_an_svg_that_parses(
 
 
 def test_every_figure_with_dice_says_of_which_images(
-    evaluated: tuple[dict[str, Any], dict[str, Answers]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    evaluated: tuple[dict[str, Any], dict[str, FigureData]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(SETTINGS, "svg.fonttype", "none")
-    monkeypatch.setattr("unibiomed.evaluate.figures.style.KINDS", ("svg",))
+    monkeypatch.setattr("unibiomed.evaluate.figures.style.FORMATS", ("svg",))
     draw_figures(*evaluated, tmp_path)
     names = ["dice_by_modality", "radar_dice_targets", "radar_dice_datasets", "boxes", "boxes_by_dataset", "scores"]
     texts = {name: " ".join((tmp_path / f"{name}.svg").read_text().split()) for name in [*names, "robustness"]}
@@ -161,11 +161,11 @@ def test_without_matplotlib_one_line_says_what_to_install(monkeypatch: pytest.Mo
 
 
 def test_models_come_before_floors_and_floors_are_grey() -> None:
-    looks = make_looks({"floor": {"floor": True}, **{str(i): {"floor": False} for i in range(9)}})
-    assert list(looks)[-1] == "floor"
-    assert float(looks["floor"].color) < 1
-    assert len({(look.color, look.hatch) for look in looks.values()}) == 10
-    assert all(look.color.startswith("#") for name, look in looks.items() if name != "floor")
+    styles = make_styles({"floor": {"floor": True}, **{str(i): {"floor": False} for i in range(9)}})
+    assert list(styles)[-1] == "floor"
+    assert float(styles["floor"].color) < 1
+    assert len({(style.color, style.hatch) for style in styles.values()}) == 10
+    assert all(style.color.startswith("#") for name, style in styles.items() if name != "floor")
 
 
 def test_bars_are_as_high_as_the_values_and_whiskers_as_long_as_the_intervals() -> None:
@@ -202,8 +202,8 @@ def test_a_bar_of_nothing_is_a_line_without_stars() -> None:
 
 
 def test_no_word_under_a_figure_is_broken() -> None:
-    assert room_for(["ct_abdomen", "covid_cxr_multistructure"]) == 8
-    assert room_for(["x" * 300]) == 2 and room_for([]) > 40
+    assert max_labels_per_row(["ct_abdomen", "covid_cxr_multistructure"]) == 8
+    assert max_labels_per_row(["x" * 300]) == 2 and max_labels_per_row([]) > 40
     groups = ["covid_cxr_multistructure"] * 2 + [f"set {i}" for i in range(18)]
     figure = Figure()
     plot_bars(figure, LOOKS, groups, {}, {}, {}, title="t", label="Dice")
@@ -211,8 +211,8 @@ def test_no_word_under_a_figure_is_broken() -> None:
 
 
 def test_many_groups_go_over_several_rows() -> None:
-    assert rows_of(list("abcdefg"), 3) == [["a", "b", "c"], ["d", "e", "f"], ["g"]]
-    assert rows_of([], 3) == []
+    assert split_into_rows(list("abcdefg"), 3) == [["a", "b", "c"], ["d", "e", "f"], ["g"]]
+    assert split_into_rows([], 3) == []
     figure = Figure()
     groups = [f"group {i}" for i in range(40)]
     values = {("first_v1.2", group): {"value": i / 40, "low": None, "high": None} for i, group in enumerate(groups)}
@@ -222,8 +222,8 @@ def test_many_groups_go_over_several_rows() -> None:
     assert heights == pytest.approx([i / 40 for i in range(40)])
 
 
-def scored(values: list[float], modality: str, each: int = 1) -> list[Scored]:
-    return [Scored("set", modality, f"s{i // each}", v) for i, v in enumerate(values)]
+def scored(values: list[float], modality: str, each: int = 1) -> list[MaskScore]:
+    return [MaskScore("set", modality, f"s{i // each}", v) for i, v in enumerate(values)]
 
 
 def test_p_values_are_paired_by_subject_and_corrected_in_common() -> None:
@@ -231,9 +231,9 @@ def test_p_values_are_paired_by_subject_and_corrected_in_common() -> None:
     a, b, c = (rng.uniform(0, 1, 24) for _ in range(3))
     b = a - 0.1 + rng.normal(0, 0.05, 24)
     answers = {
-        "a": Answers(scored([*a], "CT", 2) + scored([*a], "MRI") + scored([0.1] * 4, "PET")),
-        "b": Answers(scored([*b], "CT", 2) + scored([*b], "MRI") + scored([0.2] * 4, "PET")),
-        "c": Answers(scored([*c], "CT", 2)),
+        "a": FigureData(scored([*a], "CT", 2) + scored([*a], "MRI") + scored([0.1] * 4, "PET")),
+        "b": FigureData(scored([*b], "CT", 2) + scored([*b], "MRI") + scored([0.2] * 4, "PET")),
+        "c": FigureData(scored([*c], "CT", 2)),
     }
     found = p_values(answers, lambda one: one.modality)
     raw = {
@@ -250,12 +250,12 @@ def test_p_values_are_paired_by_subject_and_corrected_in_common() -> None:
 
 
 def test_an_image_with_two_targets_is_one_image_with_two_masks() -> None:
-    found = [Scored("a", "CT", "p1", 0.5, 0), Scored("a", "CT", "p1", 0.5, 0), Scored("a", "CT", "p1", 0.5, 1)]
-    few = [Scored("b", "CT", "p2", 0.5, 0), Scored("b", "PET", "p2", 0.5, 1)]
-    counted = sizes({"a": Answers([*found, *few]), "b": Answers(few)}, lambda one: one.modality)
-    assert counted == {"CT": Size(4, 3, 2), "PET": Size(1, 1, 1)}
+    found = [MaskScore("a", "CT", "p1", 0.5, 0), MaskScore("a", "CT", "p1", 0.5, 0), MaskScore("a", "CT", "p1", 0.5, 1)]
+    few = [MaskScore("b", "CT", "p2", 0.5, 0), MaskScore("b", "PET", "p2", 0.5, 1)]
+    counted = sizes({"a": FigureData([*found, *few]), "b": FigureData(few)}, lambda one: one.modality)
+    assert counted == {"CT": SampleSize(4, 3, 2), "PET": SampleSize(1, 1, 1)}
     assert counted["CT"].lines() == "4 masks\n3 images\n2 subjects"
-    assert Size(1234, 1, 1).lines(", ") == "1,234 masks, 1 image, 1 subject"
+    assert SampleSize(1234, 1, 1).lines(", ") == "1,234 masks, 1 image, 1 subject"
 
 
 @pytest.mark.parametrize(
@@ -269,26 +269,26 @@ def test_the_tests_behind_the_stars_are_told(tmp_path: Path) -> None:
     paths = {}
     for name, bonus in (("a", 0.2), ("b", 0.0)):
         paths[name] = tmp_path / f"{name}.jsonl"
-        with RowWriter(paths[name]) as writer:
+        with SampleScoreWriter(paths[name]) as writer:
             for number in range(8):
                 writer.add(segment("liver", number, 0.5 + bonus * (number % 3)))
-    answers = {name: gather(path) for name, path in paths.items()}
+    answers = {name: read_figure_data(path) for name, path in paths.items()}
     (found,) = modality_tests(answers)
     ((key, p),) = p_values(answers, lambda one: one.modality).items()
     assert found == {"a": "a", "b": "b", "modality": key[1], "p_adjusted": p}
 
 
 def test_a_legend_says_who_is_given_the_box() -> None:
-    looks = make_looks({"a model of a very long name indeed (box)": {}, "sam (box)": {}})
-    assert [look.label[-6:] for look in looks.values()] == [" (box)"] * 2
-    assert max(len(look.label) for look in looks.values()) <= 28
+    styles = make_styles({"a model of a very long name indeed (box)": {}, "sam (box)": {}})
+    assert [style.label[-6:] for style in styles.values()] == [" (box)"] * 2
+    assert max(len(style.label) for style in styles.values()) <= 28
 
 
 def test_no_risk_is_drawn_of_what_is_given_the_box(tmp_path: Path) -> None:
-    with RowWriter(tmp_path / "rows.jsonl") as writer:
-        writer.add(segment("liver", 0, 1.0, mask_score=0.9, boxed=True))
-        writer.add(segment("liver", 1, 0.0, there=False, found=False, boxed=True))
-    found = gather(tmp_path / "rows.jsonl")
+    with SampleScoreWriter(tmp_path / "rows.jsonl") as writer:
+        writer.add(segment("liver", 0, 1.0, mask_score=0.9, true_box=True))
+        writer.add(segment("liver", 1, 0.0, target_present=False, predicted_present=False, true_box=True))
+    found = read_figure_data(tmp_path / "rows.jsonl")
     assert found.sure == [] and found.overlap == [(0.9, 1.0)]
 
 
@@ -319,9 +319,9 @@ def test_spokes_go_from_the_best_of_the_first_model_and_rest_on_enough() -> None
 
 
 def test_lines_of_floors_are_dark_enough_to_be_seen() -> None:
-    looks = make_looks({str(i): {"floor": True} for i in range(4)} | {"m": {"floor": False}})
-    assert all(float(look.ink) <= 0.56 for look in looks.values() if look.floor)
-    assert looks["m"].ink == looks["m"].color
+    styles = make_styles({str(i): {"floor": True} for i in range(4)} | {"m": {"floor": False}})
+    assert all(float(style.ink) <= 0.56 for style in styles.values() if style.is_baseline)
+    assert styles["m"].ink == styles["m"].color
 
 
 def test_boxes_show_quartiles_and_external_sets_come_last() -> None:
@@ -330,9 +330,9 @@ def test_boxes_show_quartiles_and_external_sets_come_last() -> None:
     )
     figure = Figure()
     values = {("first_v1.2", "abroad"): [0.2, 0.3, 0.4], ("first_v1.2", "home"): [0.7, 0.8, 0.9]}
-    looks = {"first_v1.2": LOOKS["first_v1.2"]}
-    counts = {"abroad": Size(3, 2, 1), "home": Size(3, 3, 3)}
-    plot_boxes(figure, looks, ["abroad", "home"], values, {"abroad"}, counts, title="t", note="n")
+    styles = {"first_v1.2": LOOKS["first_v1.2"]}
+    counts = {"abroad": SampleSize(3, 2, 1), "home": SampleSize(3, 3, 3)}
+    plot_boxes(figure, styles, ["abroad", "home"], values, {"abroad"}, counts, title="t", note="n")
     (axes,) = figure.axes
     assert [label.get_text() for label in axes.get_xticklabels()] == [
         "home\n3 masks\n3 images\n3 subjects",
@@ -346,24 +346,24 @@ def test_boxes_show_quartiles_and_external_sets_come_last() -> None:
 def test_each_box_has_the_name_of_its_model_under_it() -> None:
     figure = Figure()
     sides = {"Internal": {name: [0.2, 0.4] for name in LOOKS}, "External": {name: [0.1] for name in LOOKS}}
-    counts = {"Internal": Size(2, 2, 1), "External": Size(1, 1, 1)}
+    counts = {"Internal": SampleSize(2, 2, 1), "External": SampleSize(1, 1, 1)}
     plot_pooled(figure, LOOKS, sides, {}, counts, title="t", note="n")
     inside, outside = figure.axes
     names = [" ".join(label.get_text().split()) for label in outside.get_xticklabels()]
-    assert names == [look.label for look in LOOKS.values()]
+    assert names == [style.label for style in LOOKS.values()]
     assert inside.get_title() == "Internal data sets: 2 masks, 2 images, 1 subject"
 
 
 def test_scores_are_drawn_bin_by_bin_and_failures_are_answered_last(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
-    with RowWriter(path) as writer:
+    with SampleScoreWriter(path) as writer:
         writer.add(segment("liver", 0, 1.0, presence=0.95, mask_score=0.9))
         writer.add(segment("liver", 1, 0.5, presence=0.9, mask_score=0.8))
-        writer.add(segment("liver", 2, 0.0, there=False, found=False, presence=0.05))
-        writer.add(segment("liver", 3, 0.0, failure="no answer", shared=None, predicted=None, true=None))
-        writer.add(segment("liver", 4, 1.0, presence=0.99, mask_score=0.99, change="blur", strength=2))
+        writer.add(segment("liver", 2, 0.0, target_present=False, predicted_present=False, presence=0.05))
+        writer.add(segment("liver", 3, 0.0, failure="no answer", intersection=None, predicted_area=None, true=None))
+        writer.add(segment("liver", 4, 1.0, presence=0.99, mask_score=0.99, perturbation="blur", strength=2))
         writer.add(segment("liver", 5, 1.0, presence=0.99, mask_score=0.99, paraphrase=1))
-    found = gather(path)
+    found = read_figure_data(path)
     # the failure is surely wrong
     assert found.presence == [(0.95, True), (0.9, True), (0.05, False), (0.0, True)]
     assert found.overlap == [(0.9, 1.0), (0.8, pytest.approx(1 / 3))]
@@ -371,7 +371,7 @@ def test_scores_are_drawn_bin_by_bin_and_failures_are_answered_last(tmp_path: Pa
     assert [one.dice for one in found.scored] == [1.0, 0.5, 0.0]
     figure = Figure()
     judged = {"first_v1.2": (found.presence, found.overlap, found.sure)}
-    plot_trust(figure, LOOKS, judged)
+    plot_scores(figure, LOOKS, judged)
     presence, mask, risk = figure.axes
     assert list(presence.lines[1].get_xdata()) == pytest.approx([0.025, 0.925])
     assert list(presence.lines[1].get_ydata()) == [0.5, 1.0]
@@ -397,7 +397,7 @@ def test_robustness_has_a_panel_a_model_and_a_line_a_change() -> None:
         "costs $5 and $6": {"blur": {"0": level(0.5), "1": level(0.4)}},
     }
     figure = Figure()
-    plot_changes(figure, LOOKS, tables)
+    plot_perturbations(figure, LOOKS, tables)
     left, right = figure.axes
     assert left.get_title(loc="center") + left.get_title(loc="left") == "first v1.2"
     assert [(line.get_label(), list(line.get_ydata())) for line in left.lines] == [
@@ -411,7 +411,7 @@ def test_robustness_has_a_panel_a_model_and_a_line_a_change() -> None:
 def test_the_confusion_matrix_shows_shares_of_its_rows() -> None:
     counts = {"Liver tumor": {"(other)": 1, "Liver tumor": 1}, "No findings": {"(failure)": 3, "Liver tumor": 1}}
     figure = Figure()
-    plot_confusion(figure, *fold(counts), title="t")
+    plot_confusion(figure, *merge_rare_labels(counts), title="t")
     shown = figure.axes[0].images[0].get_array()
     np.testing.assert_allclose(shown, [[50, 0, 50, 0], [25, 0, 0, 75]])
     assert [text.get_text() for text in figure.axes[0].texts] == ["50", "50", "25", "75"]
@@ -424,7 +424,7 @@ def test_the_confusion_matrix_shows_shares_of_its_rows() -> None:
 def test_the_name_of_two_findings_is_whole_and_the_figure_has_room_for_it() -> None:
     name = "Consolidation + Ground-glass opacity of the lung"
     figure = Figure()
-    plot_confusion(figure, *fold({name: {name: 3}, "a": {"a": 1}}), title="t", of="boxes")
+    plot_confusion(figure, *merge_rare_labels({name: {name: 3}, "a": {"a": 1}}), title="t", of="boxes")
     label = figure.axes[0].get_yticklabels()[1].get_text()
     assert " ".join(label.split()) == f"{name} (3)" and "\n" in label
     (low, narrow), (high, wide) = confusion_size(["a"], ["b"]), confusion_size([name] * 9, [name] * 9)

@@ -11,12 +11,12 @@ from PIL import Image
 
 from unibiomed.errors import DataError, InputError
 from unibiomed.evaluate.predictions import Prediction, PredictionStore
-from unibiomed.evaluate.predictors import Context, make_predictor
+from unibiomed.evaluate.predictors import PredictorContext, make_predictor
 from unibiomed.evaluate.predictors.files import FilesPredictor
-from unibiomed.evaluate.run import answer_case, predict_cases, predictions_folder
+from unibiomed.evaluate.predict import answer_case, predict_cases, predictions_folder
 from unibiomed.evaluate.samples import make_cases, suite_records
-from unibiomed.evaluate.score import score_case
-from unibiomed.evaluate.suite import Changes, Suite
+from unibiomed.evaluate.case_scoring import score_case
+from unibiomed.evaluate.suite import Perturbations, Suite
 from unibiomed.findings import NO_FINDINGS, rle_encode
 from unibiomed.tasks import TASKS
 
@@ -78,8 +78,8 @@ def test_every_way_to_name_a_mask(folder, segment_case, layout, target):
 
 
 def test_masks_of_changed_images_have_the_change_in_their_names(folder, toy_cases):
-    cases = toy_cases(datasets=["organs"], tasks=["segment"], changes=Changes(["noise"], limit=1))
-    changed = next(case for case in cases if case.change == ("noise", 2))
+    cases = toy_cases(datasets=["organs"], tasks=["segment"], perturbations=Perturbations(["noise"], limit=1))
+    changed = next(case for case in cases if case.perturbation == ("noise", 2))
     name = changed.record.key.removeprefix("organs/")
     save(folder / "organs" / name / "liver.png")
     assert ask(folder, changed)["segment/liver@noise2"].error == "no prediction"
@@ -237,9 +237,9 @@ def test_tasks_follow_from_what_there_is(folder):
     save(folder / "organs" / "a.png")
     assert FilesPredictor(folder).tasks == frozenset(TASKS)
     # masks do not tell in which words they were asked for
-    assert FilesPredictor(folder).worded == frozenset(TASKS) - {"segment", "outline"}
+    assert FilesPredictor(folder).paraphrase_tasks == frozenset(TASKS) - {"segment", "outline"}
     (folder / "answers.jsonl").unlink()
-    assert FilesPredictor(folder).tasks == {"segment", "outline"} and not FilesPredictor(folder).worded
+    assert FilesPredictor(folder).tasks == {"segment", "outline"} and not FilesPredictor(folder).paraphrase_tasks
 
 
 def test_nothing_to_read(tmp_path, folder):
@@ -253,10 +253,10 @@ def test_nothing_to_read(tmp_path, folder):
 
 def test_a_folder_of_an_evaluation_is_read_again(toy_cases, toy_training, tmp_path):
     cases = toy_cases(datasets=["organs"], tasks=["segment", "recognize"])
-    floor = make_predictor("floor:nearest", Context(toy_training))
+    floor = make_predictor("floor:nearest", PredictorContext(toy_training))
     predict_cases(cases, [floor], tmp_path / "first", progress=False)
     written = predictions_folder(tmp_path / "first", floor.name)
-    again = make_predictor(f"copy=files:{written}", Context(toy_training))
+    again = make_predictor(f"copy=files:{written}", PredictorContext(toy_training))
     assert again.name == "copy" and isinstance(again, FilesPredictor)
     counts = predict_cases(cases, [again], tmp_path / "second", progress=False)
     assert counts["copy"]["answered"] == sum(len(case.samples) for case in cases)
@@ -271,7 +271,7 @@ def test_a_folder_of_an_evaluation_is_read_again(toy_cases, toy_training, tmp_pa
 
 def test_broken_files_of_an_evaluation_fail_alone(toy_cases, toy_training, tmp_path):
     cases = toy_cases(datasets=["organs"], tasks=["segment"])
-    floor = make_predictor("floor:empty", Context(toy_training))
+    floor = make_predictor("floor:empty", PredictorContext(toy_training))
     predict_cases(cases, [floor], tmp_path, progress=False)
     store = PredictionStore(predictions_folder(tmp_path, "empty"))
     broken, twisted, fine = (s.id for s in cases[0].samples)
@@ -311,7 +311,7 @@ def test_jpegs_that_are_no_masks_fail(folder, segment_case, mask, words):
 
 
 def test_the_mask_of_an_image_that_was_asked_one_thing(folder, toy_cases):
-    case = toy_cases(datasets=["organs"], tasks=["segment"], foreign=False)[0]
+    case = toy_cases(datasets=["organs"], tasks=["segment"], out_of_context=False)[0]
     save(folder / "organs" / "test_0_mask_0.png")
     save(folder / "organs" / "test_0_masked_img_0.jpg", np.stack([MASK] * 3, 2))
     answers = ask(folder, case)
@@ -497,7 +497,7 @@ def test_names_without_masks_are_believed(folder, case):
     store = PredictionStore(folder / "kept")
     store.write(found)
     (row,) = score_case(case, [s for s in case.samples if s.task == "recognize"], store)
-    assert row.said == ["Cyst"] and row.found
+    assert row.predicted_labels == ["Cyst"] and row.predicted_present
 
 
 def test_answers_that_cannot_be_opened(folder, one_line):
@@ -562,7 +562,7 @@ def scans(tmp_path):
     values = np.random.default_rng(0).integers(-1000, 1000, SHAPE).astype(np.int16)
     nib.save(nib.Nifti1Image(values, AFFINE), root / "scans" / "images" / "test_0.nii.gz")
     nib.save(nib.Nifti1Image(labels, AFFINE), root / "scans" / "labels" / "test_0.nii.gz")
-    suite = Suite("toy", tasks=["segment"], foreign=False)
+    suite = Suite("toy", tasks=["segment"], out_of_context=False)
     (tmp_path / "model" / "scans").mkdir(parents=True)
     return labels, list(make_cases(suite, suite_records(suite, root)))
 

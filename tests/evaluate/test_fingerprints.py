@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from unibiomed.evaluate.predictors import Context, edition_of, fingerprint_of, make_predictor
+from unibiomed.evaluate.predictors import PredictorContext, source_digest_of, fingerprint_of, make_predictor
 from unibiomed.evaluate.predictors.fingerprints import (
-    files_edition,
+    files_digest,
     folder_fingerprint,
     forget_series,
     image_contents,
@@ -66,30 +66,30 @@ def test_a_series_is_listed_once_in_a_run(tmp_path, monkeypatch, toy_training):
 
 
 def test_files_that_are_read_are_known_by_their_times(model):
-    before = files_edition(model)
-    assert before == files_edition(model)
+    before = files_digest(model)
+    assert before == files_digest(model)
     (model / "more").mkdir()
     (model / "more" / "mask.png").write_bytes(b"")
-    assert files_edition(model) != before
+    assert files_digest(model) != before
 
 
 def test_floors_are_known_by_what_they_learned_from(toy_training):
     few = [record for record in toy_training() if record.dataset == "organs"]
     for name in ("mean-shape", "commonest", "nearest"):
         one, two, other = (
-            make_predictor(f"floor:{name}", Context(t)) for t in (toy_training, toy_training, lambda: few)
+            make_predictor(f"floor:{name}", PredictorContext(t)) for t in (toy_training, toy_training, lambda: few)
         )
-        assert edition_of(one) == edition_of(two) != edition_of(other)
+        assert source_digest_of(one) == source_digest_of(two) != source_digest_of(other)
         assert fingerprint_of(one) == fingerprint_of(other) == f"floor:{name}"
-    empty = make_predictor("floor:empty", Context(list))
-    assert (edition_of(empty), fingerprint_of(empty)) == ("", "floor:empty")
+    empty = make_predictor("floor:empty", PredictorContext(list))
+    assert (source_digest_of(empty), fingerprint_of(empty)) == ("", "floor:empty")
 
 
 def test_floors_are_known_by_the_files_that_they_learned_from(toy_root, tmp_path):
     root, suite = shutil.copytree(toy_root, tmp_path / "toy"), Suite("toy")
 
     def edition():
-        return edition_of(make_predictor("floor:nearest", Context(lambda: suite_records(suite, root, "train"))))
+        return source_digest_of(make_predictor("floor:nearest", PredictorContext(lambda: suite_records(suite, root, "train"))))
 
     found = [edition(), edition()]
     mask = root / "organs" / "masks" / "train_0_liver.png"
@@ -102,5 +102,5 @@ def test_floors_are_known_by_the_files_that_they_learned_from(toy_root, tmp_path
 
 
 def test_the_model_of_this_package_says_which_it_is(toy_training):
-    made = make_predictor("nano", Context(toy_training, "cpu"))
-    assert fingerprint_of(made) == folder_fingerprint(NANO) and edition_of(made) == ""
+    made = make_predictor("nano", PredictorContext(toy_training, "cpu"))
+    assert fingerprint_of(made) == folder_fingerprint(NANO) and source_digest_of(made) == ""

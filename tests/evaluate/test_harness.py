@@ -16,9 +16,9 @@ from unibiomed.cli import main
 from unibiomed.errors import DataError, InputError
 from unibiomed.evaluate import harness, scoring
 from unibiomed.evaluate.harness import evaluate
-from unibiomed.evaluate.predictors import Context, make_predictor, predictor_name
+from unibiomed.evaluate.predictors import PredictorContext, make_predictor, predictor_name
 from unibiomed.evaluate.predictors.files import FilesPredictor
-from unibiomed.evaluate.suite import Changes, Pairs, Suite, read_suite
+from unibiomed.evaluate.suite import Perturbations, Pairs, Suite, read_suite
 
 ENTRY = """
 name = "toy"
@@ -53,7 +53,7 @@ def data(tmp_path: Path) -> Path:
     return root
 
 
-def masks_of(data: Path, out: Path, *, change=None) -> Path:
+def masks_of(data: Path, out: Path, *, perturbation=None) -> Path:
     """A folder of predictions that equal the truth, or what `change` makes of it."""
     for path in (data / "toy" / "masks").glob("test_*.png"):
         mask = np.asarray(Image.open(path))
@@ -63,7 +63,7 @@ def masks_of(data: Path, out: Path, *, change=None) -> Path:
     return out
 
 
-SUITE = Suite("toy", tasks=["segment"], foreign=False, pairs=Pairs())
+SUITE = Suite("toy", tasks=["segment"], out_of_context=False, pairs=Pairs())
 
 
 def test_perfect_masks_and_floors(data, tmp_path):
@@ -97,7 +97,7 @@ def test_nothing_is_skipped(data, tmp_path):
     Image.fromarray(np.ones((9, 9), np.uint8)).save(folder / "toy" / "test_1" / "polyp.png")
     Image.fromarray(np.ones((40, 60), np.uint8)).save(folder / "toy" / "stranger_polyp.png")
     found = evaluate(
-        SUITE, [f"files:{folder}"], data, tmp_path / "out", floors=False, pictures=0, progress=False
+        SUITE, [f"files:{folder}"], data, tmp_path / "out", baselines=False, pictures=0, progress=False
     ).results
     table = found["models"]["holes"]
     assert table["segment"]["strict"]["dice"]["value"] == pytest.approx(1 / 3)
@@ -111,7 +111,7 @@ def test_nothing_is_skipped(data, tmp_path):
 def test_predictions_of_a_wider_run_are_no_failures(data, tmp_path):
     folder = masks_of(data, tmp_path / "m")
     for suite, unknown in ((SUITE, 0), (replace(SUITE, limit=2), 2)):
-        found = evaluate(suite, [f"files:{folder}"], data, tmp_path / "out", floors=False, pictures=0, progress=False)
+        found = evaluate(suite, [f"files:{folder}"], data, tmp_path / "out", baselines=False, pictures=0, progress=False)
         table = found.results["models"]["m"]
         # those of this package, and the masks that they were read from
         assert table["unknown_count"] == 2 * unknown and table["failures"] == {}
@@ -136,7 +136,7 @@ def test_files_that_changed_are_read_anew(data, tmp_path, monkeypatch):
 
     def dice(model):
         asked.clear()
-        found = evaluate(SUITE, [model], data, tmp_path / "out", floors=False, pictures=0, progress=False).results
+        found = evaluate(SUITE, [model], data, tmp_path / "out", baselines=False, pictures=0, progress=False).results
         return found["models"]["m"]["segment"]["strict"]["dice"]["value"]
 
     assert dice(f"files:{folder}") == pytest.approx(2 / 3) and len(asked) == 4
@@ -145,20 +145,20 @@ def test_files_that_changed_are_read_anew(data, tmp_path, monkeypatch):
     lost.write_bytes(kept)
     assert dice(f"files:{folder}") == 1.0 and len(asked) == 4
     assert dice(f"files:{folder}") == 1.0 and asked == []
-    other = masks_of(data, tmp_path / "other", change=np.zeros_like)
+    other = masks_of(data, tmp_path / "other", perturbation=np.zeros_like)
     assert dice(f"m=files:{other}") == 0.0 and len(asked) == 4
 
 
 def test_answers_of_another_model_of_the_same_name_are_not_taken(data, tmp_path):
     folder = masks_of(data, tmp_path / "m")
     out = tmp_path / "out"
-    evaluate(SUITE, [f"files:{folder}"], data, out, floors=False, pictures=0, progress=False)
+    evaluate(SUITE, [f"files:{folder}"], data, out, baselines=False, pictures=0, progress=False)
     about = json.loads((out / "predictions" / "m" / "model.json").read_text())
     assert about == {"schema": 1, "name": "m", "fingerprint": "files", "note": "read from files"}
     for processes in (1, 2):
         with pytest.raises(InputError, match="answers of another model called 'm'"):
             evaluate(
-                SUITE, ["m=floor:nearest"], data, out, floors=False, processes=processes, pictures=0, progress=False
+                SUITE, ["m=floor:nearest"], data, out, baselines=False, processes=processes, pictures=0, progress=False
             )
 
 
@@ -171,13 +171,13 @@ def test_no_agreement_of_what_reads_no_words(data, tmp_path):
         assert "paraphrases" not in found and found["unknown_predictions"] == []
     # what this package wrote down was said to each question on its own
     shutil.copytree(first.folder / "predictions" / "masks", worded)
-    second = evaluate(suite, [f"files:{worded}"], data, tmp_path / "again", floors=False, pictures=0, progress=False)
+    second = evaluate(suite, [f"files:{worded}"], data, tmp_path / "again", baselines=False, pictures=0, progress=False)
     assert second.results["models"]["worded"]["paraphrases"]["segment"]["agreement"]["value"] == 0
 
 
 def test_two_models_are_compared_and_need_two_names(data, tmp_path):
     good = masks_of(data, tmp_path / "a" / "m")
-    bad = masks_of(data, tmp_path / "b" / "m", change=lambda mask: np.roll(mask, 5, 1))
+    bad = masks_of(data, tmp_path / "b" / "m", perturbation=lambda mask: np.roll(mask, 5, 1))
     for processes in (1, 2):
         with pytest.raises(InputError, match="two models are called 'm'"):
             models = [f"files:{good}", f"files:{bad}"]
@@ -190,7 +190,7 @@ def test_two_models_are_compared_and_need_two_names(data, tmp_path):
         # one folder of predictions for both
         evaluate(SUITE, [f"a_b=files:{good}", f"a b=files:{bad}"], data, tmp_path / "out", progress=False)
     models = [f"good=files:{good}", f"bad=files:{bad}"]
-    found = evaluate(SUITE, models, data, tmp_path / "out", floors=False, pictures=0, progress=False).results
+    found = evaluate(SUITE, models, data, tmp_path / "out", baselines=False, pictures=0, progress=False).results
     assert list(found["models"]) == ["good", "bad"]
     # three subjects are too few for a test
     assert found["comparisons"] == []
@@ -229,9 +229,9 @@ def test_what_is_wrong_is_said_in_one_line(data, tmp_path, capsys, arguments, wo
 
 
 def test_several_processes_say_the_same(data, tmp_path, monkeypatch):
-    folder = masks_of(data, tmp_path / "m", change=lambda mask: np.roll(mask, 2, 1))
+    folder = masks_of(data, tmp_path / "m", perturbation=lambda mask: np.roll(mask, 2, 1))
     (folder / "toy" / "stranger_polyp.png").write_bytes(b"")
-    suite = replace(SUITE, foreign=True, tasks=["segment", "recognize"], changes=Changes(["noise"], 2))
+    suite = replace(SUITE, out_of_context=True, tasks=["segment", "recognize"], perturbations=Perturbations(["noise"], 2))
     # two images to score for each process
     monkeypatch.setattr(scoring, "PARTS_A_WORKER", 1)
     one, two = (
@@ -260,10 +260,10 @@ def test_several_processes_say_the_same(data, tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_processes_of_accelerate_say_the_same(data, tmp_path):
     pytest.importorskip("accelerate")
-    folder = masks_of(data, tmp_path / "m", change=lambda mask: np.roll(mask, 2, 1))
+    folder = masks_of(data, tmp_path / "m", perturbation=lambda mask: np.roll(mask, 2, 1))
     suite = tmp_path / "toy.toml"
     suite.write_text('name = "toy"\ntasks = ["segment"]\nforeign = false\n')
-    one = evaluate(read_suite(str(suite)), [f"files:{folder}"], data, tmp_path / "one", floors=False, pictures=0)
+    one = evaluate(read_suite(str(suite)), [f"files:{folder}"], data, tmp_path / "one", baselines=False, pictures=0)
     command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]
     command += ["--num_machines", "1", "--mixed_precision", "no", "--module", "unibiomed", "evaluate", str(suite)]
     command += ["--data", str(data), "--out", str(tmp_path / "two"), "--model", f"files:{folder}"]
@@ -285,9 +285,9 @@ def test_processes_of_accelerate_say_the_same(data, tmp_path):
 @pytest.mark.slow
 def test_ray_says_the_same(data, tmp_path):
     pytest.importorskip("ray")
-    folder = masks_of(data, tmp_path / "m", change=lambda mask: np.roll(mask, 2, 1))
-    one = evaluate(SUITE, [f"files:{folder}"], data, tmp_path / "one", floors=False, pictures=0, progress=False)
-    two = evaluate(SUITE, [f"files:{folder}"], data, tmp_path / "two", floors=False, ray=2, pictures=0, progress=False)
+    folder = masks_of(data, tmp_path / "m", perturbation=lambda mask: np.roll(mask, 2, 1))
+    one = evaluate(SUITE, [f"files:{folder}"], data, tmp_path / "one", baselines=False, pictures=0, progress=False)
+    two = evaluate(SUITE, [f"files:{folder}"], data, tmp_path / "two", baselines=False, ray=2, pictures=0, progress=False)
     assert one.results == two.results
 
 
@@ -331,7 +331,7 @@ def test_only_the_first_strange_files_are_named(data, tmp_path):
     folder = masks_of(data, tmp_path / "m")
     for n in range(1022):
         (folder / "toy" / f"stranger{n:04}_polyp.png").write_bytes(b"")
-    found = evaluate(SUITE, [f"files:{folder}"], data, tmp_path / "out", floors=False, pictures=0, progress=False)
+    found = evaluate(SUITE, [f"files:{folder}"], data, tmp_path / "out", baselines=False, pictures=0, progress=False)
     names = found.results["models"]["m"]["unknown_predictions"]
     assert len(names) == 21 and names[0] == "toy/stranger0000_polyp.png" and names[-1] == "and 1,002 more"
     assert found.results["models"]["m"]["unknown_count"] == 1022
@@ -340,7 +340,7 @@ def test_only_the_first_strange_files_are_named(data, tmp_path):
 @pytest.mark.parametrize("spec", ["files:{0}", "me=files:{0}", "floor:nearest", "files:{0}/../m"])
 def test_names_are_known_before_anything_is_loaded(data, tmp_path, spec):
     spec = spec.format(masks_of(data, tmp_path / "m"))
-    assert predictor_name(spec) == make_predictor(spec, Context(list)).name
+    assert predictor_name(spec) == make_predictor(spec, PredictorContext(list)).name
     assert predictor_name("nano") == predictor_name("models/nano/") == "nano"
     assert predictor_name("sam:some/nano") == "nano (box)" and predictor_name("me#2=sam:some/nano") == "me (box)#2"
 

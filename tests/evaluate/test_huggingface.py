@@ -26,11 +26,11 @@ from transformers import (
 )
 
 from unibiomed.errors import InputError, ModelError
-from unibiomed.evaluate.predictors import Context, huggingface_text, make_predictor
+from unibiomed.evaluate.predictors import PredictorContext, huggingface_text, make_predictor
 from unibiomed.evaluate.predictors.huggingface_masks import SamPredictor
 from unibiomed.evaluate.predictors.huggingface_text import TextPredictor, read_findings
-from unibiomed.evaluate.run import answer_case
-from unibiomed.evaluate.suite import Changes
+from unibiomed.evaluate.predict import answer_case
+from unibiomed.evaluate.suite import Perturbations
 from unibiomed.findings import NO_FINDINGS
 from unibiomed.images.geometry import mask_box
 from unibiomed.train.tokenizer import train_tokenizer
@@ -205,9 +205,9 @@ def boxes_as_masks(predictor, monkeypatch):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_masks_of_every_kind(models, segment_case, toy_training, kind):
-    predictor = make_predictor(f"sam:{models / f'tiny-{kind}'}", Context(toy_training, "cpu"))
-    assert predictor.name == f"tiny-{kind} (box)" and predictor.boxed
-    assert predictor.tasks == {"segment", "outline"} and not predictor.worded
+    predictor = make_predictor(f"sam:{models / f'tiny-{kind}'}", PredictorContext(toy_training, "cpu"))
+    assert predictor.name == f"tiny-{kind} (box)" and predictor.true_box
+    assert predictor.tasks == {"segment", "outline"} and not predictor.paraphrase_tasks
     assert predictor.note.startswith("is given the box of the truth")
     liver, tumor, foreign = answer_case(predictor, segment_case, segment_case.pixels())
     assert [p.error for p in (liver, tumor, foreign)] == [None] * 3
@@ -241,7 +241,7 @@ def test_the_box_of_the_truth_comes_back_in_its_place(models, toy_cases, monkeyp
     looked = boxes_as_masks(predictor, monkeypatch)
     words = {"segment": ["Where is the {target}?"]}
     cases = toy_cases(
-        datasets=["organs"], tasks=["segment"], changes=Changes(["flip", "rotation"], limit=3), paraphrases=words
+        datasets=["organs"], tasks=["segment"], perturbations=Perturbations(["flip", "rotation"], limit=3), paraphrases=words
     )
     for case in cases:
         looked.clear()

@@ -19,10 +19,10 @@ from transformers import (
 )
 
 from unibiomed.errors import ModelError
-from unibiomed.evaluate.predictors import Context, huggingface_text, make_predictor
+from unibiomed.evaluate.predictors import PredictorContext, huggingface_text, make_predictor
 from unibiomed.evaluate.predictors.huggingface_internvl import InternVLReader
 from unibiomed.evaluate.predictors.huggingface_text import TextPredictor
-from unibiomed.evaluate.run import answer_case
+from unibiomed.evaluate.predict import answer_case
 from unibiomed.train.tokenizer import train_tokenizer
 
 SIDE = 28
@@ -177,8 +177,8 @@ def test_folders_as_transformers_writes_them(copy):
 
 def test_it_answers_in_words(folder, native, toy_cases, toy_training, monkeypatch):
     monkeypatch.setattr(huggingface_text, "MAX_NEW_TOKENS", 10)
-    predictor = make_predictor(f"text:{folder}", Context(toy_training, "cpu"))
-    assert predictor.name == "tiny-internvl" and predictor.worded == predictor.tasks
+    predictor = make_predictor(f"text:{folder}", PredictorContext(toy_training, "cpu"))
+    assert predictor.name == "tiny-internvl" and predictor.paraphrase_tasks == predictor.tasks
     case = toy_cases(datasets=["organs"], tasks=["recognize", "classify"])[0]
     pixels = case.pixels()
     found = answer_case(predictor, case, pixels)

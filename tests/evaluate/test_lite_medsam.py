@@ -142,18 +142,18 @@ def test_an_image_of_one_value_is_black():
 
 def test_weights_are_read_and_boxes_come_back_in_their_place(weights, model, monkeypatch):
     predictor = LiteMedSamPredictor(str(weights), "cpu")
-    assert predictor.name == "LiteMedSAM (box)" and predictor.boxed and predictor.fingerprint
+    assert predictor.name == "LiteMedSAM (box)" and predictor.true_box and predictor.fingerprint
     for name, value in predictor.model.state_dict().items():
         assert torch.equal(value, model.state_dict()[name]), name
     monkeypatch.setattr(TinyVit, "forward", lambda self, x: torch.zeros(1, 256, 64, 64))
 
-    def draw(features, boxes):
+    def draw_records(features, boxes):
         logits = torch.full((len(boxes), 256, 256), -9.0)
         for one, (x0, y0, x1, y1) in zip(logits, boxes.round().int().tolist(), strict=True):
             one[y0 : y1 + 1, x0 : x1 + 1] = 9.0
         return logits, torch.full((len(boxes),), 0.5)
 
-    monkeypatch.setattr(LiteMedSam, "forward", lambda self, features, boxes: draw(features, boxes))
+    monkeypatch.setattr(LiteMedSam, "forward", lambda self, features, boxes: draw_records(features, boxes))
     wanted = [(10, 20, 200, 120), (300, 100, 512, 256)]
     for pixels in (np.zeros((256, 512, 3), np.uint8), np.zeros((700, 512, 3), np.uint8)):
         found = predictor.outline(pixels, wanted)

@@ -17,13 +17,13 @@ import pytest
 from PIL import Image
 
 from unibiomed.data.records import Record, Region
-from unibiomed.evaluate.examples import draw_examples, keys_of, paint, pick_examples, pick_samples, row_score
+from unibiomed.evaluate.examples import draw_examples, record_keys, paint_sample, select_examples, select_samples, sample_rank_score
 from unibiomed.evaluate.page import samples as page_samples
 from unibiomed.evaluate.page import write_page
 from unibiomed.evaluate.predictions import Prediction, PredictionStore
-from unibiomed.evaluate.rows import Row, RowWriter
+from unibiomed.evaluate.sample_scores import SampleScore, SampleScoreWriter
 from unibiomed.evaluate.samples import Case, Sample
-from unibiomed.evaluate.score import score_case
+from unibiomed.evaluate.case_scoring import score_case
 from unibiomed.evaluate.summary import summarise
 from unibiomed.evaluate.tables import write_tables
 from unibiomed.export.overlay import PALETTE
@@ -58,13 +58,13 @@ def make_case(number: int) -> Case:
 class World:
     cases: list[Case]
     store: PredictionStore
-    rows: list[Row]
+    rows: list[SampleScore]
     results: dict[str, Any]
     scores: dict[str, Path]
     asked: list[set[str]]
 
     def find(self, keys: set[str]) -> Iterable[Case]:
-        self.asked.append(keys)
+        self.question_digest.append(keys)
         return [case for case in self.cases if case.record.key in keys]
 
     def write(self, folder: Path, **more: Any) -> Path:
@@ -86,7 +86,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> World:
         store.write(Prediction(classify.id, "polyp", ("polyp",)))
     rows = [row for case in cases for row in score_case(case, case.samples, store)]
     path = folder / "scores.jsonl"
-    with RowWriter(path) as writer:
+    with SampleScoreWriter(path) as writer:
         for row in rows:
             writer.add(row)
     tables = {"floor": False, "note": EVIL, **summarise(rows)}
@@ -97,7 +97,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> World:
 
 @pytest.fixture
 def world(made: World) -> World:
-    made.asked.clear()
+    made.question_digest.clear()
     return made
 
 
@@ -178,7 +178,7 @@ def test_the_index_links_every_file_that_is_there_and_no_other(world: World, tmp
     (tmp_path / "results.json").write_text("{}")
     examples = draw_examples(
         world.cases[1:],
-        pick_examples(world.rows),
+        select_examples(world.rows),
         world.store,
         tmp_path / "examples" / world.store.folder.name,
         model="nano",
@@ -209,10 +209,10 @@ def test_a_page_says_that_nothing_failed(world: World, tmp_path: Path) -> None:
 
 def test_questions_stand_beside_their_answers_and_changed_images_come_last(world: World, tmp_path: Path) -> None:
     first = next(row for row in world.rows if row.task == "ask")
-    changed = replace(first, id=f"{first.id}@blur3", change="blur", strength=3, exact=False, answer="changed")
-    other = replace(first, id=f"{first.id}~2", paraphrase=2, exact=False, answer="other")
+    changed = replace(first, id=f"{first.id}@blur3", perturbation="blur", strength=3, exact_match=False, answer="changed")
+    other = replace(first, id=f"{first.id}~2", paraphrase=2, exact_match=False, answer="other")
     path = tmp_path / "scores.jsonl"
-    with RowWriter(path) as writer:
+    with SampleScoreWriter(path) as writer:
         for row in [changed, other, *world.rows]:
             writer.add(row)
     world.write(tmp_path, scores={"nano": path}, pictures=2)
@@ -262,7 +262,7 @@ def test_only_so_many_samples_get_images_the_worst_first_and_the_rest_is_listed(
     assert sum(row[0] == row[1] == row[2] == "" for row in rows) >= 18
     assert len({row[3] for row in rows}) == 24
     # one pass for the images and for the questions in free words
-    (asked,) = world.asked
+    (asked,) = world.question_digest
     assert "colon/image07" in asked
 
 
@@ -304,17 +304,17 @@ def test_the_same_results_give_the_same_pages_and_old_ones_go(world: World, tmp_
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
 
 
-def dice_row(number: int, dice: float, target: str = "polyp", **more: Any) -> Row:
+def dice_row(number: int, dice: float, target: str = "polyp", **more: Any) -> SampleScore:
     counts = {"there": True, "shared": round(dice * 100), "predicted": 100, "true": 100} | more
     kind = counts.pop("kind", "own")
-    return Row(f"set/{number:02d}#segment/{target}", "segment", "set", "CT", "s", number, target, kind, **counts)
+    return SampleScore(f"set/{number:02d}#segment/{target}", "segment", "set", "CT", "s", number, target, kind, **counts)
 
 
 def test_examples_are_worst_median_and_best_and_ties_go_by_id() -> None:
     rows = [dice_row(n, dice) for n, dice in enumerate([0.5, 0.1, 0.9, 0.1, 0.9])]
-    rows += [dice_row(9, 0.0, there=False), dice_row(10, 0.0, kind="foreign"), dice_row(11, 0.0, change="blur")]
+    rows += [dice_row(9, 0.0, target_present=False), dice_row(10, 0.0, kind="foreign"), dice_row(11, 0.0, perturbation="blur")]
     rows += [dice_row(12, 0.7, "cup"), dice_row(13, 0.6, "disc"), dice_row(14, 0.8, "disc")]
-    found = [(example.row.target, example.rank, example.row.number, example.of) for example in pick_examples(rows)]
+    found = [(example.row.target, example.rank, example.row.image_index, example.of) for example in select_examples(rows)]
     assert found == [
         ("cup", "worst", 12, 1),
         ("disc", "worst", 13, 2),
@@ -327,54 +327,54 @@ def test_examples_are_worst_median_and_best_and_ties_go_by_id() -> None:
 
 def test_picked_samples_are_the_worst_and_some_by_chance_whatever_the_order() -> None:
     rows = [dice_row(n, n / 100) for n in range(100)]
-    chosen = pick_samples(rows, 10, seed=1)
-    numbers = [row.number for row in chosen]
+    chosen = select_samples(rows, 10, seed=1)
+    numbers = [row.image_index for row in chosen]
     assert numbers == sorted(numbers)
     assert numbers[:5] == [0, 1, 2, 3, 4]
     assert len(set(numbers)) == 10
-    assert [row.number for row in pick_samples(rows[::-1], 10, seed=1)] == numbers
-    assert [row.number for row in pick_samples(rows, 10, seed=2)] != numbers
-    assert pick_samples(rows, 0, seed=1) == []
-    assert len(pick_samples(rows, 200, seed=1)) == 100
-    assert row_score(dice_row(1, 0.9, failure="broken")) == 0
+    assert [row.image_index for row in select_samples(rows[::-1], 10, seed=1)] == numbers
+    assert [row.image_index for row in select_samples(rows, 10, seed=2)] != numbers
+    assert select_samples(rows, 0, seed=1) == []
+    assert len(select_samples(rows, 200, seed=1)) == 100
+    assert sample_rank_score(dice_row(1, 0.9, failure="broken")) == 0
 
 
 def test_every_task_has_its_share_of_the_pictures() -> None:
     masks = [dice_row(n, 0.3 + n / 100) for n in range(60)]
     texts = [
-        Row(f"colon/{n}#describe/0", "describe", "colon", "endoscopy", "p", n, exact=False, reference="a b c d")
+        SampleScore(f"colon/{n}#describe/0", "describe", "colon", "endoscopy", "p", n, exact_match=False, reference="a b c d")
         for n in range(30)
     ]
     for n, row in enumerate(texts):
         row.answer = " ".join("abcd"[: n % 5])
-    few = [Row("colon/1#classify/0", "classify", "colon", "endoscopy", "p", 1, exact=True)]
-    chosen = pick_samples([*masks, *texts, *few], 11, seed=1)
+    few = [SampleScore("colon/1#classify/0", "classify", "colon", "endoscopy", "p", 1, exact_match=True)]
+    chosen = select_samples([*masks, *texts, *few], 11, seed=1)
     assert sorted(Counter(row.task for row in chosen).items()) == [("classify", 1), ("describe", 5), ("segment", 5)]
     # the worst of each, though no text is right and every mask is better than none
     assert {row.id for row in masks[:3]} < {row.id for row in chosen}
     assert sum(not row.answer for row in chosen if row.task == "describe") >= 3
     assert chosen[0].task != chosen[1].task
-    assert row_score(texts[0]) == 0 and row_score(texts[4]) == pytest.approx(1)
+    assert sample_rank_score(texts[0]) == 0 and sample_rank_score(texts[4]) == pytest.approx(1)
 
 
 def test_keys_hold_that_of_the_record_even_with_signs_in_names() -> None:
-    assert keys_of([Row("set/a#1#segment/x", "segment", "set", "CT", "s", 0)]) == {"set/a", "set/a#1"}
+    assert record_keys([SampleScore("set/a#1#segment/x", "segment", "set", "CT", "s", 0)]) == {"set/a", "set/a#1"}
 
 
 def test_a_painting_has_one_colour_a_label_on_both_sides(world: World) -> None:
     case = world.cases[0]
-    painting = paint(case, case.samples[0], world.store, 300)
+    painting = paint_sample(case, case.samples[0], world.store, 300)
     assert painting.labels == ("polyp",)
     np.testing.assert_array_equal(painting.image, case.record.load_image())
     # the prediction of the first image is the truth
     np.testing.assert_array_equal(painting.truth, painting.prediction)
     colors = set(map(tuple, painting.truth.reshape(-1, 3).tolist()))
     assert PALETTE[0] in colors
-    box = paint(case, case.samples[2], world.store, 300)
+    box = paint_sample(case, case.samples[2], world.store, 300)
     assert (box.truth != box.image).any()
     np.testing.assert_array_equal(box.prediction, box.image)
     failed = world.cases[7]
-    painting = paint(failed, failed.samples[0], world.store, 300)
+    painting = paint_sample(failed, failed.samples[0], world.store, 300)
     np.testing.assert_array_equal(painting.prediction, painting.image)
     assert (painting.truth != painting.image).any()
 
@@ -387,7 +387,7 @@ def test_a_large_image_is_shrunk_and_a_single_pixel_stays_in_sight(tmp_path: Pat
     region = Region("exudate", rle_encode(mask))
     record = Record("eye/1", file.getvalue(), "eye", "fundus", "eye", "p", "test", (region,))
     sample = Sample("eye/1#segment/exudate", "segment", "?", "It is [SEG].", "exudate", regions=(0,), kind="own")
-    painting = paint(Case(record, (sample,)), sample, PredictionStore(tmp_path), 300)
+    painting = paint_sample(Case(record, (sample,)), sample, PredictionStore(tmp_path), 300)
     assert painting.image.shape == painting.truth.shape == (200, 300, 3)
     assert tuple(painting.truth[100, 150]) == PALETTE[0]
 
@@ -395,8 +395,8 @@ def test_a_large_image_is_shrunk_and_a_single_pixel_stays_in_sight(tmp_path: Pat
 def test_examples_are_drawn_with_both_outlines_and_those_without_a_case_are_missing(
     world: World, tmp_path: Path
 ) -> None:
-    examples = pick_examples(world.rows)
-    assert [example.row.number for example in examples] == [7, 4, 0]
+    examples = select_examples(world.rows)
+    assert [example.row.image_index for example in examples] == [7, 4, 0]
     paths = draw_examples(world.cases[:5], examples, world.store, tmp_path / "examples", model="nano")
     assert [path.name for path in paths] == ["polyp-median.png", "polyp-best.png"]
     assert sorted(path.name for path in (tmp_path / "examples").glob("*.png")) == ["polyp-best.png", "polyp-median.png"]

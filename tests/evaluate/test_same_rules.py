@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unibiomed.evaluate.rows import Row
+from unibiomed.evaluate.sample_scores import SampleScore
 from unibiomed.evaluate.summary import summarise
 from unibiomed.evaluate.trust import pair_table
 from unibiomed.metrics import (
@@ -30,9 +30,9 @@ LABELS = ("Glioma", "Lower-grade glioma", "Polyp", "No findings")
 ANSWER = st.tuples(st.sampled_from(LABELS), st.sampled_from(LABELS))
 
 
-def named(i: int, task: str, wanted: str, said: str, **more: object) -> Row:
-    row = Row(f"set/{i:03}#{task}", task, "set", "MRI", f"set/{i}", i, wanted=[wanted], said=[said], **more)
-    row.exact, row.substring = plain(wanted) == plain(said), plain(wanted) in plain(said)
+def named(i: int, task: str, wanted: str, said: str, **more: object) -> SampleScore:
+    row = SampleScore(f"set/{i:03}#{task}", task, "set", "MRI", f"set/{i}", i, true_labels=[wanted], predicted_labels=[said], **more)
+    row.exact_match, row.substring_match = plain(wanted) == plain(said), plain(wanted) in plain(said)
     return row
 
 
@@ -59,8 +59,8 @@ def test_findings(images: list[tuple[bool, bool, float]]) -> None:
     rows = []
     for i, (there, found, presence) in enumerate(images):
         row = named(i, "recognize", "Polyp" if there else "No findings", "Polyp" if found else "No findings")
-        row.there, row.found, row.presence = there, found, presence
-        row.shared, row.predicted, row.true = 0, int(found), int(there)
+        row.target_present, row.predicted_present, row.presence = there, found, presence
+        row.intersection, row.predicted_area, row.true_area = 0, int(found), int(there)
         rows.append(row)
     strict = summarise(rows)["recognize"]["strict"]
     normal = false_findings([found for there, found, _ in images if not there])
@@ -78,9 +78,9 @@ def test_pairs(answers: list[tuple[bool, bool]], seed: int) -> None:
     rows = []
     for i, both in enumerate(answers):
         for there, found in zip((True, False), both, strict=True):
-            row = Row(f"s{i}/{there}#segment/liver", "segment", f"s{i}", "CT", f"s{i}/{there}", 0, "liver", "own")
-            row.there, row.found = there, found
-            row.shared, row.predicted, row.true = there and found, found, there
+            row = SampleScore(f"s{i}/{there}#segment/liver", "segment", f"s{i}", "CT", f"s{i}/{there}", 0, "liver", "own")
+            row.target_present, row.predicted_present = there, found
+            row.intersection, row.predicted_area, row.true_area = there and found, found, there
             rows.append(row)
     random.Random(seed).shuffle(rows)
     table = pair_table(rows, 0, seed)["masks"]

@@ -16,25 +16,25 @@ from unibiomed.data import load_records
 from unibiomed.data.records import Record
 from unibiomed.errors import DataError, OutputError
 from unibiomed.evaluate import samples
-from unibiomed.evaluate.changes import change_image, change_mask
+from unibiomed.evaluate.perturbations import perturb_image, perturb_mask
 from unibiomed.evaluate.samples import (
-    ELSEWHERE,
+    BACKGROUND_BOX,
     Case,
-    Share,
+    Partition,
     draw,
     make_cases,
     missing_datasets,
     suite_records,
     write_samples,
 )
-from unibiomed.evaluate.suite import Changes, Suite
+from unibiomed.evaluate.suite import Perturbations, Suite
 from unibiomed.tasks import SEG
 from unibiomed.terminology import absent_targets
 
 
 def test_the_same_twice(toy_cases):
-    first = toy_cases(changes=Changes())
-    assert first == toy_cases(changes=Changes())
+    first = toy_cases(perturbations=Perturbations())
+    assert first == toy_cases(perturbations=Perturbations())
     ids = [sample.id for case in first for sample in case.samples]
     assert len(ids) == len(set(ids)) > 100
 
@@ -42,7 +42,7 @@ def test_the_same_twice(toy_cases):
 def test_absent_and_foreign_targets_are_asked_for(toy_cases):
     cases = toy_cases(datasets=["organs"], tasks=["segment"])
     assert [case.record.key for case in cases] == ["organs/test_0", "organs/test_1", "organs/test_2"]
-    assert [case.number for case in cases] == [0, 1, 2]
+    assert [case.image_index for case in cases] == [0, 1, 2]
     areas = {}
     for case in cases:
         own, stranger = case.samples[:-1], case.samples[-1]
@@ -57,7 +57,7 @@ def test_absent_and_foreign_targets_are_asked_for(toy_cases):
     assert all(areas["organs/test_0"][:2]) and areas["organs/test_0"][2] == 0
     assert areas["organs/test_1"][0] and areas["organs/test_1"][1:] == [0, 0]
     assert areas["organs/test_2"] == [0, 0, 0]
-    alone = toy_cases(datasets=["organs"], tasks=["segment"], foreign=False)
+    alone = toy_cases(datasets=["organs"], tasks=["segment"], out_of_context=False)
     assert [s.kind for case in alone for s in case.samples] == ["own"] * 6
 
 
@@ -70,7 +70,7 @@ def test_the_foreign_target_is_drawn_by_the_seed(toy_cases):
 
 
 def test_what_each_task_asks(toy_cases):
-    full, healthy = (toy_cases(datasets=["organs"], foreign=False)[i].samples for i in (0, 2))
+    full, healthy = (toy_cases(datasets=["organs"], out_of_context=False)[i].samples for i in (0, 2))
     assert Counter(s.task for s in full) == {"segment": 2, "recognize": 1, "report": 1, "classify": 3, "describe": 2}
     assert Counter(s.task for s in healthy) == {"segment": 2, "recognize": 1, "report": 1}
     seen = {s.id.partition("#")[2]: s for s in full}
@@ -82,8 +82,8 @@ def test_what_each_task_asks(toy_cases):
     x0, y0, x1, y1 = seen["classify/0"].box
     assert (x1 - x0, y1 - y0) == (11, 11)
     other = seen["classify/elsewhere"]
-    assert other.kind == ELSEWHERE and other.labels == (other.answer,) == ("something else in abdomen CT",)
-    assert [s.kind for s in full if s.task == "classify"] == ["", "", ELSEWHERE]
+    assert other.kind == BACKGROUND_BOX and other.labels == (other.answer,) == ("something else in abdomen CT",)
+    assert [s.kind for s in full if s.task == "classify"] == ["", "", BACKGROUND_BOX]
     assert seen["classify/0"].labels == (seen["classify/0"].answer,)
     assert next(s for s in healthy if s.task == "recognize").labels == ("No findings",)
 
@@ -98,34 +98,34 @@ def test_the_questions_of_experts(toy_cases):
 
 def test_a_limit_draws_by_name_and_seed_alone(toy_root):
     records = suite_records(Suite("toy"), toy_root, "train")
-    few = draw(records, 3, 0)
+    few = draw_records(records, 3, 0)
     assert Counter(r.dataset for r in few) == {"organs": 3, "quiz": 2}
     assert [r.key for r in few] == sorted(r.key for r in few)
-    assert draw(records[::-1], 3, 0) == few
+    assert draw_records(records[::-1], 3, 0) == few
     organs = [r for r in records if r.dataset == "organs"]
-    assert draw(organs, 3, 0) == [r for r in few if r.dataset == "organs"]
-    assert len({tuple(r.key for r in draw(organs, 3, seed)) for seed in range(6)}) > 1
-    assert draw(records, 0, 0) == sorted(records, key=lambda r: r.key)
+    assert draw_records(organs, 3, 0) == [r for r in few if r.dataset == "organs"]
+    assert len({tuple(r.key for r in draw_records(organs, 3, seed)) for seed in range(6)}) > 1
+    assert draw_records(records, 0, 0) == sorted(records, key=lambda r: r.key)
 
 
 def test_changed_images(toy_cases):
-    cases = toy_cases(datasets=["organs"], foreign=False, changes=Changes(["flip", "rotation"], limit=1))
-    plain = [case for case in cases if case.change is None]
-    changed = [case for case in cases if case.change is not None]
+    cases = toy_cases(datasets=["organs"], out_of_context=False, perturbations=Perturbations(["flip", "rotation"], limit=1))
+    plain = [case for case in cases if case.perturbation is None]
+    changed = [case for case in cases if case.perturbation is not None]
     assert len(plain) == 3 and len({case.record.key for case in changed}) == 1
-    assert [case.change for case in changed] == [("flip", 1), *(("rotation", n) for n in range(1, 6))]
+    assert [case.perturbation for case in changed] == [("flip", 1), *(("rotation", n) for n in range(1, 6))]
     assert {s.task for case in changed for s in case.samples} == {"segment", "recognize"}
     assert all(s.id.endswith("@rotation5") for s in changed[-1].samples)
     for case in changed:
         source = next(c for c in plain if c.record == case.record)
-        assert case.number == source.number
+        assert case.image_index == source.image_index
         masks, moved = source.masks((20, 30)), case.masks((20, 30))
-        assert all(np.array_equal(moved[j], change_mask(masks[j], *case.change)) for j in masks)
-    assert np.array_equal(changed[0].pixels(), change_image(changed[0].record.load_image(), "flip", 1, 0))
+        assert all(np.array_equal(moved[j], perturb_mask(masks[j], *case.perturbation)) for j in masks)
+    assert np.array_equal(changed[0].pixels(), perturb_image(changed[0].record.load_image(), "flip", 1, 0))
 
 
 def test_noise_is_the_same_for_every_model_and_another_for_each_image(toy_cases):
-    cases = [c for c in toy_cases(datasets=["organs"], changes=Changes(["noise"])) if c.change == ("noise", 1)]
+    cases = [c for c in toy_cases(datasets=["organs"], perturbations=Perturbations(["noise"])) if c.perturbation == ("noise", 1)]
     noises = [case.pixels().astype(int) - case.record.load_image() for case in cases]
     assert np.array_equal(cases[0].pixels(), cases[0].pixels())
     assert not np.array_equal(noises[0], noises[1])
@@ -141,7 +141,7 @@ def test_paraphrases(toy_cases):
     assert {(s.answer, s.regions) for s in liver} == {("It is [SEG].", (0,))}
     assert sum(s.kind == "foreign" for s in samples) == 1
     boxes = toy_cases(datasets=["organs"], tasks=["classify"], paraphrases={"classify": ["What is this?"]})[0].samples
-    assert [s.paraphrase for s in boxes] == [0, 1, 0, 1, 0] and boxes[-1].kind == ELSEWHERE
+    assert [s.paraphrase for s in boxes] == [0, 1, 0, 1, 0] and boxes[-1].kind == BACKGROUND_BOX
     assert [s.question for s in samples if s.task == "recognize"][1:] == ["Is it normal?"]
 
 
@@ -152,7 +152,7 @@ def test_volumes(toy_cases):
 
 
 def test_samples_for_other_programs(toy_cases, toy_root, tmp_path):
-    cases = toy_cases(changes=Changes(["noise"], limit=1))
+    cases = toy_cases(perturbations=Perturbations(["noise"], limit=1))
     path = tmp_path / "new" / "samples.jsonl"
     assert write_samples(cases, toy_root, path) == sum(len(case.samples) for case in cases)
     lines = [json.loads(line) for line in path.read_text().splitlines()]
@@ -216,7 +216,7 @@ def test_sets_without_an_image_in_the_split(toy_root, tmp_path):
 
 
 def test_a_share_opens_no_other_image(toy_root, monkeypatch):
-    suite = Suite("toy", changes=Changes(["noise"], limit=2))
+    suite = Suite("toy", perturbations=Perturbations(["noise"], limit=2))
     records = suite_records(suite, toy_root)
     every = list(make_cases(suite, records))
     opened, load = [], Record.load_image
@@ -226,13 +226,13 @@ def test_a_share_opens_no_other_image(toy_root, monkeypatch):
         return load(record)
 
     monkeypatch.setattr(Record, "load_image", spy)
-    parts = [list(make_cases(suite, records, share=Share(rank, 2))) for rank in range(2)]
+    parts = [list(make_cases(suite, records, share=Partition(rank, 2))) for rank in range(2)]
     assert all(key in {case.record.key for case in parts[0]} for key in opened[: len(opened) // 2])
     assert len(opened) == len(set(opened))
     assert {case.record.key for case in parts[0]} == {"organs/test_0", "organs/test_2", "quiz/test_1.test"}
     # the place among all images, not those of the share
-    together = {(case.record.key, case.change): case for case in [*parts[0], *parts[1]]}
-    assert [together[case.record.key, case.change] for case in every] == every and len(together) == len(every)
+    together = {(case.record.key, case.perturbation): case for case in [*parts[0], *parts[1]]}
+    assert [together[case.record.key, case.perturbation] for case in every] == every and len(together) == len(every)
 
 
 @pytest.mark.parametrize("name", ["images/test_0.png", "masks/test_0_tumor.png"])
@@ -247,14 +247,14 @@ def test_an_unreadable_file_takes_no_question_away(toy_root, tmp_path, name):
     assert [s.id for s in first.samples] == [s.id for s in whole.samples]
     assert [(s.labels, s.target) for s in first.samples] == [(s.labels, s.target) for s in whole.samples]
     assert all(s.regions for s in first.samples)
-    assert list(unreadable) == ["organs/test_0"] and [first.number, second.number, third.number] == [0, 1, 2]
+    assert list(unreadable) == ["organs/test_0"] and [first.image_index, second.image_index, third.image_index] == [0, 1, 2]
     with pytest.raises(DataError):
         list(make_cases(suite, records))
     assert len(list(make_cases(Suite("toy", tasks=["report"]), records, unreadable=unreadable))) == 3
 
 
 def test_images_that_other_programs_cannot_make_are_written(toy_cases, toy_root, tmp_path):
-    changed = toy_cases(datasets=["organs"], tasks=["segment"], changes=Changes(["noise"], limit=1))[:3]
+    changed = toy_cases(datasets=["organs"], tasks=["segment"], perturbations=Perturbations(["noise"], limit=1))[:3]
     packed = replace(changed[0].record, key="organs/a/b?", image=changed[0].record.image.read_bytes(), slice_index=None)
     broken = replace(packed, key="organs/" + "long" * 99, image=b"nothing")
     cases = [*changed, *(Case(record, changed[0].samples) for record in (packed, broken))]
@@ -265,7 +265,7 @@ def test_images_that_other_programs_cannot_make_are_written(toy_cases, toy_root,
     for line, (case, _) in zip(lines, samples, strict=True):
         if case.record is broken:
             assert "image" not in line
-        elif case.change or case.record is packed:
+        elif case.perturbation or case.record is packed:
             assert Path(line["image"]).is_relative_to(tmp_path / "samples" / "organs")
             assert np.array_equal(np.asarray(Image.open(line["image"])), case.pixels())
         else:
@@ -289,7 +289,7 @@ def test_slices_of_volume_files_belong_to_their_volume(tmp_path):
         "split = { pattern = '^(test)' }\n"
         '[[targets]]\nname = "liver"\nmasks = ["labels/{stem}.nii.gz"]\n'
     )
-    suite = Suite("toy", tasks=["segment"], foreign=False)
+    suite = Suite("toy", tasks=["segment"], out_of_context=False)
     records = load_records(tmp_path)
 
     def volumes(suite):

@@ -10,14 +10,14 @@ from PIL import Image
 
 from unibiomed.errors import OutputError
 from unibiomed.evaluate import scoring, spread
-from unibiomed.evaluate.predictors import Context, Predictor, make_predictor
+from unibiomed.evaluate.predictors import PredictorContext, Predictor, make_predictor
 from unibiomed.evaluate.predictors.files import FilesPredictor
-from unibiomed.evaluate.run import predict_cases
-from unibiomed.evaluate.samples import Share, make_cases, suite_records
-from unibiomed.evaluate.scoring import file_readers, profile_of, rows_path, score_cases, score_in_processes
-from unibiomed.evaluate.suite import Changes, Suite
+from unibiomed.evaluate.predict import predict_cases
+from unibiomed.evaluate.samples import Partition, make_cases, suite_records
+from unibiomed.evaluate.scoring import file_predictors, profile_of, sample_scores_path, score_cases, score_in_processes
+from unibiomed.evaluate.suite import Perturbations, Suite
 
-SUITE = Suite("toy", paraphrases={"segment": ["Where is the {target}?"]}, changes=Changes(["flip", "noise"], 2))
+SUITE = Suite("toy", paraphrases={"segment": ["Where is the {target}?"]}, perturbations=Perturbations(["flip", "noise"], 2))
 IMAGES = 5
 
 
@@ -33,13 +33,13 @@ def masks(tmp_path: Path) -> Path:
 
 
 def made(masks: Path, toy_training) -> list[Predictor]:
-    found = [make_predictor(spec, Context(toy_training)) for spec in (f"files:{masks}", "floor:empty", "floor:nearest")]
-    found[2].boxed = True  # type: ignore[attr-defined]
+    found = [make_predictor(spec, PredictorContext(toy_training)) for spec in (f"files:{masks}", "floor:empty", "floor:nearest")]
+    found[2].true_box = True  # type: ignore[attr-defined]
     return found
 
 
 def paths_of(folder: Path, predictors: list[Predictor]) -> dict[str, Path]:
-    return {p.name: rows_path(folder, p.name) for p in predictors}
+    return {p.name: sample_scores_path(folder, p.name) for p in predictors}
 
 
 @pytest.mark.parametrize("parts", [1, 2, 3, 4, 8])
@@ -53,7 +53,7 @@ def test_parts_give_the_rows_of_the_whole(toy_root, toy_training, masks, tmp_pat
         unreadable: list[dict[str, str]] = [{}, {}]
         cases = make_cases(SUITE, suite_records(SUITE, toy_root), unreadable=unreadable[0])
         paths = paths_of(tmp_path, whole)
-        known = score_cases(cases, list(map(profile_of, whole)), file_readers(whole), tmp_path, paths, unreadable[0])
+        known = score_cases(cases, list(map(profile_of, whole)), file_predictors(whole), tmp_path, paths, unreadable[0])
         rows = {path: path.read_bytes() for path in paths.values()}
 
         def no_model(*_: object) -> None:
@@ -71,7 +71,7 @@ def test_parts_give_the_rows_of_the_whole(toy_root, toy_training, masks, tmp_pat
     assert again == known and len(known) > 50
     assert unreadable[0] == unreadable[1] and list(unreadable[0]) == ["organs/test_1"]
     assert all(rows.values()) and rows == {path: path.read_bytes() for path in (tmp_path / "scores").iterdir()}
-    (first,), (second,) = file_readers(whole), file_readers(divided)
+    (first,), (second,) = file_predictors(whole), file_predictors(divided)
     assert first.unused() == second.unused() == ["organs/stranger_liver.png"]
 
 
@@ -89,7 +89,7 @@ def test_a_failure_leaves_no_part_and_the_old_scores(toy_root, toy_training, mas
             raise OutputError("'scores' cannot be written")
         return own(case, *more)
 
-    monkeypatch.setattr(scoring, "rows_of", full)
+    monkeypatch.setattr(scoring, "score_case_or_fail", full)
     with pytest.raises(OutputError):
         score_in_processes(SUITE, toy_root, IMAGES, predictors, tmp_path, paths, 1, unreadable={}, progress=False)
     # some parts were done
@@ -105,9 +105,9 @@ def test_the_bar_counts_images(toy_root, toy_training, masks, tmp_path, monkeypa
 
 
 def test_blocks_follow_each_other():
-    blocks = [[place for place in range(11) if Share(rank, 3, 4).has(place)] for rank in range(3)]
+    blocks = [[place for place in range(11) if Partition(rank, 3, 4).has(place)] for rank in range(3)]
     assert blocks == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10]]
-    assert [place for place in range(7) if Share(1, 3).has(place)] == [1, 4]
+    assert [place for place in range(7) if Partition(1, 3).has(place)] == [1, 4]
 
 
 def test_claims_of_parts_add_up(toy_cases, masks):

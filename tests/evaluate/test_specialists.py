@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 
 from unibiomed.errors import InputError, ModelError, OutputError
-from unibiomed.evaluate.predictors import Context, make_predictor, specialists
+from unibiomed.evaluate.predictors import PredictorContext, make_predictor, specialists
 from unibiomed.evaluate.predictors.specialists import (
     Specialist,
     SpecialistsPredictor,
@@ -20,7 +20,7 @@ from unibiomed.evaluate.predictors.specialists import (
     save_specialist,
     specialist_path,
 )
-from unibiomed.evaluate.run import answer_case
+from unibiomed.evaluate.predict import answer_case
 from unibiomed.model.cut import mask_cut
 from unibiomed.train.packing import normalise_batch
 from unibiomed.train.views import Viewer
@@ -90,7 +90,7 @@ def test_what_half_precision_cannot_hold_is_kept_whole(tmp_path):
 
 
 def test_the_same_masks_as_in_the_benchmark(net, folder, segment_case, toy_training):
-    predictor = make_predictor(f"specialists:{folder}", Context(toy_training, "cpu"))
+    predictor = make_predictor(f"specialists:{folder}", PredictorContext(toy_training, "cpu"))
     assert predictor.name == "nets" and predictor.tasks == {"segment"} and predictor.note
     found = answer_case(predictor, segment_case, segment_case.pixels())
     assert [p.error for p in found] == [None] * 3
@@ -201,7 +201,7 @@ def test_a_folder_that_cannot_be_written(net, tmp_path):
 
 def test_a_net_that_is_sure_of_no_pixel_finds_nothing(net, tmp_path, segment_case, toy_training, monkeypatch):
     save_specialist(net, LIVER, tmp_path)
-    predictor = make_predictor(f"specialists:{tmp_path}", Context(toy_training, "cpu"))
+    predictor = make_predictor(f"specialists:{tmp_path}", PredictorContext(toy_training, "cpu"))
     for level, found in ((-0.5, False), (0.5, True)):
         monkeypatch.setattr(predictor, "_net", lambda path, level=level: lambda x: torch.full((1, *x.shape[2:]), level))
         first = answer_case(predictor, segment_case, segment_case.pixels())[0]

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from unibiomed.errors import DataError
-from unibiomed.evaluate.suite import BUILT_IN, Changes, Suite, read_suite
+from unibiomed.evaluate.suite import BUILT_IN, Perturbations, Suite, read_suite
 from unibiomed.tasks import TASKS
 
 
@@ -20,7 +20,7 @@ def test_fields_of_the_command_line_go_first(tmp_path):
     assert read_suite(str(path)).limit == 7
     suite = read_suite(str(path), {"limit": 2, "tasks": ["ask"]})
     assert (suite.limit, suite.tasks, suite.datasets) == (2, ["ask"], ["a"])
-    assert suite.changes == Changes(["blur"])
+    assert suite.perturbations == Perturbations(["blur"])
 
 
 @pytest.mark.parametrize(

@@ -4,24 +4,24 @@ from dataclasses import replace
 
 import pytest
 
-from unibiomed.evaluate.rows import Row
-from unibiomed.evaluate.samples import ELSEWHERE
+from unibiomed.evaluate.sample_scores import SampleScore
+from unibiomed.evaluate.samples import BACKGROUND_BOX
 from unibiomed.evaluate.summary import PUBLISHED_LIMIT, summarise
-from unibiomed.evaluate.texts import CHEST
+from unibiomed.evaluate.text_metrics import CHEST
 
 
-def segment(name: str, dice: float | None, *, target: str = "liver", there: bool = True, **more) -> Row:
+def segment(name: str, dice: float | None, *, target: str = "liver", there: bool = True, **more) -> SampleScore:
     """A row with a Dice of tenths; None for an empty mask."""
-    row = Row(f"set/{name}#segment/{target}", "segment", "set", "CT", f"set/{name}", 0, target, kind="own", there=there)
-    row.shared, row.predicted, row.true = (round(10 * (dice or 0)), 10 if dice is not None else 0, 10 if there else 0)
-    row.found, row.surface_dice = dice is not None, dice or 0.0
+    row = SampleScore(f"set/{name}#segment/{target}", "segment", "set", "CT", f"set/{name}", 0, target, kind="own", target_present=there)
+    row.intersection, row.predicted_area, row.true_area = (round(10 * (dice or 0)), 10 if dice is not None else 0, 10 if there else 0)
+    row.predicted_present, row.surface_dice = dice is not None, dice or 0.0
     for key, value in more.items():
         setattr(row, key, value)
     return row
 
 
 def test_strict_counts_what_the_published_protocol_leaves_out():
-    rows = [segment("a", 0.8), segment("b", 0.4), segment("c", None, there=False), segment("d", 0.0, there=False)]
+    rows = [segment("a", 0.8), segment("b", 0.4), segment("c", None, target_present=False), segment("d", 0.0, target_present=False)]
     table = summarise(rows)["segment"]
     assert table["strict"]["dice"]["value"] == pytest.approx(0.6)
     # of two images without the target one is right (1), one has a false mask (0)
@@ -39,8 +39,8 @@ def test_published_stops_after_300_annotations():
 
 
 def test_a_failure_scores_nothing_and_is_named():
-    rows = [segment("a", 1.0), segment("b", 1.0, failure="RuntimeError: crashed"), segment("c", None, there=False)]
-    rows[2].failure, rows[2].found = "no prediction", True
+    rows = [segment("a", 1.0), segment("b", 1.0, failure="RuntimeError: crashed"), segment("c", None, target_present=False)]
+    rows[2].failure, rows[2].predicted_present = "no prediction", True
     table = summarise(rows)
     assert table["failures"] == {"segment: RuntimeError: crashed": 1, "segment: no prediction": 1}
     assert table["segment"]["strict"]["dice"]["value"] == 0.5
@@ -50,7 +50,7 @@ def test_a_failure_scores_nothing_and_is_named():
 
 
 def test_a_target_is_detected_where_a_pixel_is_shared():
-    rows = [segment("a", 0.5, false_parts=1), segment("b", 0.0, false_parts=3), segment("c", None, false_parts=0)]
+    rows = [segment("a", 0.5, false_components=1), segment("b", 0.0, false_components=3), segment("c", None, false_components=0)]
     strict = summarise(rows)["segment"]["strict"]
     assert strict["detected"]["value"] == strict["targets"]["liver"]["detected"]["value"] == pytest.approx(1 / 3)
     assert strict["false_parts"]["value"] == pytest.approx(4 / 3)
@@ -59,12 +59,12 @@ def test_a_target_is_detected_where_a_pixel_is_shared():
 def test_volume_dice_over_all_slices_and_as_published():
     rows = [
         segment("v_1", 0.8, volume="v"),
-        segment("v_2", 0.0, there=False, volume="v"),  # ten false pixels
+        segment("v_2", 0.0, target_present=False, volume="v"),  # ten false pixels
         segment("w_1", 1.0, volume="w"),
         # two volumes without the target: one full of false pixels, one rightly empty
-        segment("x_1", 0.0, there=False, volume="x"),
-        segment("x_2", 0.0, there=False, volume="x"),
-        segment("y_1", None, there=False, volume="y"),
+        segment("x_1", 0.0, target_present=False, volume="x"),
+        segment("x_2", 0.0, target_present=False, volume="x"),
+        segment("y_1", None, target_present=False, volume="y"),
     ]
     table = summarise(rows)["segment"]
     assert table["strict"]["volumes"]["liver"]["value"] == pytest.approx((2 * 8 / 30 + 1 + 0 + 1) / 4)
@@ -75,7 +75,7 @@ def test_volume_dice_over_all_slices_and_as_published():
 def test_objects_are_counted_on_every_image():
     rows = [
         segment("a", 1.0, objects=[1.0, 3, 0, 0, 2.4]),
-        segment("b", None, there=False, objects=[0.0, 0, 2, 0, 0.0]),
+        segment("b", None, target_present=False, objects=[0.0, 0, 2, 0, 0.0]),
         segment("c", None, objects=[0.0, 0, 0, 1, 0.0], failure="no prediction"),
         segment("d", 1.0, target="cell nucleus"),
     ]
@@ -93,11 +93,11 @@ def test_a_mean_of_targets():
     assert summarise(rows)["segment"]["strict"]["dice"]["value"] == pytest.approx(0.5)
 
 
-def label(name: str, wanted: list[str], said: list[str], *, substring: bool = False, **more) -> Row:
-    row = Row(f"set/{name}#recognize", "recognize", "set", "CT", f"set/{name}", 0, wanted=wanted, said=said)
-    row.there, row.found = wanted != ["No findings"], said != ["No findings"]
-    row.exact, row.substring = sorted(wanted) == sorted(said), substring or wanted == said
-    row.shared = row.predicted = row.true = 0
+def label(name: str, wanted: list[str], said: list[str], *, substring: bool = False, **more) -> SampleScore:
+    row = SampleScore(f"set/{name}#recognize", "recognize", "set", "CT", f"set/{name}", 0, true_labels=wanted, predicted_labels=said)
+    row.target_present, row.predicted_present = wanted != ["No findings"], said != ["No findings"]
+    row.exact_match, row.substring_match = sorted(wanted) == sorted(said), substring or wanted == said
+    row.intersection = row.predicted_area = row.true_area = 0
     for key, value in more.items():
         setattr(row, key, value)
     return row
@@ -106,7 +106,7 @@ def label(name: str, wanted: list[str], said: list[str], *, substring: bool = Fa
 def test_recognition():
     rows = [
         label("a", ["Polyp"], ["Polyp"]),
-        label("b", ["Polyp"], ["Polyp with stalk"], substring=True),
+        label("b", ["Polyp"], ["Polyp with stalk"], substring_match=True),
         label("c", ["No findings"], ["Polyp"]),
         label("d", ["No findings"], ["No findings"]),
         label("e", ["Glioma"], ["No findings"]),
@@ -152,7 +152,7 @@ def test_what_each_label_was_called():
         label("c", ["Polyp"], ["Polyp with stalk"]),
         label("d", ["No findings"], ["Polyp"]),
         label("e", ["No findings"], ["No findings"], failure="no memory"),
-        label("f", ["No findings"], ["Polyp"], change="blur", strength=1),
+        label("f", ["No findings"], ["Polyp"], perturbation="blur", strength=1),
         label("g", ["No findings"], ["Polyp"], paraphrase=1),
     ]
     expected = {
@@ -168,14 +168,14 @@ def test_what_each_label_was_called():
 def test_boxes_around_something_else_are_counted_apart():
     def box(name, wanted, said, kind=""):
         right = wanted == said
-        return Row(
+        return SampleScore(
             f"set/{name}#classify/0", "classify", "set", "CT", f"set/{name}", 0, "", kind,
-            wanted=[wanted], said=[said], exact=right, substring=right,
+            true_labels=[wanted], predicted_labels=[said], exact_match=right, substring_match=right,
         )  # fmt: skip
 
     named = [box("a", "liver", "liver"), box("b", "liver", "Something else."), box("c", "kidney", "kidney")]
     named.append(box("d", "kidney", "kidney"))
-    others = [box("e", "something else", "something else", ELSEWHERE), box("f", "something else", "liver", ELSEWHERE)]
+    others = [box("e", "something else", "something else", BACKGROUND_BOX), box("f", "something else", "liver", BACKGROUND_BOX)]
     alone, both = summarise(named)["classify"], summarise(named + others)["classify"]
     added = {"elsewhere": 0.5, "accuracy_with_elsewhere": 4 / 6, "named_called_elsewhere": 0.25}
     assert {name: both["strict"].pop(name)["value"] for name in added} == pytest.approx(added)
@@ -189,13 +189,13 @@ def test_published_recognition_stops_after_300_images_with_a_finding():
     table = summarise(normal + rows)["recognize"]["published"]
     assert table["accuracy"]["value"] == 1.0 and table["accuracy"]["count"] == PUBLISHED_LIMIT
     # region classes have no normal images
-    classes = [Row(f"set/{i}#classify/0", "classify", "set", "CT", "set/a", i, substring=i < 300) for i in range(400)]
+    classes = [SampleScore(f"set/{i}#classify/0", "classify", "set", "CT", "set/a", i, substring_match=i < 300) for i in range(400)]
     assert summarise(classes)["classify"]["published"]["accuracy"]["value"] == 1.0
 
 
 def test_published_questions_stop_after_300():
     rows = [
-        Row(f"set/{i}#ask/0", "ask", "set", "CT", f"set/{i}", i, kind="closed", exact=True, substring=i < 300)
+        SampleScore(f"set/{i}#ask/0", "ask", "set", "CT", f"set/{i}", i, kind="closed", exact_match=True, substring_match=i < 300)
         for i in range(400)
     ]
     closed = summarise(rows)["ask"]["closed"]
@@ -204,7 +204,7 @@ def test_published_questions_stop_after_300():
 
 
 def test_published_dice_by_modality_and_dataset():
-    rows = [segment("a", 1.0), segment("b", 0.5, modality="MRI", dataset="other"), segment("c", None, there=False)]
+    rows = [segment("a", 1.0), segment("b", 0.5, modality="MRI", dataset="other"), segment("c", None, target_present=False)]
     published = summarise(rows)["segment"]["published"]
     assert {name: part["dice"]["value"] for name, part in published["modalities"].items()} == {"CT": 1.0, "MRI": 0.5}
     assert {name: part["dice"]["count"] for name, part in published["datasets"].items()} == {"other": 1, "set": 1}
@@ -213,7 +213,7 @@ def test_published_dice_by_modality_and_dataset():
 def test_a_right_outline_under_a_wrong_finding_is_no_labelled_one():
     rows = [label("a", ["Polyp"], ["Polyp"]), label("b", ["Polyp"], ["Cyst"]), label("c", ["No findings"], ["Cyst"])]
     for row, pixels in zip(rows, (10, 10, 0), strict=True):
-        row.shared = row.predicted = row.true = pixels
+        row.intersection = row.predicted_area = row.true_area = pixels
     rows.append(label("d", ["No findings"], ["No findings"]))
     strict = summarise(rows)["recognize"]["strict"]
     assert strict["dice"]["value"] == 1.0 and strict["dice_labelled"]["value"] == pytest.approx(2 / 4)
@@ -230,8 +230,8 @@ def test_presence_of_a_finding_ranks_images():
     rows[0].presence, rows[2].presence = 0.9, 0.3
     # of four pairs two are right, one is wrong, one is a tie at 0
     assert summarise(rows)["recognize"]["strict"]["presence_auroc"]["value"] == pytest.approx(2.5 / 4)
-    rows[1].failure, rows[1].found = "no prediction", False
-    rows[3].failure, rows[3].found = "no prediction", True
+    rows[1].failure, rows[1].predicted_present = "no prediction", False
+    rows[3].failure, rows[3].predicted_present = "no prediction", True
     assert summarise(rows)["recognize"]["strict"]["presence_auroc"]["value"] == pytest.approx(1 / 4)
     assert "presence_auroc" not in summarise(rows[:2])["recognize"]["strict"]
 
@@ -239,8 +239,8 @@ def test_presence_of_a_finding_ranks_images():
 def test_scores_of_own_targets_and_of_all():
     rows = [
         segment("a", 1.0, presence=0.9, mask_score=0.9),
-        segment("b", None, there=False, presence=0.95, mask_score=0.5),
-        segment("c", None, there=False, presence=0.05, mask_score=0.5, kind="foreign"),
+        segment("b", None, target_present=False, presence=0.95, mask_score=0.5),
+        segment("c", None, target_present=False, presence=0.05, mask_score=0.5, kind="foreign"),
         segment("d", 0.5, failure="crashed"),
     ]
     scores = summarise(rows)["segment"]["scores"]
@@ -259,12 +259,12 @@ def test_scores_of_own_targets_and_of_all():
 
 
 def test_changed_images_and_other_words_stay_out_of_the_tables():
-    rows = [segment("a", 1.0), segment("a", 0.0, change="noise", strength=3), segment("a", 0.0, paraphrase=1)]
+    rows = [segment("a", 1.0), segment("a", 0.0, perturbation="noise", strength=3), segment("a", 0.0, paraphrase=1)]
     assert summarise(rows)["segment"]["strict"]["dice"]["count"] == 1
 
 
-def report(name: str, answer: str, reference: str, *, modality: str = "X-ray") -> Row:
-    return Row(
+def report(name: str, answer: str, reference: str, *, modality: str = "X-ray") -> SampleScore:
+    return SampleScore(
         f"set/{name}#report",
         "report",
         "set",
@@ -273,7 +273,7 @@ def report(name: str, answer: str, reference: str, *, modality: str = "X-ray") -
         0,
         answer=answer,
         reference=reference,
-        exact=False,
+        exact_match=False,
     )
 
 
@@ -316,11 +316,11 @@ def test_labels_of_one_image_are_one_class_in_whatever_order():
 def test_what_is_given_the_box_of_the_truth_is_not_judged_on_presence():
     rows = [
         segment("v_1", 0.8, volume="v", mask_score=0.7),
-        segment("v_2", None, there=False, volume="v"),
-        segment("w", None, there=False, kind="foreign"),
+        segment("v_2", None, target_present=False, volume="v"),
+        segment("w", None, target_present=False, kind="foreign"),
     ]
     for row in rows:
-        row.boxed = True
+        row.true_box = True
     table = summarise(rows)["segment"]
     strict = table["strict"]
     assert strict["dice"]["value"] == strict["targets"]["liver"]["dice"]["value"] == 0.8
@@ -332,6 +332,6 @@ def test_what_is_given_the_box_of_the_truth_is_not_judged_on_presence():
 
 
 def test_distances_that_could_not_be_measured_are_counted():
-    rows = [segment("a", 0.5, measured=True, hd95=4.0), segment("b", 0.0, measured=True, failure="broken")]
+    rows = [segment("a", 0.5, spacing_known=True, hd95=4.0), segment("b", 0.0, spacing_known=True, failure="broken")]
     distance = summarise(rows)["segment"]["strict"]["targets"]["liver"]["hd95_mm"]
     assert (distance["value"], distance["count"], distance["unmeasured"]) == (4.0, 1, 1)

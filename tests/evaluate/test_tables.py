@@ -5,37 +5,37 @@ import re
 
 import pytest
 
-from unibiomed.evaluate.rows import Row
-from unibiomed.evaluate.runs import run_tables
+from unibiomed.evaluate.sample_scores import SampleScore
+from unibiomed.evaluate.seed_aggregation import aggregate_seeds
 from unibiomed.evaluate.summary import summarise
-from unibiomed.evaluate.tables import Sheet, make_sheets, number, write_tables
-from unibiomed.evaluate.texts import CHEST
+from unibiomed.evaluate.tables import Table, make_tables, format_estimate, write_tables
+from unibiomed.evaluate.text_metrics import CHEST
 
 
 def results(**more) -> dict:
     rows = []
     for i in range(3):
-        row = Row(f"set/{i}#segment/liver", "segment", "set", "CT", f"set/{i}", i, "liver", "own", there=True)
-        row.shared, row.predicted, row.true, row.found = 5 + i, 10, 10, True
+        row = SampleScore(f"set/{i}#segment/liver", "segment", "set", "CT", f"set/{i}", i, "liver", "own", target_present=True)
+        row.intersection, row.predicted_area, row.true_area, row.predicted_present = 5 + i, 10, 10, True
         rows.append(row)
-    rows.append(Row("set/9#segment/liver", "segment", "set", "CT", "set/9", 9, "liver", "own", there=True))
+    rows.append(SampleScore("set/9#segment/liver", "segment", "set", "CT", "set/9", 9, "liver", "own", target_present=True))
     rows[-1].failure = "RuntimeError: 100 % of a_memory | gone"
     table = {"note": "", "floor": False, "unknown_predictions": ["set/x.json"], **summarise(rows)}
     return {"suite": "toy", "models": {"mine": table, "empty": table | {"floor": True}}, "comparisons": [], **more}
 
 
-def by_name(found: dict) -> dict[str, Sheet]:
-    return {sheet.name: sheet for sheet in make_sheets(found)}
+def by_name(found: dict) -> dict[str, Table]:
+    return {sheet.name: sheet for sheet in make_tables(found)}
 
 
 def test_cells():
-    assert number({"value": 0.25, "low": 0.1, "high": 0.5}) == "0.250 (0.100–0.500)"
-    assert number({"value": 0.25, "low": 0.1, "high": 0.5}, percent=True) == "25.0% (10.0–50.0)"
-    assert number({"value": 0.25, "low": None, "high": None}) == "0.250"
-    assert number({"value": None}) == number(None) == "–"
+    assert format_estimate({"value": 0.25, "low": 0.1, "high": 0.5}) == "0.250 (0.100–0.500)"
+    assert format_estimate({"value": 0.25, "low": 0.1, "high": 0.5}, percent=True) == "25.0% (10.0–50.0)"
+    assert format_estimate({"value": 0.25, "low": None, "high": None}) == "0.250"
+    assert format_estimate({"value": None}) == format_estimate(None) == "–"
     nothing = {"value": 0.0, "low": 0.0, "high": 0.0}
-    assert (number(nothing), number(nothing, percent=True, interval=False)) == ("0", "0%")
-    assert number(nothing | {"high": 0.1}) == "0.000 (0.000–0.100)"
+    assert (format_estimate(nothing), format_estimate(nothing, percent=True, interval=False)) == ("0", "0%")
+    assert format_estimate(nothing | {"high": 0.1}) == "0.000 (0.000–0.100)"
 
 
 def test_failures_pull_the_mean_down_and_are_listed():
@@ -67,7 +67,7 @@ def test_signs_of_the_languages_are_escaped():
 
 def test_no_cell_is_a_command_of_latex():
     cells = ["\\input /etc/passwd", "a\\\\b", "x^2~y", "{&%$#_}", "[1pt]", "*", "<p>", "two\nlines"]
-    sheet = Sheet("s", "50 %\n\\input x", ("a",), [[cell] for cell in cells])
+    sheet = Table("s", "50 %\n\\input x", ("a",), [[cell] for cell in cells])
     lines = sheet.latex().splitlines()
     assert r"\caption{50 \% \textbackslash{}input x}" in lines
     body = lines[lines.index(r"\midrule") + 1 : lines.index(r"\bottomrule")]
@@ -88,7 +88,7 @@ def test_no_cell_is_a_command_of_latex():
 )
 def test_a_table_of_latex_is_whole_and_fits_the_page(columns, kind, shrunk):
     rows = [[f"{i}_{j} 50%" for j in range(columns)] for i in range(3)]
-    text = Sheet("a_b", "T & t", tuple("x" * 8 for _ in range(columns)), rows, "A note: 5 %.").latex()
+    text = Table("a_b", "T & t", tuple("x" * 8 for _ in range(columns)), rows, "A note: 5 %.").latex()
     begun, ended = (re.findall(rf"\\{word}{{(\w+)}}", text) for word in ("begin", "end"))
     assert begun == [kind, "tabular"] and ended == begun[::-1]
     plain = text.replace(r"\{", "").replace(r"\}", "")
@@ -101,13 +101,13 @@ def test_a_table_of_latex_is_whole_and_fits_the_page(columns, kind, shrunk):
 
 
 def test_a_sentence_in_a_table_of_latex_is_broken_into_lines():
-    text = Sheet("s", "t", ("model", "reason"), [["a", "word " * 30]]).latex()
+    text = Table("s", "t", ("model", "reason"), [["a", "word " * 30]]).latex()
     assert r"\begin{tabular}{lp{.35\textwidth}}" in text and "resizebox" not in text
 
 
 def test_no_cell_breaks_a_table_of_markdown():
     cells = ["a|b", "a\\|b", "<img src=x>", "`code`", "two\r\nlines", "![x](http://y)", "p & q", "left\x00\x1bright"]
-    sheet = Sheet("s", "t <b>", ("a|b",), [[cell] for cell in cells], "a note <i>")
+    sheet = Table("s", "t <b>", ("a|b",), [[cell] for cell in cells], "a note <i>")
     title, _, head, _, *lines, _, note = sheet.markdown().splitlines()
     assert (title, head, note) == ("### t &lt;b&gt;", "| a\\|b |", "a note &lt;i&gt;")
     assert [line[2:-2] for line in lines] == [
@@ -127,14 +127,14 @@ def test_runs_of_one_kind_of_training():
     better = copy.deepcopy(table)
     better["segment"]["strict"]["dice"]["value"] = 0.65
     models = {"all#1": table, "all#2": better, "one#1": table, "other": table, "#1": table}
-    found = run_tables(models)
+    found = aggregate_seeds(models)
     assert found["Dice"]["all"]["values"] == [pytest.approx(0.45), 0.65] and found["Dice"].keys() == {"all", "one"}
     assert found["Dice"]["one"]["sd"] is None and found.keys() == {"Dice"}
     sheet = by_name({"models": models, "runs": found})["runs"]
     assert sheet.columns == ("training", "runs", "Dice")
     assert sheet.rows == [["all", "2", "0.550 ± 0.141"], ["one", "1", "0.450"]]
     # single models are no runs
-    assert run_tables({"all#1": table, "one#1": table, "other": table}) == {}
+    assert aggregate_seeds({"all#1": table, "one#1": table, "other": table}) == {}
 
 
 def test_comparisons():
@@ -154,7 +154,7 @@ def test_the_overview_has_the_dice_of_what_is_there_and_that_with_the_absent():
     sheet = by_name(found)["overview"]
     assert sheet.columns[1:3] == ("Dice", "Dice, absent counted")
     strict = found["models"]["mine"]["segment"]["strict"]
-    assert sheet.rows[0][1:3] == [number(strict["dice"]), number(strict["dice_with_absent"])]
+    assert sheet.rows[0][1:3] == [format_estimate(strict["dice"]), format_estimate(strict["dice_with_absent"])]
     assert "show the target" in sheet.note
 
 
@@ -167,7 +167,7 @@ def test_segmentation_shows_overlap_false_parts_and_the_published_protocol():
     del found["models"]["empty"]
     sheets = by_name(found)
     row = dict(zip(sheets["segmentation"].columns, sheets["segmentation"].rows[0], strict=True))
-    assert row["IoU"] == number(segmentation["strict"]["iou"]) and row["false parts an image"] == "0.50 (0.25–1.00)"
+    assert row["IoU"] == format_estimate(segmentation["strict"]["iou"]) and row["false parts an image"] == "0.50 (0.25–1.00)"
     assert sheets["segmentation_modalities_published"].rows == [["CT", "0.700"]]
     assert "300" in sheets["segmentation_modalities_published"].note
     assert "The published" not in sheets["segmentation_modalities"].note
@@ -212,8 +212,8 @@ def test_the_chest_findings_of_reports_are_explained():
 def test_the_hd95_of_a_target_is_in_mm_or_in_pixels():
     rows = []
     for i, (measured, hd95) in enumerate([(True, 3.0), (False, 8.0), (False, 9.0), (False, None)]):
-        row = Row(f"set/{i}#segment/liver", "segment", "set", "CT", f"set/{i}", i, "liver", "own", there=True)
-        row.shared, row.predicted, row.true, row.measured, row.hd95 = 5, 10, 10, measured, hd95
+        row = SampleScore(f"set/{i}#segment/liver", "segment", "set", "CT", f"set/{i}", i, "liver", "own", target_present=True)
+        row.intersection, row.predicted_area, row.true_area, row.spacing_known, row.hd95 = 5, 10, 10, measured, hd95
         rows.append(row)
     sheet = by_name({"models": {"m": {"floor": False, **summarise(rows)}}})["targets_m"]
     row = dict(zip(sheet.columns, sheet.rows[0], strict=True))
@@ -258,14 +258,14 @@ def test_floors_are_in_the_tables_of_single_models():
     assert sheets["objects_empty"].rows == [["cell nucleus", "0.500", "0.600", "0.700", "0.800"]]
     assert sheets["scores_mine"].rows == [["mine", "–", "–", "0.875", "–", "0.100 (0.050–0.150)", "0.300"]]
     assert sheets["scores_empty"].rows == [["empty", "0.500", "0.200", "–", "–", "–", "–"]]
-    assert {name for name, sheet in sheets.items() if sheet.floor} == {"targets_empty", "scores_empty", "objects_empty"}
+    assert {name for name, sheet in sheets.items() if sheet.is_baseline} == {"targets_empty", "scores_empty", "objects_empty"}
 
 
 def recognised(said: str) -> dict:
     rows = []
     for i, wanted in enumerate(("Polyp", "Polyp", "Glioma")):
-        row = Row(f"set/{i}#recognize", "recognize", "set", "CT", f"set/{i}", i, wanted=[wanted], said=[said])
-        row.there, row.found, row.exact, row.substring = True, True, wanted == said, wanted == said
+        row = SampleScore(f"set/{i}#recognize", "recognize", "set", "CT", f"set/{i}", i, true_labels=[wanted], predicted_labels=[said])
+        row.target_present, row.predicted_present, row.exact_match, row.substring_match = True, True, wanted == said, wanted == said
         rows.append(row)
     return summarise(rows)
 
@@ -356,7 +356,7 @@ def test_what_is_missing_is_among_the_failures():
 def test_files(tmp_path):
     write_tables(results(), tmp_path / "tables")
     whole = (tmp_path / "tables" / "tables.md").read_text()
-    for sheet in make_sheets(results()):
+    for sheet in make_tables(results()):
         assert sheet.markdown() in whole
         assert (tmp_path / "tables" / f"{sheet.name}.tex").read_text() == sheet.latex()
 

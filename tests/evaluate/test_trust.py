@@ -6,16 +6,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from unibiomed.evaluate.intervals import unseen
-from unibiomed.evaluate.rows import Row
+from unibiomed.metrics.intervals import upper_bound_of_zero
+from unibiomed.evaluate.sample_scores import SampleScore
 from unibiomed.evaluate.trust import pair_estimate, pair_table, paraphrase_table, robustness_table
 
 
-def segment(name: str, *, there: bool, found: bool, kind: str = "own", failure: str | None = None, **more) -> Row:
-    row = Row(f"set/{name}#segment/liver", "segment", "set", "CT", f"set/{name}", 0, "liver", kind, there=there)
-    row.found, row.failure = found, failure
-    row.true, row.predicted = 10 * there, 10 * found
-    row.shared = 10 * (there and found)
+def segment(name: str, *, there: bool, found: bool, kind: str = "own", failure: str | None = None, **more) -> SampleScore:
+    row = SampleScore(f"set/{name}#segment/liver", "segment", "set", "CT", f"set/{name}", 0, "liver", kind, target_present=there)
+    row.predicted_present, row.failure = found, failure
+    row.true_area, row.predicted_area = 10 * there, 10 * found
+    row.intersection = 10 * (there and found)
     for key, value in more.items():
         setattr(row, key, value)
     return row
@@ -26,8 +26,8 @@ def segment(name: str, *, there: bool, found: bool, kind: str = "own", failure: 
     [(True, False, 1.0, 0.0), (True, True, 0.0, 1.0), (False, False, 0.0, 1.0), (False, True, 0.0, 0.0)],
 )
 def test_pairs(on_present, on_absent, both_right, same):
-    rows = [segment(f"a{i}", there=True, found=on_present) for i in range(6)]
-    rows += [segment(f"b{i}", there=False, found=on_absent) for i in range(4)]
+    rows = [segment(f"a{i}", target_present=True, predicted_present=on_present) for i in range(6)]
+    rows += [segment(f"b{i}", target_present=False, predicted_present=on_absent) for i in range(4)]
     table = pair_table(rows, limit=0, seed=1)["masks"]
     assert table["set_accuracy"]["value"] == both_right
     assert table["confusion"]["value"] == same
@@ -37,15 +37,15 @@ def test_pairs(on_present, on_absent, both_right, same):
 
 
 def test_a_mask_beside_the_target_is_right_but_not_strictly():
-    rows = [segment(f"a{i}", there=True, found=True, shared=10 * (i < 2)) for i in range(4)]
-    rows += [segment(f"b{i}", there=False, found=False) for i in range(4)]
+    rows = [segment(f"a{i}", target_present=True, predicted_present=True, intersection=10 * (i < 2)) for i in range(4)]
+    rows += [segment(f"b{i}", target_present=False, predicted_present=False) for i in range(4)]
     table = pair_table(rows, limit=0, seed=1)["masks"]
     assert (table["set_accuracy"]["value"], table["set_accuracy_strict"]["value"]) == (1.0, 0.5)
 
 
 def test_a_finding_of_another_name_is_right_but_not_strictly():
     rows = [
-        Row(f"set/{i}#recognize", "recognize", "set", "CT", f"set/{i}", 0, there=i < 4, found=i < 4, exact=i != 0)
+        SampleScore(f"set/{i}#recognize", "recognize", "set", "CT", f"set/{i}", 0, target_present=i < 4, predicted_present=i < 4, exact_match=i != 0)
         for i in range(8)
     ]
     table = pair_table(rows, limit=0, seed=1)["text"]
@@ -53,39 +53,39 @@ def test_a_finding_of_another_name_is_right_but_not_strictly():
 
 
 def test_what_is_given_the_box_has_no_pairs():
-    rows = [segment("a", there=True, found=True, boxed=True), segment("b", there=False, found=False, boxed=True)]
+    rows = [segment("a", target_present=True, predicted_present=True, true_box=True), segment("b", target_present=False, predicted_present=False, true_box=True)]
     assert pair_table(rows, 0, 0) == {}
 
 
 def test_pairs_are_limited_and_failures_are_never_right():
-    rows = [segment(f"a{i}", there=True, found=True, failure="crashed") for i in range(6)]
-    rows += [segment(f"b{i}", there=False, found=False) for i in range(6)]
+    rows = [segment(f"a{i}", target_present=True, predicted_present=True, failure="crashed") for i in range(6)]
+    rows += [segment(f"b{i}", target_present=False, predicted_present=False) for i in range(6)]
     table = pair_table(rows, limit=2, seed=1)["masks"]
     assert table["set_accuracy"]["count"] == 2
     assert table["set_accuracy"]["value"] == 0.0 and table["unreadable"] == 2
 
 
 def test_an_answer_without_words_is_neither_right_nor_wrong():
-    there, absent = (segment(name, there=name == "a", found=False) for name in "ab")
+    there, absent = (segment(name, target_present=name == "a", predicted_present=False) for name in "ab")
     there.task = absent.task = "recognize"
-    there.said, there.wanted, absent.said, absent.wanted = [], ["Cyst"], ["No findings"], ["No findings"]
+    there.predicted_labels, there.true_labels, absent.predicted_labels, absent.true_labels = [], ["Cyst"], ["No findings"], ["No findings"]
     table = pair_table([there, absent], 0, 1)["text"]
     assert table["set_accuracy"]["value"] == table["confusion"]["value"] == 0.0 and table["unreadable"] == 1
 
 
 def test_no_pairs_without_both_sides():
-    assert pair_table([segment("a", there=True, found=True)], 0, 0) == {}
+    assert pair_table([segment("a", target_present=True, predicted_present=True)], 0, 0) == {}
 
 
 def test_foreign_targets_are_pairs_of_their_own():
-    rows = [segment("a", there=True, found=True), segment("b", there=False, found=True, kind="foreign")]
+    rows = [segment("a", target_present=True, predicted_present=True), segment("b", target_present=False, predicted_present=True, kind="foreign")]
     table = pair_table(rows, 0, 0)
     assert set(table) == {"masks_foreign"} and table["masks_foreign"]["confusion"]["value"] == 1.0
 
 
 def test_robustness_compares_the_same_images():
-    rows = [segment("a", there=True, found=True), segment("b", there=True, found=True)]
-    changed = segment("a", there=True, found=False, change="noise", strength=2)
+    rows = [segment("a", target_present=True, predicted_present=True), segment("b", target_present=True, predicted_present=True)]
+    changed = segment("a", target_present=True, predicted_present=False, perturbation="noise", strength=2)
     changed.id += "@noise2"
     table = robustness_table([*rows, changed])
     assert table["noise"]["0"]["dice"] == table["noise"]["0"]["dice"] | {"value": 1.0, "count": 1}
@@ -93,16 +93,16 @@ def test_robustness_compares_the_same_images():
     assert robustness_table(rows) == {}
 
 
-def changed(row: Row, change: str, strength: int, **more) -> Row:
-    return replace(row, id=f"{row.id}@{change}{strength}", change=change, strength=strength, **more)
+def changed(row: SampleScore, change: str, strength: int, **more) -> SampleScore:
+    return replace(row, id=f"{row.id}@{change}{strength}", perturbation=change, strength=strength, **more)
 
 
 def test_what_a_crop_pushes_out_of_view_is_left_out_of_every_strength():
-    a, b = segment("a", there=True, found=True), segment("b", there=True, found=False)
-    absent = segment("c", there=False, found=False)
+    a, b = segment("a", target_present=True, predicted_present=True), segment("b", target_present=True, predicted_present=False)
+    absent = segment("c", target_present=False, predicted_present=False)
     rows = [a, b, absent, *(changed(a, "crop", s) for s in (1, 2)), changed(b, "crop", 1)]
-    rows.append(changed(b, "crop", 2, there=False, true=0, found=True, predicted=10))
-    rows += [changed(absent, "crop", s, found=s == 2) for s in (1, 2)]
+    rows.append(changed(b, "crop", 2, target_present=False, true=0, predicted_present=True, predicted_area=10))
+    rows += [changed(absent, "crop", s, predicted_present=s == 2) for s in (1, 2)]
     table = robustness_table(rows)["crop"]
     assert list(table) == ["0", "1", "2"]
     # with b the mean would be a half, but for the strength at which b is gone
@@ -113,7 +113,7 @@ def test_what_a_crop_pushes_out_of_view_is_left_out_of_every_strength():
 def test_a_mirror_swaps_sides_so_that_their_names_are_left_out_of_it():
     names = ["left lung", "right lung", "Left Kidney", "right kidney", "left ventricle", "right ventricle"]
     names += ["left breast", "liver"]
-    rows = [replace(segment("a", there=True, found=True), id=f"a#{name}", target=name) for name in names]
+    rows = [replace(segment("a", target_present=True, predicted_present=True), id=f"a#{name}", target=name) for name in names]
     rows += [changed(row, change, 1) for row in rows for change in ("flip", "blur")]
     table = robustness_table(rows)
     assert table["blur"]["1"]["dice"]["count"] == 8
@@ -123,7 +123,7 @@ def test_a_mirror_swaps_sides_so_that_their_names_are_left_out_of_it():
 
 
 def test_recognition_of_sides_is_left_out_of_the_mirror():
-    plain = Row("a#recognize", "recognize", "set", "CT", "set/a", 0, wanted=["Left lung", "Right lung"], exact=True)
+    plain = SampleScore("a#recognize", "recognize", "set", "CT", "set/a", 0, true_labels=["Left lung", "Right lung"], exact_match=True)
     assert set(robustness_table([plain, changed(plain, "flip", 1), changed(plain, "noise", 1)])) == {"noise"}
 
 
@@ -144,9 +144,9 @@ def test_pairs_that_share_a_subject_on_either_side_are_alike():
 
 def test_pairs_that_are_all_alike_have_the_exact_bound_of_those_that_share_no_subject():
     found = pair_estimate([0.0] * 8, [(f"a{i}", f"b{i}") for i in range(8)])
-    assert (found.low, found.high) == (0, pytest.approx(unseen(8)))
+    assert (found.low, found.high) == (0, pytest.approx(upper_bound_of_zero(8)))
     found = pair_estimate([1.0] * 8, [(f"a{i}", f"b{i % 4}") for i in range(8)])
-    assert (found.low, found.high) == (pytest.approx(1 - unseen(4)), 1)
+    assert (found.low, found.high) == (pytest.approx(1 - upper_bound_of_zero(4)), 1)
 
 
 def test_the_interval_of_pairs_holds_the_truth_as_often_as_it_says():
@@ -162,6 +162,6 @@ def test_the_interval_of_pairs_holds_the_truth_as_often_as_it_says():
 
 
 def test_paraphrases():
-    rows = [segment("a", there=True, found=True), segment("a", there=True, found=True, paraphrase=1, agreement=0.25)]
+    rows = [segment("a", target_present=True, predicted_present=True), segment("a", target_present=True, predicted_present=True, paraphrase=1, agreement=0.25)]
     table = paraphrase_table(rows)["segment"]
     assert table["agreement"]["value"] == 0.25 and table["dice_own_words"]["value"] == 1.0

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from unibiomed.data.conversation import canonical_turns
 from unibiomed.data.records import Record
 from unibiomed.interpret.scores import calibrate
-from unibiomed.metrics.classification import fit_platt
+from unibiomed.metrics.calibration import fit_platt
 from unibiomed.model.cut import CUTS, mask_cut
 from unibiomed.model.modeling import ImageFeatures, UniBiomedModel
 from unibiomed.model.processing import UniBiomedProcessor

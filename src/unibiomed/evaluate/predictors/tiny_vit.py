@@ -1,7 +1,7 @@
 """The image encoder of LiteMedSAM: a TinyViT (Wu et al., ECCV 2022) without the strides of its patch embedding.
 
 Written from the published architecture (TinyViT-5M as MobileSAM uses it, and the LiteMedSAM branch of MedSAM,
-Apache-2.0). The modules have the names of the published weights, so that these load without a mapping.
+Apache-2.0). Module names match the published weights, so that they load without conversion.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ __all__ = ["IMAGE_SIZE", "TinyVit"]
 IMAGE_SIZE = 256
 """Side in pixels of the square input."""
 WIDTHS = (64, 128, 160, 320)
-"""Channels of the four stages."""
+"""Number of channels of the four stages."""
 DEPTHS = (2, 2, 6, 2)
 HEADS = (2, 4, 5, 10)
-"""Attention heads of each stage; the first stage has convolutions only."""
+"""Attention heads of each stage. The first stage has convolutions only."""
 WINDOWS = (7, 7, 14, 7)
-"""Side of the attention windows of each stage, in places of the feature map."""
+"""Side of the attention windows of each stage in positions of the feature map."""
 STRIDES = (2, 2, 1)
-"""Of the downsampling after each stage but the last."""
+"""Stride of the downsampling after each stage except the last."""
 EXPANSION = 4
-"""Width of the hidden layers over that of the stage."""
+"""Ratio of hidden channels to the channels of the stage."""
 OUTPUT_WIDTH = 256
 
 
 class ConvNorm(nn.Sequential):
-    """A convolution and its batch normalisation."""
+    """Convolution and batch normalisation."""
 
     def __init__(self, width_in: int, width_out: int, kernel: int = 1, stride: int = 1, groups: int = 1) -> None:
         conv = nn.Conv2d(width_in, width_out, kernel, stride, kernel // 2, groups=groups, bias=False)
@@ -50,12 +50,12 @@ class ConvBlock(nn.Module):
         self.conv3 = ConvNorm(hidden, width)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Features of (N, width, height, width) shape, and the same out."""
+        """Map (N, channels, height, width) to features of the same shape."""
         return F.gelu(x + self.conv3(F.gelu(self.conv2(F.gelu(self.conv1(x))))))
 
 
 class Downsample(nn.Module):
-    """What leads from one stage to the next."""
+    """Downsampling between two stages."""
 
     def __init__(self, width_in: int, width_out: int, stride: int) -> None:
         super().__init__()
@@ -64,13 +64,13 @@ class Downsample(nn.Module):
         self.conv3 = ConvNorm(width_out, width_out)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(N, width_in, height, width) to (N, width_out, height / stride, width / stride)."""
+        """Map (N, width_in, height, width) to (N, width_out, height / stride, width / stride)."""
         out: torch.Tensor = self.conv3(F.gelu(self.conv2(F.gelu(self.conv1(x)))))
         return out
 
 
 class Attention(nn.Module):
-    """Self-attention in a window, with a learned bias for each distance of two places (as in LeViT).
+    """Self-attention in a window, with a learned bias for each distance of two positions (as in LeViT).
 
     Parameters
     ----------
@@ -90,24 +90,24 @@ class Attention(nn.Module):
         self.attention_biases = nn.Parameter(torch.zeros(heads, window**2))
         place = torch.arange(window)
         apart = (place[:, None] - place).abs()
-        # distances in rows and columns, counted as places of a window are
+        # index of the distance in rows and columns
         index = apart[:, None, :, None] * window + apart[None, :, None, :]
         self.register_buffer("index", index.reshape(window**2, window**2), persistent=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(windows, window², width) in and out."""
-        number, places, width = x.shape
-        # each head's query, key and value stand side by side
-        mixed = self.qkv(self.norm(x)).view(number, places, self.heads, -1).transpose(1, 2)
+        """Map (windows, window², width) to the same shape."""
+        number, positions, width = x.shape
+        # query, key and value of each head are adjacent
+        mixed = self.qkv(self.norm(x)).view(number, positions, self.heads, -1).transpose(1, 2)
         query, key, value = mixed.chunk(3, dim=-1)
         bias = self.attention_biases[:, self.index]
-        seen = F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
-        out: torch.Tensor = self.proj(seen.transpose(1, 2).reshape(number, places, width))
+        attended = F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
+        out: torch.Tensor = self.proj(attended.transpose(1, 2).reshape(number, positions, width))
         return out
 
 
 class Mlp(nn.Module):
-    """The two linear layers of a block."""
+    """MLP of a block."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -116,13 +116,13 @@ class Mlp(nn.Module):
         self.fc2 = nn.Linear(EXPANSION * width, width)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(..., width) in and out."""
+        """Map (..., width) to the same shape."""
         out: torch.Tensor = self.fc2(F.gelu(self.fc1(self.norm(x))))
         return out
 
 
 class AttentionBlock(nn.Module):
-    """Attention in windows, a convolution across their borders, and an MLP."""
+    """Window attention, a local convolution and an MLP."""
 
     def __init__(self, width: int, heads: int, window: int) -> None:
         super().__init__()
@@ -132,14 +132,14 @@ class AttentionBlock(nn.Module):
         self.mlp = Mlp(width)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Features of (N, width, height, width) shape, and the same out."""
+        """Map (N, channels, height, width) to features of the same shape."""
         x = self.local_conv(x + self._attend(x))
         return x + self.mlp(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
     def _attend(self, x: torch.Tensor) -> torch.Tensor:
         number, width, rows, columns = x.shape
         side = self.window
-        # windows at the right and lower border are filled with zeros, which take part in the attention
+        # windows at the right and lower border are padded with zeros, which are not masked in the attention
         x = F.pad(x, (0, -columns % side, 0, -rows % side))
         down, across = x.shape[2] // side, x.shape[3] // side
         x = x.view(number, width, down, side, across, side).permute(0, 2, 4, 3, 5, 1)
@@ -149,7 +149,7 @@ class AttentionBlock(nn.Module):
 
 
 class Stage(nn.Module):
-    """Blocks of one width, and the way to the next stage."""
+    """Blocks of one width, followed by downsampling except in the last stage."""
 
     def __init__(self, blocks: list[nn.Module], downsample: nn.Module | None) -> None:
         super().__init__()
@@ -158,13 +158,13 @@ class Stage(nn.Module):
             self.downsample = downsample
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Features in, those of the next stage out."""
+        """Map features to those of the next stage."""
         x = self.blocks(x)
         return self.downsample(x) if hasattr(self, "downsample") else x
 
 
 class TinyVit(nn.Module):
-    """The encoder: 5.7 million parameters, 75 GFLOP an image, as nothing is downsampled before the first stage."""
+    """The encoder, with 5.7 million parameters. It takes 75 GFLOP per image, as the patch embedding has stride 1."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -187,7 +187,7 @@ class TinyVit(nn.Module):
         )
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Features of images.
+        """Encode images.
 
         Parameters
         ----------
