@@ -46,7 +46,7 @@ class Copier:
     def predict(self, case: Case, pixels: np.ndarray) -> list[Prediction]:
         """A mask by the image's number."""
         mask = self.masks[case.image_index % KINDS]
-        return [Prediction.of_masks(s.id, "", [s.target], [mask], [0.9], [0.8]) for s in case.samples]
+        return [Prediction.from_masks(s.id, "", [s.target], [mask], [0.9], [0.8]) for s in case.samples]
 
 
 def discs(shift: int) -> list[np.ndarray]:

@@ -18,11 +18,11 @@ from pathlib import Path
 import numpy as np
 from results import fill
 
-from unibiomed.metrics.intervals import bootstrap_estimate
 from unibiomed.evaluate.predictors.specialists import Specialist, find_specialists
 from unibiomed.evaluate.sample_scores import SampleScore, read_sample_scores
 from unibiomed.evaluate.scoring import sample_scores_path
 from unibiomed.evaluate.tables import Table, format_estimate
+from unibiomed.metrics.intervals import bootstrap_estimate
 
 Pair = tuple[str, str]
 """Data set and target."""
@@ -51,10 +51,14 @@ class Shared:
 def dice_rows(out: Path, model: str) -> dict[str, SampleScore]:
     """The samples of a model that ask for a mask of what images of the data set may show."""
     rows = (row for row in read_sample_scores(sample_scores_path(out, model)) if row.task == "segment")
-    return {row.id: row for row in rows if row.kind != "foreign" and row.perturbation is None and not row.paraphrase}
+    return {
+        row.id: row for row in rows if row.kind != "out_of_context" and row.perturbation is None and not row.paraphrase
+    }
 
 
-def join(ours: dict[str, SampleScore], theirs: dict[str, SampleScore], trained: dict[Pair, Specialist]) -> dict[str, Shared]:
+def join(
+    ours: dict[str, SampleScore], theirs: dict[str, SampleScore], trained: dict[Pair, Specialist]
+) -> dict[str, Shared]:
     """Both models' Dice by target, of samples for which a U-Net was trained."""
     found: dict[str, Shared] = defaultdict(Shared)
     for name in sorted(ours.keys() & theirs.keys()):
@@ -108,7 +112,9 @@ def ratio_sheet(found: dict[str, Shared], missing: int) -> Table:
         groups = [shared.dice(absent=absent) for shared in every]
         subjects = [one for shared in every for one in shared.people(absent=absent)]
         estimate = bootstrap_estimate(lambda often, groups=groups: macro_ratio(often, groups), subjects)
-        total += [f"{np.mean([g[side].mean() for g in groups]):.3f}" for side in (0, 1)] + [format_estimate(estimate.to_dict())]
+        total += [f"{np.mean([g[side].mean() for g in groups]):.3f}" for side in (0, 1)] + [
+            format_estimate(estimate.to_dict())
+        ]
     rows.append(total)
     note = (
         "Dice of images that show the target; absent counted: of all images of the data set, where an empty mask is 1 "

@@ -22,9 +22,9 @@ import numpy as np
 from ratio import dice_rows
 from results import fill
 
-from unibiomed.metrics.intervals import bootstrap_estimate
 from unibiomed.evaluate.sample_scores import SampleScore
 from unibiomed.evaluate.tables import Table, format_estimate
+from unibiomed.metrics.intervals import bootstrap_estimate
 
 Group = tuple[list[SampleScore], list[SampleScore]]
 """Rows of one target: internal, and of other sources."""

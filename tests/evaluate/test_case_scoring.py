@@ -7,11 +7,10 @@ import pytest
 from PIL import Image
 
 from unibiomed.data.records import Record, Region
+from unibiomed.evaluate.case_scoring import GroundTruth, score_case, score_case_or_fail
 from unibiomed.evaluate.predictions import Prediction, PredictionStore
 from unibiomed.evaluate.sample_scores import SampleScore, SampleScoreWriter, read_sample_scores
 from unibiomed.evaluate.samples import Case, Sample
-from unibiomed.evaluate.case_scoring import GroundTruth, score_case, unmatched_files
-from unibiomed.evaluate.unreadable import score_case_or_fail
 
 SIZE = (20, 30)
 
@@ -39,7 +38,11 @@ def case(tmp_path: Path) -> Case:
     )
     samples = tuple(
         Sample(f"set/a#segment/{target}", "segment", "?", "It is [SEG].", target, regions=(j,), kind=kind)
-        for target, j, kind in (("liver", 0, "own"), ("spleen", 1, "own"), ("polyp", None, "foreign"))
+        for target, j, kind in (
+            ("liver", 0, "in_context"),
+            ("spleen", 1, "in_context"),
+            ("polyp", None, "out_of_context"),
+        )
     )
     return Case(record, samples)
 
@@ -50,7 +53,7 @@ def store(tmp_path: Path) -> PredictionStore:
 
 
 def mask(sample: Sample, guess: np.ndarray, score: float | None = None) -> Prediction:
-    return Prediction.of_masks(sample.id, "", [sample.target], [guess], [score], [score])
+    return Prediction.from_masks(sample.id, "", [sample.target], [guess], [score], [score])
 
 
 def test_masks(case, store):
@@ -59,16 +62,22 @@ def test_masks(case, store):
     store.write(mask(spleen, square(0, 0) & False, 0.2))
     store.write(mask(polyp, square(0, 0, 1), 0.6))
     a, b, c = score_case(case, case.samples, store)
-    assert (a.intersection, a.predicted_area, a.true_area, a.target_present, a.predicted_present) == (32, 64, 64, True, True)
+    assert (a.intersection, a.predicted_area, a.true_area, a.target_present, a.predicted_present) == (
+        32,
+        64,
+        64,
+        True,
+        True,
+    )
     assert a.dice == 0.5 and a.iou == pytest.approx(1 / 3)
-    # shifted by four pixels of half a millimetre: within two millimetres
+    # shifted by four pixels of 0.5 mm, which is the tolerance of 2 mm
     assert a.surface_dice == pytest.approx(1.0, abs=0.02) and a.hd95 == pytest.approx(2.0) and a.spacing_known
     assert (a.presence, a.mask_score, a.subject) == (0.9, 0.9, "set/patient 1")
     assert (b.target_present, b.predicted_present, b.dice, b.failure) == (False, False, 1.0, None)
     assert (c.target_present, c.predicted_present, c.dice) == (False, True, 0.0)
 
 
-def test_a_failure_is_the_worst_there_is(case, store):
+def test_failure_has_the_worst_scores(case, store):
     liver, _spleen, _ = case.samples
     store.write(Prediction.failed(liver.id, "crashed\nbadly"))
     a, b, c = score_case(case, case.samples, store)
@@ -78,7 +87,7 @@ def test_a_failure_is_the_worst_there_is(case, store):
     assert c.failure == "no prediction"
 
 
-def test_a_mask_beside_the_target_does_not_detect_it(case, store):
+def test_disjoint_mask_does_not_detect_the_target(case, store):
     liver, spleen, _ = case.samples
     store.write(mask(liver, square(14, 20, 4) | square(0, 24, 2)))
     store.write(mask(spleen, square(0, 0, 3)))
@@ -88,11 +97,11 @@ def test_a_mask_beside_the_target_does_not_detect_it(case, store):
     store.write(mask(liver, square(8, 8) | square(0, 24, 2)))
     a, _, c = score_case(case, case.samples, store)
     assert (a.predicted_present, a.detected, a.false_components) == (True, True, 1)
-    # without an answer: the worst single mask
+    # a failure counts as one false component
     assert (c.failure, c.detected, c.false_components) == ("no prediction", False, 1)
 
 
-def test_a_mask_of_the_wrong_size_is_a_failure(case, store):
+def test_mask_of_wrong_size_is_a_failure(case, store):
     liver = case.samples[0]
     store.write(mask(liver, np.ones((30, 20), dtype=bool)))
     (row,) = score_case(case, [liver], store)
@@ -101,7 +110,7 @@ def test_a_mask_of_the_wrong_size_is_a_failure(case, store):
 
 @pytest.fixture
 def nuclei(tmp_path: Path) -> Case:
-    """Two squares that touch and are numbered 300 and 7, and an image without any."""
+    """Two touching squares with the labels 300 and 7, and a target without objects."""
     numbers = np.zeros(SIZE, dtype=np.uint16)
     numbers[square(4, 4)], numbers[square(4, 12)] = 300, 7
     Image.fromarray(np.zeros((*SIZE, 3), np.uint8)).save(tmp_path / "n.png")
@@ -117,48 +126,50 @@ def nuclei(tmp_path: Path) -> Case:
         (Region("cell", tmp_path / "numbers.png", objects=True), Region("cyst", None, objects=True)),
     )
     samples = tuple(
-        Sample(f"set/n#segment/{target}", "segment", "?", "It is [SEG].", target, regions=(j,), kind="own")
+        Sample(f"set/n#segment/{target}", "segment", "?", "It is [SEG].", target, regions=(j,), kind="in_context")
         for j, target in enumerate(("cell", "cyst"))
     )
     return Case(record, samples)
 
 
-def test_objects_that_touch_are_told_apart_by_their_numbers(nuclei, store):
+def test_touching_objects_are_separated_by_labels(nuclei, store):
     cell, cyst = nuclei.samples
     store.write(mask(cell, square(4, 4)))
     store.write(mask(cyst, square(0, 0, 3)))
     a, b = score_case(nuclei, nuclei.samples, store)
-    assert a.objects == [0.5, 1, 0, 1, 1.0]
-    # no object is there: what was painted is a false one
-    assert b.objects == [0.0, 0, 1, 0, 0.0]
-    # one blob over both is more than half of neither
+    assert a.object_counts == [0.5, 1, 0, 1, 1.0]
+    # there is no object: the mask is a false positive
+    assert b.object_counts == [0.0, 0, 1, 0, 0.0]
+    # one mask over both has an IoU of 0.5 with each
     store.write(mask(cell, square(4, 4) | square(4, 12)))
-    assert next(score_case(nuclei, [cell], store)).objects == [0.5, 0, 1, 2, 0.0]
+    assert next(score_case(nuclei, [cell], store)).object_counts == [0.5, 0, 1, 2, 0.0]
 
 
-def test_a_failure_misses_every_object(nuclei, store):
+def test_failure_misses_every_object(nuclei, store):
     a, b = score_case(nuclei, nuclei.samples, store)
-    assert (a.failure, a.objects) == ("no prediction", [0.0, 0, 0, 2, 0.0])
-    assert b.objects is not None and b.objects[1:] == [0, 0, 0, 0.0]
+    assert (a.failure, a.object_counts) == ("no prediction", [0.0, 0, 0, 2, 0.0])
+    assert b.object_counts is not None and b.object_counts[1:] == [0, 0, 0, 0.0]
 
 
-def test_objects_are_for_numbered_masks_and_unchanged_images_only(nuclei, case, store):
+def test_objects_need_instance_labels_and_original_images(nuclei, case, store):
     moved = Case(nuclei.record, nuclei.samples, ("flip", 1))
     store.write(mask(nuclei.samples[0], square(4, 4)))
-    assert next(score_case(moved, nuclei.samples, store)).objects is None
-    nucleus = Sample("set/a#segment/nucleus", "segment", "?", "It is [SEG].", "nucleus", regions=(0,), kind="own")
+    assert next(score_case(moved, nuclei.samples, store)).object_counts is None
+    nucleus = Sample(
+        "set/a#segment/nucleus", "segment", "?", "It is [SEG].", "nucleus", regions=(0,), kind="in_context"
+    )
     store.write(mask(nucleus, square(4, 4)))
-    assert next(score_case(case, [nucleus], store)).objects is None
+    assert next(score_case(case, [nucleus], store)).object_counts is None
 
 
-def words(case: Case, task: str, answer: str, **more) -> tuple[Case, Sample]:
+def text_case(case: Case, task: str, answer: str, **more) -> tuple[Case, Sample]:
     sample = Sample(f"set/a#{task}", task, "?", answer, **more)
     return Case(case.record, (sample,)), sample
 
 
-def test_recognition_joins_masks_and_compares_labels(case, store):
-    asked, sample = words(case, "recognize", "It is [SEG]. Liver tumor", labels=("Liver tumor",), regions=(0,))
-    said = Prediction.of_masks(
+def test_recognition_combines_masks_and_compares_labels(case, store):
+    asked, sample = text_case(case, "recognize", "It is [SEG]. Liver tumor", labels=("Liver tumor",), regions=(0,))
+    said = Prediction.from_masks(
         sample.id,
         "It is [SEG]. liver tumor. It is [SEG]. Cyst",
         ["liver tumor", "Cyst"],
@@ -171,16 +182,16 @@ def test_recognition_joins_masks_and_compares_labels(case, store):
     assert row.answer == "liver tumor. Cyst"
 
 
-def test_a_failed_recognition_misses_what_is_there_and_makes_up_what_is_not(case, store):
+def test_failed_recognition_counts_as_wrong(case, store):
     for label, found in (("Liver tumor", False), ("No findings", True)):
-        asked, sample = words(case, "recognize", label, labels=(label,))
+        asked, sample = text_case(case, "recognize", label, labels=(label,))
         (row,) = score_case(asked, [sample], store)
         assert (row.failure, row.predicted_present, row.exact_match, row.dice) == ("no prediction", found, False, 0.0)
 
 
-def test_any_pixel_on_a_normal_image_is_false(case, store):
-    asked, sample = words(case, "recognize", "No findings", labels=("No findings",))
-    store.write(Prediction.of_masks(sample.id, "It is [SEG]. Cyst", ["Cyst"], [square(0, 0)]))
+def test_any_pixel_in_a_normal_image_is_false(case, store):
+    asked, sample = text_case(case, "recognize", "No findings", labels=("No findings",))
+    store.write(Prediction.from_masks(sample.id, "It is [SEG]. Cyst", ["Cyst"], [square(0, 0)]))
     (row,) = score_case(asked, [sample], store)
     assert (row.target_present, row.predicted_present, row.exact_match, row.dice) == (False, True, False, 0.0)
     store.write(Prediction(sample.id, "No findings", ("No findings",)))
@@ -188,35 +199,41 @@ def test_any_pixel_on_a_normal_image_is_false(case, store):
     assert (row.predicted_present, row.exact_match, row.dice) == (False, True, 1.0)
 
 
-def test_a_name_without_a_pixel_is_shown_as_not_found_and_counts_as_that(case, store):
+def test_finding_with_an_empty_mask_counts_as_not_found(case, store):
     nothing, text = np.zeros(SIZE, dtype=bool), "It is [SEG]. Cyst"
-    asked, sample = words(case, "recognize", "No findings", labels=("No findings",))
-    store.write(Prediction.of_masks(sample.id, text, ["Cyst"], [nothing], [0.3]))
+    asked, sample = text_case(case, "recognize", "No findings", labels=("No findings",))
+    store.write(Prediction.from_masks(sample.id, text, ["Cyst"], [nothing], [0.3]))
     (row,) = score_case(asked, [sample], store)
-    assert (row.predicted_labels, row.predicted_present, row.exact_match, row.dice, row.answer) == (["No findings"], False, True, 1.0, "Cyst")
-    # where it is there, it is missed; the published protocol goes by the words
-    asked, sample = words(case, "recognize", text, labels=("Cyst",), regions=(0,))
-    store.write(Prediction.of_masks(sample.id, text, ["Cyst"], [nothing], [0.3]))
+    assert (row.predicted_labels, row.predicted_present, row.exact_match, row.dice, row.answer) == (
+        ["No findings"],
+        False,
+        True,
+        1.0,
+        "Cyst",
+    )
+    # a present finding is missed; the published protocol uses the text
+    asked, sample = text_case(case, "recognize", text, labels=("Cyst",), regions=(0,))
+    store.write(Prediction.from_masks(sample.id, text, ["Cyst"], [nothing], [0.3]))
     (row,) = score_case(asked, [sample], store)
     assert (row.predicted_present, row.exact_match, row.substring_match, row.dice) == (False, False, True, 0.0)
-    # a model that draws nothing is believed its words
+    # an answer without masks is accepted
     store.write(Prediction(sample.id, "Cyst", ("Cyst",)))
     (row,) = score_case(asked, [sample], store)
     assert (row.predicted_labels, row.predicted_present, row.exact_match) == (["Cyst"], True, True)
 
 
-def test_an_answer_without_words_finds_nothing(case, store):
+def test_empty_answer_has_no_finding(case, store):
     for labels, regions in ((("No findings",), ()), (("Cyst",), (0,))):
-        asked, sample = words(case, "recognize", "It is [SEG]. Cyst", labels=labels, regions=regions)
+        asked, sample = text_case(case, "recognize", "It is [SEG]. Cyst", labels=labels, regions=regions)
         store.write(Prediction(sample.id, ""))
         (row,) = score_case(asked, [sample], store)
         assert (row.predicted_labels, row.predicted_present, row.exact_match) == ([], False, False)
 
 
-def test_the_truth_is_read_once_for_all(case, store, monkeypatch):
+def test_ground_truth_is_read_once(case, store, monkeypatch):
     opened = []
-    own = Record.load_image
-    monkeypatch.setattr(Record, "load_image", lambda self: opened.append(self.key) or own(self))
+    original = Record.load_image
+    monkeypatch.setattr(Record, "load_image", lambda self: opened.append(self.key) or original(self))
     for sample in case.samples:
         store.write(mask(sample, square(4, 4)))
     truth = GroundTruth(case)
@@ -224,27 +241,27 @@ def test_the_truth_is_read_once_for_all(case, store, monkeypatch):
     assert first == second == list(score_case(case, case.samples, store)) and len(opened) == 2
 
 
-def test_masks_of_other_sizes_on_a_normal_image_are_a_failure(case, store):
-    asked, sample = words(case, "recognize", "No findings", labels=("No findings",))
+def test_masks_of_wrong_size_in_a_normal_image_are_a_failure(case, store):
+    asked, sample = text_case(case, "recognize", "No findings", labels=("No findings",))
     masks = [square(0, 0), np.ones((5, 5), dtype=bool)]
-    store.write(Prediction.of_masks(sample.id, "It is [SEG]. A. It is [SEG]. B", ["A", "B"], masks))
+    store.write(Prediction.from_masks(sample.id, "It is [SEG]. A. It is [SEG]. B", ["A", "B"], masks))
     (row,) = score_case(asked, [sample], store)
     assert row.failure == "the mask is 5 x 5 pixels, the image 30 x 20"
     assert (row.dice, row.predicted_present) == (0.0, True)
 
 
 def test_classes_and_answers(case, store):
-    asked, sample = words(case, "classify", "liver in abdomen CT", box=(4, 4, 12, 12))
+    asked, sample = text_case(case, "classify", "liver in abdomen CT", box=(4, 4, 12, 12))
     store.write(Prediction(sample.id, "Liver in abdomen CT<|end|>", ("Liver",)))
     (row,) = score_case(asked, [sample], store)
     assert (row.exact_match, row.predicted_labels, row.true_labels) == (True, ["Liver"], ["liver"])
-    asked, sample = words(case, "ask", "Yes", kind="closed")
+    asked, sample = text_case(case, "ask", "Yes", kind="closed")
     store.write(Prediction(sample.id, "yes, it does."))
     (row,) = score_case(asked, [sample], store)
     assert (row.exact_match, row.substring_match) == (False, True)
 
 
-def test_other_words_are_compared_with_the_first_answer(case, store):
+def test_paraphrases_are_compared_with_the_original_answer(case, store):
     liver = case.samples[0]
     other = Sample(**{**_plain(liver), "id": f"{liver.id}~1", "paraphrase": 1})
     store.write(mask(liver, square(4, 4)))
@@ -257,7 +274,7 @@ def _plain(sample: Sample) -> dict:
     return {name: getattr(sample, name) for name in sample.__dataclass_fields__}
 
 
-def test_rows_are_written_and_read(tmp_path, case, store):
+def test_sample_scores_round_trip(tmp_path, case, store):
     store.write(mask(case.samples[0], square(4, 4)))
     rows = list(score_case(case, case.samples, store))
     with SampleScoreWriter(tmp_path / "scores" / "m.jsonl") as writer:
@@ -266,7 +283,7 @@ def test_rows_are_written_and_read(tmp_path, case, store):
     assert list(read_sample_scores(tmp_path / "scores" / "m.jsonl")) == rows
 
 
-def test_a_broken_write_leaves_the_old_file(tmp_path):
+def test_failed_write_keeps_the_old_file(tmp_path):
     path = tmp_path / "m.jsonl"
     row = SampleScore("set/a#ask/0", "ask", "set", "CT", "set/a", 0)
     with SampleScoreWriter(path) as writer:
@@ -276,19 +293,19 @@ def test_a_broken_write_leaves_the_old_file(tmp_path):
     assert list(read_sample_scores(path)) == [row]
 
 
-def test_strangers_are_found(case, store):
+def test_unmatched_files_are_found(case, store):
     store.write(mask(case.samples[0], square(4, 4)))
     store.write(Prediction("set/other#segment/liver", "text"))
     known = {sample.id for sample in case.samples}
-    assert unmatched_files(store, known) == [str(store.path("set/other#segment/liver").relative_to(store.folder))]
+    assert store.unmatched_files(known) == [str(store.path("set/other#segment/liver").relative_to(store.folder))]
 
 
-def test_an_unreadable_image_has_the_worst_distance_that_is_known(case, store):
+def test_unreadable_image_has_the_worst_known_distance(case, store):
     case.record.image.write_bytes(b"nothing")
     unreadable: dict[str, str] = {}
     liver, _, polyp = score_case_or_fail(case, case.samples, store, unreadable)
     assert list(unreadable) == ["set/a"] and liver.failure and liver.target_present and not polyp.target_present
-    # the mask has the size of the image: 20 x 30 pixels of half a millimetre
+    # the mask has the size of the image: 20 x 30 pixels of 0.5 mm
     assert liver.hd95 == pytest.approx(np.hypot(10, 15)) and liver.spacing_known
     case.record.regions[0].mask.write_bytes(b"nothing")
     assert score_case_or_fail(case, case.samples, store, {})[0].hd95 is None

@@ -1,4 +1,4 @@
-"""Which worker gets which device."""
+"""Assignment of devices to workers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from unibiomed.errors import DataError
-from unibiomed.evaluate import spread
+from unibiomed.evaluate import distributed
 from unibiomed.evaluate.distributed import run_in_processes, worker_device
 
 
@@ -18,55 +18,57 @@ from unibiomed.evaluate.distributed import run_in_processes, worker_device
     ("worker", "devices", "device"),
     [(0, 0, None), (3, 1, None), (0, 2, "cuda:0"), (1, 2, "cuda:1"), (5, 4, "cuda:1")],
 )
-def test_workers_take_the_accelerators_by_turns(worker, devices, device):
+def test_workers_use_devices_in_turn(worker, devices, device):
     assert worker_device(worker, devices) == device
 
 
-def test_only_workers_are_given_an_accelerator(monkeypatch):
+def test_only_workers_get_a_device(monkeypatch):
     monkeypatch.setattr("torch.cuda.device_count", lambda: 4)
-    assert spread._own_device() is None
-    monkeypatch.setattr(spread, "worker_number", lambda: 6)
-    assert spread._own_device() == "cuda:2"
+    assert distributed._device_of_this_worker() is None
+    monkeypatch.setattr(distributed, "worker_number", lambda: 6)
+    assert distributed._device_of_this_worker() == "cuda:2"
 
 
-def test_a_worker_that_was_killed_is_told_in_one_line():
-    with pytest.raises(DataError, match="give fewer --processes") as error:
+def test_killed_worker_gives_a_one_line_error():
+    with pytest.raises(DataError, match="reduce --processes") as error:
         list(run_in_processes(os._exit, [1, 1], 2))
     assert "\n" not in str(error.value)
 
 
-# Ray starts servers, threads and signal handlers: it gets a process of its own. The GPUs are made up: Ray deals out
-# what it is told of, and nothing is computed on them.
+# Ray starts servers, threads and signal handlers, so it runs in a separate process. The GPUs do not exist: Ray
+# schedules declared resources, and nothing is computed on them.
 CODE = """
 import json, os, sys, time
 from pathlib import Path
 import ray
-from unibiomed.evaluate import spread
-from unibiomed.evaluate.samples import Share
+from unibiomed.evaluate import distributed
+from unibiomed.evaluate.samples import Partition
 
 ray.init(num_cpus=3, num_gpus=2, include_dashboard=False, log_to_driver=False, _node_ip_address="127.0.0.1")
 
 
 def run(case, model, device, numbers):
     folder = Path(sys.argv[1]) / case
-    (folder / "begun").mkdir(parents=True)
+    (folder / "started").mkdir(parents=True)
     alone = model.startswith("files") or device == "cpu"
 
-    def ask(part):
-        if part.share.rank == 9:
+    def predict(task):
+        if task.partition.rank == 9:
             raise ValueError("broken")
-        (folder / "begun" / str(os.getpid())).touch()
-        # nobody takes all parts before the other has begun
+        (folder / "started" / str(os.getpid())).touch()
+        # wait until both workers have started
         until = time.monotonic() + 120
-        while not alone and len(list((folder / "begun").iterdir())) < 2 and time.monotonic() < until:
+        while not alone and len(list((folder / "started").iterdir())) < 2 and time.monotonic() < until:
             time.sleep(0.05)
-        row = [part.share.rank, os.getpid(), ray.get_gpu_ids(), os.environ.get("CUDA_VISIBLE_DEVICES"), part.device]
-        (folder / f"{part.share.rank}.json").write_text(json.dumps(row))
-        return {str(part.share.rank): "unreadable"}
+        row = [task.partition.rank, os.getpid(), ray.get_gpu_ids(), os.environ.get("CUDA_VISIBLE_DEVICES"), task.device]
+        (folder / f"{task.partition.rank}.json").write_text(json.dumps(row))
+        return {str(task.partition.rank): "unreadable"}
 
-    spread.ask_part = ask
-    parts = [spread.Part(None, (model,), Path("."), Path("."), device, Share(i, 10)) for i in numbers]
-    assert spread.ask_on_ray(parts, 3, progress=False) == {str(number): "unreadable" for number in numbers}
+    distributed.run_prediction_task = predict
+    tasks = [
+        distributed.PredictionTask(None, (model,), Path("."), Path("."), device, Partition(i, 10)) for i in numbers
+    ]
+    assert distributed.predict_on_ray(tasks, 3, progress=False) == {str(number): "unreadable" for number in numbers}
     return [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
 
 
@@ -81,7 +83,7 @@ print(json.dumps(found))
 
 
 @pytest.mark.slow
-def test_every_worker_of_ray_has_a_gpu_of_its_own(tmp_path):
+def test_every_ray_worker_has_its_own_gpu(tmp_path):
     pytest.importorskip("ray")
     (tmp_path / "run.py").write_text(CODE)
     done = subprocess.run(
@@ -95,7 +97,7 @@ def test_every_worker_of_ray_has_a_gpu_of_its_own(tmp_path):
     best, named, cpu, files, broken = json.loads(done.stdout.splitlines()[-1])
     for rows in (best, named):
         assert [row[0] for row in rows] == [0, 1, 2, 3, 4]
-        # three were asked for, but there are two GPUs
+        # three workers were requested, but there are two GPUs
         seen = {pid: (gpus, visible, device) for _, pid, gpus, visible, device in rows}
         assert sorted(seen.values()) == [([0], "0", None), ([1], "1", None)]
     for rows, device in ((cpu, "cpu"), (files, None)):

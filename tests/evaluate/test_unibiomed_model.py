@@ -1,4 +1,4 @@
-"""What of this package's own results is scored."""
+"""Predictions made from the results of a model of this package."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from unibiomed.interpret.result import Result
 MASK = np.eye(4, dtype=bool)
 
 
-def test_a_target_has_one_mask_whatever_became_of_it() -> None:
-    """Of several meanings the masks are joined; one that was not searched has an empty mask."""
+def test_each_target_has_one_mask() -> None:
+    """Masks of several meanings are combined; a target that was not searched has an empty mask."""
     sample = Sample("set/one#0", "segment", "?", "", target="tumor")
     other = np.rot90(MASK)
-    for findings, wanted, score in (
+    for findings, expected, score in (
         ((Finding.from_mask("a", MASK, score=0.9), Finding.from_mask("b", other, score=0.7)), MASK | other, 0.9),
         ((Finding("tumor", "tumor", present=False, searched=False),), np.zeros((4, 4), bool), None),
     ):
         result = Result("segment", "?", "", "", findings, 4, 4)
         prediction = _prediction(sample, result)
         (mask,) = prediction.decode((4, 4))
-        assert np.array_equal(mask, wanted) and prediction.scores == (score,) and prediction.labels == ("tumor",)
+        assert np.array_equal(mask, expected) and prediction.scores == (score,) and prediction.labels == ("tumor",)
 
 
 @pytest.mark.parametrize(
     ("task", "read"), [("report", True), ("describe", True), ("recognize", False), ("ask", False), ("segment", False)]
 )
-def test_reports_and_descriptions_are_scored_as_they_are_read(task: str, read: bool) -> None:
+def test_reports_are_scored_as_users_read_them(task: str, read: bool) -> None:
     result = Result(
         task=task,
         question="?",

@@ -18,14 +18,14 @@ from unibiomed.model.processing import IMAGE_END, IMAGE_START, IMAGE_TOKEN, cut_
 
 from .loading import load_part, missing_chat_template, read_image_settings, read_normalisation
 
-__all__ = ["InternVLProcessor"]
+__all__ = ["InternVLPreprocessor"]
 
 MAX_TILE_SIDE = 4096
 MAX_TILES = 128
 
 
-class InternVLProcessor:
-    """Processor of an image and a question for an InternVL model of `transformers`.
+class InternVLPreprocessor:
+    """Preprocessing of an image and a question for an InternVL model of `transformers`.
 
     Parameters
     ----------

@@ -22,7 +22,7 @@ from unibiomed.tasks import NO_FINDINGS, clean_text, is_no_findings, read_class,
 
 from ..predictions import Prediction
 from ..samples import Case, Sample
-from .huggingface_internvl import InternVLProcessor
+from .huggingface_internvl import InternVLPreprocessor
 from .loading import load_part, load_weights, missing_chat_template, select_device
 
 __all__ = ["TextPredictor", "read_findings"]
@@ -73,7 +73,7 @@ class TextPredictor:
                 f"'{name}' is a model of type {str(kind)[:40]!r}, which transformers does not support without custom "
                 "code: use a release for transformers (its name often ends in '-hf')"
             )
-        self._processor = InternVLProcessor(folder) if kind == "internvl" else _Processor(folder)
+        self._processor = InternVLPreprocessor(folder) if kind == "internvl" else _Processor(folder)
         # half precision is slow or not supported on CPUs
         dtype = torch.float32 if self.device.type == "cpu" else "auto"
         self.model = load_weights(AutoModelForImageTextToText, folder, self.device, dtype)

@@ -52,8 +52,8 @@ def ptb_words(text: str) -> list[str]:
 
     It follows ``PTBTokenizer`` of pycocoevalcap, which calls Stanford's lexer and removes punctuation. Clitics are
     words ("doesn't" is "does", "n't"), as are "%" and "/"; brackets become "-lrb-" and "-rrb-", "cannot" becomes "can
-    not". Use ``str.split`` for tokenised texts. On 10,840 lines of real radiology reports and questions (164,066 words),
-    four lines differ from the original.
+    not". Use ``str.split`` for tokenised texts. On 10,840 lines of real radiology reports and questions (164,066
+    words), four lines differ from the original.
 
     Parameters
     ----------
