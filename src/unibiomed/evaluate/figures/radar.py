@@ -130,7 +130,14 @@ def _plot_chart(
     for ring in rings:
         # between two spokes, above the lines
         angle = np.pi / len(names)
-        options = {"ha": "center", "va": "center", "fontsize": 5, "color": GREY, "bbox": background, "zorder": 9}
+        options: dict[str, Any] = {
+            "ha": "center",
+            "va": "center",
+            "fontsize": 5,
+            "color": GREY,
+            "bbox": background,
+            "zorder": 9,
+        }
         axes.text(angle, ring, f"{ring}", **options)
     axes.set_xticks(angles, [])
     axes.spines["polar"].set_color("0.7")

@@ -77,7 +77,7 @@ def _plot_reliability(axes: Axes, style: ModelStyle, data: Sequence[ScoreAndTrut
     every = reliability(scores, truths)
     index = np.minimum((np.array(scores) * len(every)).astype(int), len(every) - 1)
     bins = [one for one in every if one.count]
-    bounds = [_interval([data[k] for k in np.flatnonzero(index == i)]) for i, one in enumerate(every) if one.count]
+    bounds = [_interval([data[int(k)] for k in np.flatnonzero(index == i)]) for i, one in enumerate(every) if one.count]
     y = np.array([one.truth for one in bins])
     axes.errorbar(
         [one.score for one in bins],

@@ -47,7 +47,7 @@ def _overview(models: Mapping[str, Any]) -> Table:
         row.append(format_estimate(get_in(table, "recognition", "all"), percent=True))
         row += [f"{table['failures']:,}", format_number(table["seconds"], 2)]
         rows.append(row)
-    columns = ("model", "targets", "images", "missed", *ABSENT, "normal images with a finding")
+    columns: tuple[str, ...] = ("model", "targets", "images", "missed", *ABSENT, "normal images with a finding")
     columns += ("recognition accuracy", "failures", "seconds per image")
     return Table("overview", "False masks over all pairs", columns, rows, NOTE)
 
