@@ -27,7 +27,10 @@ PAGES = {
 }
 # Words that packages still contain until their texts are rewritten. Remove entries; do not add any.
 ALLOWED_UNTIL_REWRITTEN: dict[str, tuple[str, ...]] = {
-    "Asker": ("interpret", "train"),
+    "Asker": (
+        "interpret",
+        "train",
+    ),
     "floors": ("evaluate",),
     "no_floors": ("evaluate",),
     "word_logits": ("interpret",),
@@ -35,31 +38,55 @@ ALLOWED_UNTIL_REWRITTEN: dict[str, tuple[str, ...]] = {
     ".squares": ("train",),
     "heldout": ("train",),
     ".divided": ("train",),
-    ".judged": ("evaluate",),
-    ".spread": ("evaluate",),
     "class Scene": ("data",),
     "class Turn": ("data",),
     "class Walk": ("data",),
-    "strangers": ("evaluate",),
-    "other words": ("evaluate", "interpret"),
-    "says nothing": ("data", "evaluate", "interpret"),
-    "teaches nothing": ("evaluate",),
-    "is told": ("data", "evaluate", "interpret"),
-    "are told": ("data", "evaluate"),
-    "told apart": ("data", "evaluate"),
-    "stands alone": ("evaluate",),
-    "lies under": ("evaluate",),
-    "looked at": ("data", "evaluate", "interpret", "train"),
-    "words alone": ("evaluate", "interpret"),
+    "other words": (
+        "evaluate",
+        "interpret",
+    ),
+    "says nothing": (
+        "data",
+        "interpret",
+    ),
+    "is told": (
+        "data",
+        "interpret",
+    ),
+    "are told": ("data",),
+    "told apart": ("data",),
+    "looked at": (
+        "data",
+        "interpret",
+        "train",
+    ),
+    "words alone": (
+        "evaluate",
+        "interpret",
+    ),
     "is believed": ("evaluate",),
-    "surest": ("data", "evaluate", "interpret"),
-    "anew": ("data", "evaluate", "interpret", "train"),
-    "mend": ("data", "evaluate"),
+    "surest": (
+        "data",
+        "evaluate",
+        "interpret",
+    ),
+    "anew": (
+        "data",
+        "evaluate",
+        "interpret",
+        "train",
+    ),
+    "mend": ("data",),
     "mended": ("data",),
     "goes on where": ("evaluate",),
-    "taken away": ("data", "evaluate"),
-    "nobody": ("data", "evaluate", "interpret"),
-    "somebody": ("evaluate",),
+    "taken away": (
+        "data",
+        "evaluate",
+    ),
+    "nobody": (
+        "data",
+        "interpret",
+    ),
     "whoever": ("train",),
 }
 # Places where a word is needed.
