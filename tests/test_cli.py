@@ -452,7 +452,7 @@ def test_an_invalid_image(ask, script, here, name):
         (["--box", "a,b,c,d"], "give x0,y0,x1,y1"),
         (["--box", "9,9,9,20"], "has no area"),
         (["--window", "kitchen"], "window"),
-        (["--window", "40,-400"], "width of a window"),
+        (["--window", "40,-400"], "width of the window"),
         (["--slice", "2"], "slice"),
         (["--modality", "smell"], "unknown modality: choose one of CT"),
         (["--slice", "two"], "invalid int value"),
