@@ -164,6 +164,11 @@ def make_parser() -> argparse.ArgumentParser:
         "(default: that of the model)",
     )
     verb.add_argument(
+        "--no-second-look",
+        action="store_true",
+        help="do not refine masks of fine structures on a larger copy of the image (default: nano does)",
+    )
+    verb.add_argument(
         "--out",
         type=_folder,
         default=Path("unibiomed-results"),
@@ -284,6 +289,7 @@ def run_interpret(options: argparse.Namespace) -> int:
         slice_index=options.slice,
         window=options.window,
         allow_unknown=options.allow_unknown,
+        second_look=not options.no_second_look,
     )
     failed = 0
     for item in items:

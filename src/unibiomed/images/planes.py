@@ -108,6 +108,10 @@ class FrameOrder:
     flips: tuple[bool, bool]
     ranks: np.ndarray
 
+    @property
+    def _reversed(self) -> tuple[int, ...]:
+        return tuple(axis for axis, flip in enumerate(self.flips, start=1) if flip)
+
     def to_frames(self, values: np.ndarray) -> np.ndarray:
         """Reorder an array of the volume to frames.
 
@@ -122,7 +126,7 @@ class FrameOrder:
             Copy of shape (frames, rows, columns), in the order and orientation of the source frames.
         """
         turned = values.transpose(self.axes)
-        turned = np.flip(turned, [axis for axis, flip in ((1, self.flips[0]), (2, self.flips[1])) if flip])
+        turned = np.flip(turned, self._reversed)
         return np.ascontiguousarray(turned[self.ranks])
 
     def to_volume(self, values: np.ndarray) -> np.ndarray:
@@ -138,7 +142,7 @@ class FrameOrder:
         numpy.ndarray
             View of shape (slices, rows, columns), in the order of the volume.
         """
-        turned = np.flip(values, [axis for axis, flip in ((1, self.flips[0]), (2, self.flips[1])) if flip])
+        turned = np.flip(values, self._reversed)
         return turned.transpose(np.argsort(self.axes))
 
 

@@ -97,11 +97,11 @@ def _interpret_one(
         if out is None:
             return BatchItem(path, result)
         stem = unique(stem, taken, partial(holds_other_image, out, result))
-        files, notes = result.save(out, stem), ()
-        if source is not None:
-            written = write_dicom(out, stem, source, contents_of(result), options=dicom)
-            files, notes = files | written.files, written.notes
-        return BatchItem(path, result, files=files, notes=notes)
+        files = result.save(out, stem)
+        if source is None:
+            return BatchItem(path, result, files=files)
+        written = write_dicom(out, stem, source, contents_of(result), options=dicom)
+        return BatchItem(path, result, files=files | written.files, notes=written.notes)
     except UniBiomedError as error:
         return BatchItem(path, error=error)
     except (MemoryError, RuntimeError) as error:

@@ -135,7 +135,7 @@ def surest_answer(
         Not in the model's own words; None where nothing was found, or no target is surely there.
     """
     surest = next(iter(weighed.searched), None)
-    if not weighed.found or surest is None or (surest.score or 0.0) < threshold:
+    if not weighed.found or surest is None or (surest.presence or 0.0) < threshold:
         return None
     outline = encoded.outlines.get((modality, surest.label))
     if outline is None or outline.prompt is None:

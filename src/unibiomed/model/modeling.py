@@ -307,7 +307,7 @@ class UniBiomedModel(PreTrainedModel):
         Parameters
         ----------
         maps : tuple of torch.Tensor
-            ``ImageFeatures.maps``.
+            ``ImageFeatures.maps``; with `prompts`, of squares of any side that the encoder reads.
         prompts : torch.Tensor, optional
             Outputs of the grounding head, (N, prompt width).
         image_index : torch.Tensor, optional
@@ -329,7 +329,7 @@ class UniBiomedModel(PreTrainedModel):
             maps = tuple(m[image_index] for m in maps)
         grounding = self.grounding
         sparse, dense = self._prompt_tokens(prompts, boxes, images, per_image, maps[2])
-        position = grounding.get_image_wide_positional_embeddings().expand(images, -1, -1, -1)
+        position = self._positions(maps[2]).expand(images, -1, -1, -1)
         if self.config.fine_masks:
             decoded = grounding.mask_decoder(maps[2] + dense, position, sparse, maps[:2])
             logits, predicted_iou, tokens, presence, known = decoded
@@ -384,7 +384,7 @@ class UniBiomedModel(PreTrainedModel):
         images, per_image = (1, len(prompts)) if image_index is None else (len(prompts), 1)
         features = maps[2] if image_index is None else maps[2][image_index]
         sparse, dense = self._prompt_tokens(prompts, None, images, per_image, features)
-        position = self.grounding.get_image_wide_positional_embeddings().expand(images, -1, -1, -1)
+        position = self._positions(features).expand(images, -1, -1, -1)
         presence = self.grounding.mask_decoder.object_scores(features + dense, position, sparse)
         return self._limit_presence(presence, maps[2], prompts, image_index)
 
@@ -406,7 +406,23 @@ class UniBiomedModel(PreTrainedModel):
         points = torch.zeros(images, per_image, 1, 2, device=like.device, dtype=like.dtype)
         labels = -torch.ones(images, per_image, 1, device=like.device, dtype=torch.int32)
         sparse, dense = encoder(input_points=points, input_labels=labels, input_boxes=None, input_masks=None)
+        # the dense embedding is the same everywhere: another image side than the model's own needs more of it
+        dense = dense[:, :, :1, :1].expand(-1, -1, *like.shape[-2:])
         return torch.cat([sparse, prompts.view(images, per_image, 1, -1).to(sparse.dtype)], dim=2), dense
+
+    def _positions(self, features: torch.Tensor) -> torch.Tensor:
+        """SAM2's positional embedding (1, width, rows, columns) of features, whatever the side of their image was."""
+        rows, columns = features.shape[-2:]
+        if (rows, columns) == tuple(self.grounding.prompt_encoder.image_embedding_size):
+            own: torch.Tensor = self.grounding.get_image_wide_positional_embeddings()
+            return own
+        embedding = self.grounding.shared_image_embedding
+        like = embedding.positional_embedding
+        down = (torch.arange(rows, device=like.device, dtype=like.dtype) + 0.5) / rows
+        across = (torch.arange(columns, device=like.device, dtype=like.dtype) + 0.5) / columns
+        y, x = torch.meshgrid(down, across, indexing="ij")
+        places: torch.Tensor = embedding(torch.stack([x, y], dim=-1))
+        return places.permute(2, 0, 1)[None]
 
     def _limit_presence(
         self,

@@ -161,9 +161,9 @@ class UniBiomedProcessor:
 
     # ---------------------------------------------------------------- images
 
-    def grounding_pixels(self, image: Image.Image) -> torch.Tensor:
-        """Normalized input of SAM2, (3, grounding_size, grounding_size), float32."""
-        side = self.settings.grounding_size
+    def grounding_pixels(self, image: Image.Image, side: int | None = None) -> torch.Tensor:
+        """Normalized input of SAM2, (3, side, side), float32; the side is ``grounding_size`` unless it is given."""
+        side = side or self.settings.grounding_size
         resized = image if image.size == (side, side) else image.resize((side, side), Image.Resampling.BICUBIC)
         return normalise(resized, *self._grounding_constants)
 

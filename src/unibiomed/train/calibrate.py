@@ -15,7 +15,7 @@ from unibiomed.data.conversation import canonical_turns
 from unibiomed.data.records import Record
 from unibiomed.interpret.scores import calibrate
 from unibiomed.interpret.vocabulary import ModelVocabulary
-from unibiomed.metrics.classification import fit_platt
+from unibiomed.metrics.calibration import fit_platt
 from unibiomed.model.mask_threshold import THRESHOLD_RULES, mask_threshold
 from unibiomed.model.modeling import ImageFeatures, UniBiomedModel
 from unibiomed.model.processing import UniBiomedProcessor

@@ -271,15 +271,22 @@ def test_the_report_of_one_image(kind: Any, count: int, radiograph: Path, errors
     assert [group.ContentTemplateSequence[0].TemplateIdentifier for group in groups] == ["1410"] * count
     for number, group in enumerate(groups, start=1):
         reference = items(group, "Referenced Segmentation Frame")[0].ReferencedSOPSequence[0]
-        frame = seg.pixel_array.reshape(-1, 8, 9)[reference.ReferencedFrameNumber - 1]
-        assert np.array_equal(frame == (number if kind == "LABELMAP" else 1), masks[number - 1])
+        assert reference.ReferencedSOPInstanceUID == seg.SOPInstanceUID
+        frames = seg.pixel_array.reshape(-1, 8, 9)
+        if kind == "LABELMAP":
+            assert reference.ReferencedSegmentNumber == number
+            assert np.array_equal(frames[0] == number, masks[number - 1])
+        else:
+            assert np.array_equal(frames[reference.ReferencedFrameNumber - 1], masks[number - 1])
         area = round(0.04 * int(masks[number - 1].sum()), 6)
         assert value(items(group, "Area")[0]) == (area, "mm2")
         assert value(items(group, "Comment")[0]) == "an effusion"
         image = items(group, "Source Image for Segmentation")[0].ReferencedSOPSequence[0]
         assert image.ReferencedSOPInstanceUID == dcmread(radiograph).SOPInstanceUID
     assert value(items(report, "Pneumothorax")[0]) == "Absent"
-    assert errors_of(written.files["sr"]) == []
+    # the SOP class of label maps is younger than the dciodvfy of Debian 12
+    unknown = "ReferencedSegmentNumber(0062,000b)> - Shall not be present for Referenced SOP Class"
+    assert [line for line in errors_of(written.files["sr"]) if unknown not in line or kind != "LABELMAP"] == []
 
 
 def test_one_frame_of_several(captured_frames: Path, errors_of: Check, tmp_path: Path) -> None:

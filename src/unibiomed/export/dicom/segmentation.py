@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from pydicom.dataset import Dataset
-from pydicom.uid import ExplicitVRLittleEndian, RLELossless, generate_uid
+from pydicom.uid import RLELossless, generate_uid
 
 from unibiomed.errors import InputError
 from unibiomed.images.planes import VoxelGrid, match_frames
@@ -256,10 +256,12 @@ def _build(
         content_description="Findings of a segmentation model",
         series_description="Findings (segmentation)",
         specific_character_set="ISO_IR 192",
-        # One bit a pixel is small; bytes are mostly zeros.
-        transfer_syntax_uid=ExplicitVRLittleEndian if kind == "BINARY" else RLELossless,
         omit_empty_frames=bool(pixels.any()),
     )
+    if kind != "BINARY":
+        # One bit a pixel is small, and bytes are mostly zeros. highdicom would leave the encoder to chance, and that of
+        # GDCM ends the process at frames of an odd number of pixels.
+        dataset.compress(RLELossless, encoding_plugin="pydicom", generate_instance_uid=False)
     if not placed:
         # The pixels lie as those of the source, and this is all that may be known of where they lie (PS3.3 C.7.6.1).
         shared = dataset.SharedFunctionalGroupsSequence[0]
