@@ -1,4 +1,4 @@
-"""The counts that docs/results_version_7.md tells in words: what is emptied, drawn or named wrongly, and how often.
+"""Counts of errors in docs/results_version_7.md: targets without a mask, false masks and wrong names.
 
 python benchmarks/counts.py runs/shared [--model nano]
 """
@@ -16,13 +16,13 @@ Row = dict[str, Any]
 
 
 def read_sample_scores(folder: Path, model: str) -> list[Row]:
-    """Rows of an evaluation, without changed images and questions in other words."""
+    """Rows of an evaluation, without perturbations and paraphrases."""
     with (folder / "scores" / f"{model}.jsonl").open(encoding="utf-8") as file:
         rows = [json.loads(line) for line in file]
     return [row for row in rows if not row.get("perturbation") and not row.get("paraphrase")]
 
 
-def tell(what: str, rows: Iterable[Row], of: list[Row], *by: str) -> str:
+def format_count(what: str, rows: Iterable[Row], of: list[Row], *by: str) -> str:
     """One line: how many rows of how many, and the commonest values of some columns."""
     rows = list(rows)
     counts = Counter(" as ".join(_shown(row.get(column)) for column in by) for row in rows)
@@ -38,25 +38,36 @@ def _shown(value: Any) -> str:
 def count(rows: list[Row]) -> list[str]:
     """All lines."""
     segment = [row for row in rows if row["task"] == "segment"]
-    own = [row for row in segment if row["kind"] == "in_context"]
-    foreign = [row for row in segment if row["kind"] == "out_of_context"]
-    shown, absent = [r for r in own if r["target_present"]], [r for r in own if not r["target_present"]]
+    in_context = [row for row in segment if row["kind"] == "in_context"]
+    out_of_context = [row for row in segment if row["kind"] == "out_of_context"]
+    shown, absent = [r for r in in_context if r["target_present"]], [r for r in in_context if not r["target_present"]]
     boxes = [row for row in rows if row["task"] == "classify"]
     images = [row for row in rows if row["task"] == "recognize"]
     ill, normal = [r for r in images if r["target_present"]], [r for r in images if not r["target_present"]]
     return [
-        tell("targets emptied", [r for r in shown if not r["predicted_present"]], shown, "target"),
-        tell(
-            "masks without the target, own body part", [r for r in absent if r["predicted_present"]], absent, "target"
+        format_count(
+            "present targets with an empty mask", [r for r in shown if not r["predicted_present"]], shown, "target"
         ),
-        tell("masks of other body parts", [r for r in foreign if r["predicted_present"]], foreign, "target"),
-        tell("all masks without the target", [r for r in absent + foreign if r["predicted_present"]], absent + foreign),
-        tell(
-            "boxes named wrongly", [r for r in boxes if not r["exact_match"]], boxes, "true_labels", "predicted_labels"
+        format_count("false masks, in context", [r for r in absent if r["predicted_present"]], absent, "target"),
+        format_count(
+            "false masks, out of context",
+            [r for r in out_of_context if r["predicted_present"]],
+            out_of_context,
+            "target",
         ),
-        tell("images named rightly", [r for r in images if r["exact_match"]], images),
-        tell("something found where something is", [r for r in ill if r["predicted_present"]], ill, "dataset"),
-        tell("findings in normal images", [r for r in normal if r["predicted_present"]], normal, "dataset"),
+        format_count(
+            "all false masks", [r for r in absent + out_of_context if r["predicted_present"]], absent + out_of_context
+        ),
+        format_count(
+            "boxes with a wrong class",
+            [r for r in boxes if not r["exact_match"]],
+            boxes,
+            "true_labels",
+            "predicted_labels",
+        ),
+        format_count("images with correct findings", [r for r in images if r["exact_match"]], images),
+        format_count("abnormal images with a finding", [r for r in ill if r["predicted_present"]], ill, "dataset"),
+        format_count("normal images with a finding", [r for r in normal if r["predicted_present"]], normal, "dataset"),
     ]
 
 

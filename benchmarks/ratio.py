@@ -30,13 +30,13 @@ Pair = tuple[str, str]
 
 @dataclass
 class Shared:
-    """What both were asked for one target."""
+    """Scores of both models on the samples of one target."""
 
     trained: list[Specialist] = field(default_factory=list)
     subjects: list[str] = field(default_factory=list)
     ours: list[float] = field(default_factory=list)
     theirs: list[float] = field(default_factory=list)
-    there: list[bool] = field(default_factory=list)
+    target_present: list[bool] = field(default_factory=list)
 
     def dice(self, *, absent: bool) -> tuple[np.ndarray, np.ndarray]:
         """Both models' Dice, of images that show the target, with `absent` of all."""
@@ -44,7 +44,7 @@ class Shared:
         return np.array(self.ours)[kept], np.array(self.theirs)[kept]
 
     def people(self, *, absent: bool) -> list[str]:
-        """Whose images these are."""
+        """Subjects of the images."""
         return [one for one, there in zip(self.subjects, self.target_present, strict=True) if there or absent]
 
 
@@ -95,7 +95,7 @@ def ratio_sheet(found: dict[str, Shared], missing: int) -> Table:
     """One row a target, and one for the means over targets."""
     rows = []
     for target, shared in found.items():
-        row = [target, f"{sum(shared.there):,}", f"{len(shared.there):,}"]
+        row = [target, f"{sum(shared.target_present):,}", f"{len(shared.target_present):,}"]
         row.append(f"{sum(about.samples for about in shared.trained):,}")
         for absent in (False, True):
             ours, theirs = (float(side.mean()) for side in shared.dice(absent=absent))
@@ -104,8 +104,8 @@ def ratio_sheet(found: dict[str, Shared], missing: int) -> Table:
     every = found.values()
     total = [
         f"mean over {len(found)}",
-        f"{sum(sum(s.there) for s in every):,}",
-        f"{sum(len(s.there) for s in every):,}",
+        f"{sum(sum(s.target_present) for s in every):,}",
+        f"{sum(len(s.target_present) for s in every):,}",
     ]
     total.append(f"{sum(about.samples for shared in every for about in shared.trained):,}")
     for absent in (False, True):
@@ -139,7 +139,7 @@ def main() -> None:
     ours = dice_rows(options.out, options.model)
     found = join(ours, dice_rows(options.out, options.nets.resolve().name), trained)
     if not found:
-        parser.error(f"'{options.out}' holds no target that both models were asked for")
+        parser.error(f"'{options.out}' holds no target that both models were evaluated on")
     missing = {(row.dataset, row.target) for row in ours.values() if row.target_present} - trained.keys()
     fill(options.page, {"specialists": {"ratio": ratio_sheet(found, len(missing))}})
 

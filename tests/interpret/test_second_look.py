@@ -44,7 +44,7 @@ class Mirror:
             n = len(prompts)
             return MaskPrediction(
                 logits=(mirror.second(shown) if again else shown)[:, None].expand(n, -1, -1, -1).clone(),
-                quality=torch.full((n, 1), 0.6 if again else 0.8),
+                predicted_iou=torch.full((n, 1), 0.6 if again else 0.8),
                 presence_logits=torch.full((n,), 8.0),
             )
 
@@ -82,7 +82,7 @@ def test_nothing_is_shifted(interpreter, mirror, size) -> None:
         # one way round and the other: a shift would show on opposite sides
         flipped = interpreter.interpret(np.flip(picture, axis).copy(), targets="a").findings[0].mask
         assert dice(np.flip(flipped, axis), refined.mask) > 0.99
-    assert refined.score == first.score
+    assert refined.presence == first.presence
 
 
 def test_both_passes_count_alike(interpreter, mirror) -> None:

@@ -35,7 +35,7 @@ LEAST_EXTENT = 0.5
 """Share of the image's width or height that the mask reaches over: a single small object is no fine structure."""
 MOST_LOOKS = 4
 """Masks of one question that are refined: with them, it takes at most about twice the time."""
-AGREEMENT = 0.5
+AGREEMENT = 0.7
 """Dice of the refined mask with the first one, below which the first one stands."""
 
 
