@@ -23,7 +23,7 @@ def loaded_by(code: str) -> set[str]:
     return set(json.loads(done.stdout.splitlines()[-1]))
 
 
-def test_importing_the_package_loads_next_to_nothing() -> None:
+def test_importing_the_package_is_fast() -> None:
     modules = loaded_by("import unibiomed")
     assert "unibiomed" in modules
     assert not modules & {*HEAVY, "numpy", "PIL", "scipy", "pydicom", "nibabel"}
@@ -33,7 +33,7 @@ def test_importing_the_package_loads_next_to_nothing() -> None:
 @pytest.mark.parametrize(
     "rooms", ["errors, tasks, findings, images, export", "metrics", "data.records, data.catalog, data.conversation"]
 )
-def test_rooms_without_torch(rooms: str) -> None:
+def test_packages_without_torch(rooms: str) -> None:
     code = "\n".join(f"import unibiomed.{room.strip()}" for room in rooms.split(","))
     assert not loaded_by(code) & {"torch", "transformers"}
 
@@ -49,7 +49,7 @@ def test_version() -> None:
     assert done.returncode == 0 and done.stdout.split() == ["unibiomed", unibiomed.__version__]
 
 
-def test_info_is_json_and_loads_no_torch() -> None:
+def test_info_is_json_and_does_not_import_torch() -> None:
     command = [sys.executable, "-X", "importtime", "-m", "unibiomed", "info", "--json"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0
@@ -62,7 +62,7 @@ def test_info_is_json_and_loads_no_torch() -> None:
     assert not imported & {"torch", "transformers", "tokenizers", "safetensors", "huggingface_hub"}
 
 
-def test_unknown_names_are_told() -> None:
+def test_unknown_names_raise_attribute_errors() -> None:
     with pytest.raises(AttributeError, match="'unibiomed' has no attribute 'nothing'"):
         unibiomed.nothing  # noqa: B018
 

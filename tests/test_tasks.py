@@ -37,7 +37,7 @@ def is_plain(text: str) -> bool:
 # ---------------------------------------------------------------- questions
 
 
-def test_the_six_families_and_the_box() -> None:
+def test_the_tasks() -> None:
     assert list(TASKS) == ["segment", "recognize", "report", "classify", "describe", "ask", "outline"]
     assert [task.name for task in TASKS.values() if not task.in_words] == ["outline"]
     assert all(task.name == name and task.summary and task.question for name, task in TASKS.items())
@@ -63,14 +63,14 @@ def test_unknown_task(name: str) -> None:
 
 
 @pytest.mark.parametrize("nothing", ["", "  ", "\n", "[SEG]", "<image><|end|>", "<p> </p>"])
-def test_nothing_is_neither_a_question_nor_a_target(nothing: str) -> None:
+def test_empty_questions_and_targets_are_refused(nothing: str) -> None:
     with pytest.raises(InputError, match="question is empty"):
         make_question("ask", text=nothing)
     with pytest.raises(InputError, match="needs at least one target"):
         make_question("segment", target=nothing)
 
 
-def test_what_is_missing_is_named() -> None:
+def test_missing_inputs_are_named() -> None:
     with pytest.raises(InputError, match="--ask"):
         make_question("ask")
     with pytest.raises(InputError, match="--target"):
@@ -87,7 +87,7 @@ def test_what_is_missing_is_named() -> None:
 @example("[SE<p>G]")
 @example("[SE\0G] [SE\u200bG] [SE G]")
 @example("\udcff")
-def test_a_user_cannot_steer_the_model(text: str) -> None:
+def test_special_tokens_in_user_text_are_removed(text: str) -> None:
     for arguments in ({"task": "ask", "text": text}, {"task": "segment", "target": text}):
         try:
             question = make_question(**arguments)
@@ -126,17 +126,17 @@ def test_harmless_signs_are_kept() -> None:
         ([], None, True, "classify"),
     ],
 )
-def test_task_follows_from_what_is_given(targets: list[str], question: str | None, box: bool, name: str) -> None:
+def test_the_default_task(targets: list[str], question: str | None, box: bool, name: str) -> None:
     assert choose_task(None, targets, question, box).name == name
 
 
 @pytest.mark.parametrize("task", ["segment", "recognize", "report"])
-def test_a_box_is_not_taken_where_it_would_only_be_drawn(task: str) -> None:
+def test_a_box_is_refused_by_other_tasks(task: str) -> None:
     with pytest.raises(InputError, match="is about the whole image: leave the box out, or choose one of classify"):
         choose_task(task, ["liver"] if task == "segment" else [], None, True)
 
 
-def test_a_named_task_is_taken() -> None:
+def test_a_given_task_is_used() -> None:
     assert choose_task("report", [], None, False).name == "report"
     assert choose_task("describe", [], None, True).name == "describe"
 
@@ -156,7 +156,9 @@ def test_a_named_task_is_taken() -> None:
         ("find", [], None, False, "unknown task 'find'"),
     ],
 )
-def test_what_a_task_lacks(task: str | None, targets: list[str], question: str | None, box: bool, says: str) -> None:
+def test_missing_inputs_of_a_task(
+    task: str | None, targets: list[str], question: str | None, box: bool, says: str
+) -> None:
     with pytest.raises(InputError, match=says):
         choose_task(task, targets, question, box)
 
@@ -239,12 +241,12 @@ def test_a_phrase_for_each_seg(raw: str, default: str) -> None:
         ("liver in abdomen CT<|end|>", "liver in abdomen CT"),
     ],
 )
-def test_text_for_people(raw: str, text: str) -> None:
+def test_clean_text(raw: str, text: str) -> None:
     assert clean_text(raw) == text
 
 
 @given(WILD)
-def test_text_for_people_is_plain(raw: str) -> None:
+def test_clean_text_has_no_special_tokens(raw: str) -> None:
     text = clean_text(raw)
     assert is_plain(text)
     assert text == text.strip() and "\n" not in text
@@ -281,13 +283,13 @@ def test_class_of_a_box(raw: str, label: str) -> None:
 
 
 @given(WILD)
-def test_reading_never_fails(raw: str) -> None:
+def test_parsing_never_fails(raw: str) -> None:
     assert isinstance(is_no_findings(raw), bool)
     assert is_plain(read_class(raw))
     assert not is_no_findings(raw) or not read_phrases(raw)
 
 
-def test_no_findings_is_spelled_alike() -> None:
+def test_no_findings_is_the_same_constant() -> None:
     from unibiomed import findings, tasks
 
     assert tasks.NO_FINDINGS == findings.NO_FINDINGS

@@ -40,7 +40,7 @@ def test_place_and_side_are_those_of_the_image(row: int, column: int, place: str
     ("modality", "site", "expected"),
     [("X-ray", "chest", "right"), ("CT", "abdomen", "right"), ("MRI", "heart", ""), ("ultrasound", "breast", "")],
 )
-def test_patient_side_is_told_only_where_the_display_is_sure(modality: str, site: str, expected: str) -> None:
+def test_the_patient_side_needs_a_known_display_convention(modality: str, site: str, expected: str) -> None:
     assert facts(disc(128, 64, 20, 10), modality, site).patient_side == expected
 
 
@@ -70,7 +70,7 @@ def test_shape_uses_the_pixel_spacing() -> None:
     assert facts(mask, spacing=(2.0, 1.0)).shape == "round"
 
 
-def test_specks_are_not_parts() -> None:
+def test_very_small_parts_are_not_counted() -> None:
     mask = disc(256, 60, 60, 20) | disc(256, 190, 190, 12)
     mask[5, 5] = mask[250, 3:5] = True
     assert facts(mask).parts == 2
@@ -95,7 +95,7 @@ def test_empty_mask() -> None:
 
 
 @given(arrays(bool, st.tuples(st.integers(1, 40), st.integers(1, 40))))
-def test_any_mask_gives_facts_that_hold(mask: np.ndarray) -> None:
+def test_measurements_of_random_masks_are_consistent(mask: np.ndarray) -> None:
     found = facts(mask)
     assert found.empty == (not mask.any())
     assert 0 <= found.area_fraction <= 1
@@ -105,7 +105,7 @@ def test_any_mask_gives_facts_that_hold(mask: np.ndarray) -> None:
 
 
 @given(st.integers(0, 699), st.integers(0, 699), st.integers(1, 700), st.integers(1, 3))
-def test_thin_lines_in_large_images_survive(row: int, column: int, length: int, width: int) -> None:
+def test_thin_lines_in_large_images_are_measured(row: int, column: int, length: int, width: int) -> None:
     mask = np.zeros((700, 700), dtype=bool)
     mask[row : row + width, column : column + length] = True
     mask[0, 0] = mask[699, 699] = True

@@ -47,7 +47,7 @@ def test_sentence() -> None:
     assert region_sentence("polyp", facts(np.zeros((9, 9), dtype=bool))) == "No polyp is visible in the image."
 
 
-def test_what_covers_most_of_the_image_is_on_no_side_of_it() -> None:
+def test_a_region_that_covers_most_of_the_image_is_central() -> None:
     mask = np.ones((100, 100), dtype=bool)
     mask[:, 55:] = False
     found = replace(facts(mask, "CT", "abdomen"), patient_side="right")
@@ -75,7 +75,7 @@ def test_numbers_in_words() -> None:
 
 
 @given(masks, nouns, st.booleans(), st.sampled_from(["", "left", "right"]))
-def test_a_sentence_is_read_as_it_was_meant(mask: np.ndarray, noun: str, counted: bool, side: str) -> None:
+def test_generated_sentences_are_parsed(mask: np.ndarray, noun: str, counted: bool, side: str) -> None:
     found = replace(facts(mask), patient_side=side)
     sentence = region_sentence(noun, found, counted=counted)
     assert sentence.endswith(".") and "  " not in sentence and "about less" not in sentence
@@ -86,7 +86,7 @@ def test_a_sentence_is_read_as_it_was_meant(mask: np.ndarray, noun: str, counted
 
 
 @given(masks, st.integers(1, 200))
-def test_of_a_sentence_that_was_cut_the_rest_is_read(mask: np.ndarray, length: int) -> None:
+def test_truncated_sentences_are_parsed(mask: np.ndarray, length: int) -> None:
     found = facts(mask)
     sentence = region_sentence("liver tumor", found)
     read = parse_region_sentence(sentence[:length])
@@ -126,7 +126,7 @@ def test_sentences_of_other_forms(sentence: str, expected: RegionWords | None) -
         ("It shows about 20 nuclei.", None),
     ],
 )
-def test_the_number_of_objects_may_be_another(sentence: str, expected: str | None) -> None:
+def test_the_number_of_objects_can_be_replaced(sentence: str, expected: str | None) -> None:
     assert with_count(sentence, 7) == expected
 
 
@@ -144,5 +144,5 @@ def test_the_number_of_objects_may_be_another(sentence: str, expected: str | Non
         ("A stenosis of 50 % is seen.", False),
     ],
 )
-def test_measured_words_are_found_in_any_sentence(sentence: str, measured: bool) -> None:
+def test_measurements_are_detected_in_any_sentence(sentence: str, measured: bool) -> None:
     assert is_measured(sentence) == measured

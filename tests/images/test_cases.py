@@ -41,7 +41,7 @@ def expected(case: Path) -> np.ndarray:
         ("tiff-planar-16/rgb16_planar.tif", 0, 0),
     ],
 )
-def test_pictures_are_those_expected(cases, name, most, mean):
+def test_images_equal_the_expected_ones(cases, name, most, mean):
     path = cases / name
     pixels = read_image(path).pixels.astype(int)
     wanted = expected(path.parent)
@@ -104,7 +104,7 @@ def test_a_stack_with_one_directory(cases):
         assert (grey == np.rint(np.clip((plane.astype(float) - 0.5) / 1999, 0, 1) * 255)).all()
 
 
-def test_what_is_no_picture_or_not_whole(cases):
+def test_non_images_and_truncated_files_are_refused(cases):
     with pytest.raises(InputError, match=r"a segmentation \(SEG\), not an image"):
         read_image(cases / "segmentation-as-image" / "seg.dcm")
     with pytest.raises(InputError, match=r"image \(CT\) is truncated before its pixels"):

@@ -106,18 +106,18 @@ def test_multi_frame_needs_a_slice():
 
 
 @pytest.mark.parametrize("name", ["rtplan.dcm", "rtstruct.dcm", "test-SR.dcm", "reportsi.dcm", "waveform_ecg.dcm"])
-def test_files_without_pixels_say_so(name):
+def test_files_without_pixels_are_refused(name):
     with pytest.raises(InputError, match="holds no pixels"):
         read_image(shipped(name))
 
 
-def test_damaged_files_say_so():
+def test_damaged_files_are_refused():
     with pytest.raises(InputError, match="truncated or damaged"):
         read_image(shipped("MR_truncated.dcm"))
 
 
 @pytest.mark.parametrize("name", ["liver_1frame.dcm", "rtdose_1frame.dcm", "badVR.dcm"])
-def test_segmentations_and_doses_are_no_pictures(name):
+def test_segmentations_and_doses_are_refused(name):
     with pytest.raises(InputError, match=r"is a (segmentation|dose distribution).*give the image that it belongs to"):
         read_image(shipped(name))
 
@@ -147,7 +147,7 @@ def test_videos_are_refused(make_dicom):
         read_image(path)
 
 
-def test_rescale_then_the_window_asked_for(make_dicom):
+def test_rescale_then_the_given_window(make_dicom):
     path = make_dicom(RAMP, RescaleSlope=2, RescaleIntercept=-1024, WindowCenter=0, WindowWidth=10)
     hounsfield = RAMP * 2.0 - 1024
     image = read_image(path, window="lung")
@@ -167,13 +167,13 @@ def test_the_window_of_the_header_is_used(make_dicom):
     assert (exact.pixels[:, :, 0] == np.rint(np.clip((RAMP + 160.0) / 400, 0, 1) * 255)).all()
 
 
-def test_a_useless_window_in_the_header_is_passed_over(make_dicom):
+def test_an_invalid_window_in_the_header_is_ignored(make_dicom):
     image = read_image(make_dicom(RAMP, WindowCenter=40, WindowWidth=0))
     assert image.details["window"] is None and image.details["scaling"] == "percentile"
     assert image.pixels.min() == 0 and image.pixels.max() == 255
 
 
-def test_the_voi_lut_comes_before_the_window(make_dicom):
+def test_the_voi_lut_has_precedence_over_the_window(make_dicom):
     table = [4095 - 2 * k for k in range(2000)]
     lut = item(LUTDescriptor=[2000, 0, 12], LUTData=table)
     for element, vr in (("LUTDescriptor", "US"), ("LUTData", "US")):
@@ -195,7 +195,7 @@ def test_monochrome1_is_inverted(make_dicom):
     assert np.abs(asked.pixels.astype(int) - (255 - plain.astype(int))).max() <= 1
 
 
-def test_8_bits_without_a_window_stay_as_they_are(make_dicom):
+def test_8_bits_without_a_window_are_unchanged(make_dicom):
     grey = np.arange(50, 150, dtype=np.uint8).reshape(10, 10)
     assert (read_image(make_dicom(grey, Modality="US")).pixels[:, :, 0] == grey).all()
 
@@ -300,7 +300,7 @@ def test_nan_in_floats_is_background(make_float_dicom, keyword):
         read_image(make_float_dicom(values, keyword))
 
 
-def test_patient_data_goes_nowhere(make_dicom, capfd, caplog):
+def test_no_patient_data_in_images_and_messages(make_dicom, capfd, caplog):
     path = make_dicom(RAMP)
     whole = path.read_bytes()
     broken = [

@@ -96,7 +96,7 @@ def test_a_series_may_have_an_incomplete_rescale(make_series):
 
 @pytest.mark.parametrize("keyword", ["SamplesPerPixel", "PhotometricInterpretation", "BitsStored", "HighBit"])
 @pytest.mark.parametrize("value", [None, ""])
-def test_elements_that_others_tell_may_be_missing(make_dicom, keyword, value):
+def test_elements_that_follow_from_others_may_be_missing(make_dicom, keyword, value):
     wanted = read_image(make_dicom(RAMP, BitsStored=12, HighBit=11, **WINDOW)).pixels
     path = make_dicom(RAMP, BitsStored=12, HighBit=11, **WINDOW)
     image = read_image(rewrite(path, lambda dataset: _clear(dataset, keyword, value)))
@@ -146,7 +146,7 @@ def test_only_the_stored_bits_are_kept(place, signed, random):
         assert kept.tolist() == values and kept.dtype == words.dtype
 
 
-def test_unused_bits_hold_an_overlay(make_dicom):
+def test_an_overlay_in_unused_bits_is_removed(make_dicom):
     wanted = read_image(make_dicom(RAMP, BitsStored=12, HighBit=11, **WINDOW)).pixels
     dirty = RAMP | np.where(np.arange(50) % 3 == 0, 0x8000, 0).astype(np.uint16)
     path = make_dicom(dirty, BitsStored=12, HighBit=11, **WINDOW)
@@ -357,7 +357,7 @@ def test_16_bit_colours_that_use_few_bits(make_dicom):
     assert np.abs(twelve.pixels.astype(int) - COLOURS).max() <= 1 and twelve.notes == ()
 
 
-def test_lookup_tables_with_one_entry_a_word(make_dicom):
+def test_lookup_tables_with_one_entry_per_word(make_dicom):
     lut = pydicom.Dataset()
     lut.add_new("LUTDescriptor", "US", [2000, 0, 8])
     lut.add_new("LUTData", "OW", np.minimum(np.arange(2000) // 8, 255).astype("<u2").tobytes())
@@ -368,7 +368,7 @@ def test_lookup_tables_with_one_entry_a_word(make_dicom):
 
 
 @given(st.integers(2, 16), st.booleans(), st.data())
-def test_padding_has_the_value_of_the_pixels_whatever_its_sign(bits, signed, data):
+def test_padding_of_any_sign_is_converted_to_that_of_the_pixels(bits, signed, data):
     low = -(2 ** (bits - 1)) if signed else 0
     value = data.draw(st.integers(low, low + 2**bits - 1))
     dataset = pydicom.Dataset()

@@ -84,7 +84,7 @@ def test_a_full_one_matches_its_image(series: Path, tmp_path: Path) -> None:
     assert read_volume_header(tmp_path / "s.dcm")[0].matches(volume.grid)
 
 
-def test_overlapping_segments_are_no_label_volume(series: Path, tmp_path: Path) -> None:
+def test_overlapping_segments_are_refused_as_a_label_volume(series: Path, tmp_path: Path) -> None:
     written(series, tmp_path / "s.dcm", random_masks(overlap=True))
     with pytest.raises(InputError, match="segments overlap"):
         read_volume(tmp_path / "s.dcm")
@@ -98,7 +98,7 @@ def test_another_volume_is_refused(series: Path, tmp_path: Path, make_series: An
         read_segmentation(tmp_path / "s.dcm").on_grid(read_volume(other).grid)
 
 
-def test_without_a_place(make_dicom: Any, tmp_path: Path) -> None:
+def test_a_segmentation_without_positions(make_dicom: Any, tmp_path: Path) -> None:
     from pydicom.uid import SecondaryCaptureImageStorage, generate_uid
 
     path = make_dicom(
@@ -119,7 +119,7 @@ def test_without_a_place(make_dicom: Any, tmp_path: Path) -> None:
         read_volume(tmp_path / "s.dcm")
 
 
-def test_what_is_no_segmentation(make_dicom: Any, series: Path, tmp_path: Path) -> None:
+def test_other_files_are_refused_as_segmentation(make_dicom: Any, series: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no DICOM segmentation"):
         read_segmentation(make_dicom(np.zeros((5, 7), np.int16)))
     written(series, tmp_path / "s.dcm", random_masks(overlap=False))

@@ -33,12 +33,12 @@ def test_an_image_is_read_only_and_independent_of_its_source():
 
 
 @pytest.mark.parametrize("pixels", [np.zeros((4, 5)), np.zeros((4, 5, 3)), np.zeros((4, 5, 4), dtype=np.uint8)])
-def test_an_image_of_other_pixels_cannot_exist(pixels):
+def test_other_pixels_are_refused(pixels):
     with pytest.raises(InputError, match="uint8"):
         MedicalImage(pixels)
 
 
-def test_from_array_takes_colour_as_it_is():
+def test_from_array_does_not_change_colours():
     image = from_array(rgb(), spacing=(0.5, 0.25), modality="mri")
     assert (image.pixels == rgb()).all()
     assert image.spacing == (0.5, 0.25)
@@ -46,7 +46,7 @@ def test_from_array_takes_colour_as_it_is():
     assert image.details["bits"] == 8
 
 
-def test_from_array_does_not_touch_or_share_the_array():
+def test_from_array_neither_changes_nor_shares_the_array():
     for array in (rgb(), rgb()[..., 0], rgb()[:, ::-1]):
         array = array if array.flags.owndata else array.copy()
         image = from_array(array)
@@ -120,7 +120,7 @@ def test_from_array_refuses_other_types():
         from_array([[1, 2], [3]])
 
 
-def test_from_array_refuses_more_pixels_than_the_limit_without_touching_them():
+def test_from_array_refuses_too_many_pixels_before_reading_them():
     with pytest.raises(InputError, match="60000x60000"):
         from_array(np.broadcast_to(np.uint8(0), (60000, 60000)))
 
@@ -131,7 +131,7 @@ def test_spacing_must_be_two_positive_numbers(spacing):
         from_array(rgb(), spacing=spacing)
 
 
-def test_a_window_needs_grey_values_of_its_kind():
+def test_windows_need_suitable_grey_values():
     with pytest.raises(InputError, match="grey images"):
         from_array(rgb(), window="40,400")
     with pytest.raises(InputError, match="8-bit grey values"):
@@ -228,14 +228,14 @@ def test_16_bit_colours_that_use_few_bits(alpha):
         (np.random.default_rng(0).integers(0, 15, (300, 400), dtype=np.uint8), "nearly all pixels"),
     ],
 )
-def test_a_picture_of_one_value_says_so(values, what):
+def test_a_blank_image_has_a_note(values, what):
     notes = from_array(values).notes
     assert len(notes) == 1 and what in notes[0]
     again = from_array(values)
     assert MedicalImage(again.pixels, notes=again.notes).notes == notes, "said once"
 
 
-def test_a_guessed_range_says_so():
+def test_an_estimated_range_has_a_note():
     ramp = np.linspace(0, 4000, 400).reshape(20, 20)
     assert any("grey levels were scaled from the values" in note for note in from_array(ramp).notes)
     assert from_array(ramp, window=(2000, 4000)).notes == ()

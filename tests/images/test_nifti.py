@@ -31,7 +31,7 @@ ALL = ["".join(letter) for axes in itertools.permutations(["RL", "AP", "SI"]) fo
 
 
 @pytest.mark.parametrize("orientation", ALL)
-def test_every_orientation_is_shown_as_radiologists_see_it(make_nifti, orientation):
+def test_every_orientation_is_shown_in_radiological_convention(make_nifti, orientation):
     image = read_image(make_nifti(body(orientation), orientation))
     assert (image.height, image.width) == (11, 9)
     grey = image.pixels[:, :, 0]
@@ -47,7 +47,7 @@ def test_every_orientation_is_shown_as_radiologists_see_it(make_nifti, orientati
 
 @pytest.mark.parametrize("orientation", ALL)
 @pytest.mark.parametrize("thick", ["R", "A", "S"])
-def test_masks_map_back_to_the_file(make_nifti, orientation, thick):
+def test_masks_are_mapped_to_the_file(make_nifti, orientation, thick):
     volume = np.random.default_rng(1).integers(0, 256, (5, 6, 7), dtype=np.uint8)
     pair = {"R": "RL", "A": "AP", "S": "SI"}[thick]
     sizes = tuple(5.0 if letter in pair else 1.0 for letter in orientation)
@@ -58,7 +58,7 @@ def test_masks_map_back_to_the_file(make_nifti, orientation, thick):
     assert (mask_to_slice(image.pixels[:, :, 0], details) == expected).all()
 
 
-def test_mask_to_slice_refuses_what_does_not_fit(make_nifti):
+def test_mask_to_slice_refuses_other_masks_and_details(make_nifti):
     image = read_image(make_nifti(body("RAS")))
     with pytest.raises(InputError, match="does not match"):
         mask_to_slice(np.zeros((3, 3)), image.details)
@@ -66,7 +66,7 @@ def test_mask_to_slice_refuses_what_does_not_fit(make_nifti):
         mask_to_slice(np.zeros((3, 3)), {"format": "PNG"})
 
 
-def test_thick_slices_are_cut_as_acquired(make_nifti):
+def test_thick_slices_keep_the_plane_of_acquisition(make_nifti):
     sagittal = read_image(make_nifti(body("ASR"), "ASR", (0.5, 0.6, 4.0)), slice_index=4)
     assert sagittal.details["plane"] == "sagittal" and sagittal.details["slices"] == 9
     assert sagittal.spacing == pytest.approx((0.6, 0.5))
@@ -79,7 +79,7 @@ def test_thick_slices_are_cut_as_acquired(make_nifti):
     assert grey[6, 0] == RIGHT and grey[6, -1] == LEFT and grey[0, 4] == HEAD and grey[-1, 4] == FEET
 
 
-def test_spacing_follows_the_turn_and_the_unit(make_nifti):
+def test_spacing_after_reorientation_and_unit_conversion(make_nifti):
     path = make_nifti(body("PIR"), "PIR", (0.5, 0.8, 0.7))
     assert read_image(path).spacing == pytest.approx((0.5, 0.7))
     image = nib.load(path)
@@ -88,7 +88,7 @@ def test_spacing_follows_the_turn_and_the_unit(make_nifti):
     assert read_image(path).spacing == pytest.approx((0.0005, 0.0007))
 
 
-def test_content_decides_not_the_suffix(make_nifti, tmp_path):
+def test_the_format_is_detected_from_the_content(make_nifti, tmp_path):
     packed = make_nifti(body("RAS"), name="v.nii.gz")
     plain = tmp_path / "plain.nii"
     plain.write_bytes(gzip.decompress(packed.read_bytes()))
@@ -167,7 +167,7 @@ def test_infinity_is_refused(make_nifti):
     assert read_image(path, slice_index=0).height == 4
 
 
-def test_a_broken_orientation_is_refused(make_nifti):
+def test_an_invalid_orientation_is_refused(make_nifti):
     path = make_nifti(body("RAS"))
     image = nib.load(path)
     for row in ([0, 0, 0, 0], [np.nan] * 4):
@@ -201,14 +201,14 @@ def header(shape: tuple[int, ...], *, dtype: type = np.uint8, offset: float = 35
         (header((40, 40, 40)), "truncated"),
     ],
 )
-def test_headers_that_lie_are_refused_before_decoding(tmp_path, head, said, packed):
+def test_wrong_headers_are_refused_before_decoding(tmp_path, head, said, packed):
     path = tmp_path / "a.nii"
     path.write_bytes(gzip.compress(head + bytes(1000)) if packed else head + bytes(1000))
     with pytest.raises(InputError, match=said):
         read_image(path)
 
 
-def test_other_gzip_files_pairs_and_cut_files(make_nifti, tmp_path):
+def test_other_gzip_files_pairs_and_truncated_files(make_nifti, tmp_path):
     path = tmp_path / "a.nii.gz"
     path.write_bytes(gzip.compress(b"text" * 1000))
     with pytest.raises(InputError, match="no NIfTI"):
@@ -237,7 +237,7 @@ def test_nothing_is_logged(make_nifti, capfd, caplog):
     assert not caplog.records
 
 
-def test_what_the_header_leaves_open_is_noted(make_nifti):
+def test_missing_geometry_has_notes(make_nifti):
     ramp = np.arange(60, dtype=np.int16).reshape(3, 4, 5)
     assert not any("left and right" in note or "size" in note for note in read_image(make_nifti(ramp)).notes)
     path = make_nifti(ramp, sizes=(2, 2, 2))
@@ -258,7 +258,7 @@ def test_what_the_header_leaves_open_is_noted(make_nifti):
 
 @pytest.mark.parametrize("zipped", [False, True])
 @pytest.mark.parametrize("length", [100, 347])
-def test_a_cut_header_is_truncated(make_nifti, length, zipped):
+def test_a_truncated_header(make_nifti, length, zipped):
     path = make_nifti(np.zeros((3, 4, 5), np.int16))
     data = path.read_bytes()[:length]
     path.write_bytes(gzip.compress(data) if zipped else data)

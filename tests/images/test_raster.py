@@ -42,20 +42,20 @@ def test_rgb_is_read_exactly(tmp_path, suffix):
     assert image.details["bits"] == 8
 
 
-def test_jpeg_is_read_closely(tmp_path):
+def test_jpeg_is_read_approximately(tmp_path):
     flat = np.full((16, 16, 3), (200, 60, 20), dtype=np.uint8)
     image = read_image(save(Image.fromarray(flat), tmp_path / "a.jpg", quality=95))
     assert image.details["format"] == "JPEG"
     assert np.abs(image.pixels.astype(int) - flat).max() <= 4
 
 
-def test_content_decides_not_the_suffix(tmp_path):
+def test_the_format_is_detected_from_the_content(tmp_path):
     path = save(Image.fromarray(rgb()), tmp_path / "a.dcm", format="PNG")
     assert read_image(str(path)).details["format"] == "PNG"
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg", "bmp", "tif"])
-def test_8_bit_grey_is_not_stretched(tmp_path, suffix):
+def test_8_bit_grey_is_not_scaled(tmp_path, suffix):
     grey = np.full((16, 16), 90, dtype=np.uint8)
     assert np.abs(read_image(save(Image.fromarray(grey), tmp_path / f"a.{suffix}")).pixels.astype(int) - 90).max() <= 1
 
@@ -317,19 +317,19 @@ def test_tiff_pages(tmp_path):
             read_image(path, slice_index=wrong)
 
 
-def test_a_slice_of_a_picture_is_refused(tmp_path):
+def test_a_slice_of_a_single_image_is_refused(tmp_path):
     for suffix in ("png", "jpg", "tif", "bmp"):
         with pytest.raises(InputError, match="a single image"):
             read_image(save(Image.fromarray(rgb()), tmp_path / f"a.{suffix}"), slice_index=0)
 
 
 @pytest.mark.parametrize("slice_index", [1.5, "1", True, 10**30])
-def test_a_slice_is_a_whole_number(tmp_path, slice_index):
+def test_a_slice_must_be_an_integer(tmp_path, slice_index):
     with pytest.raises(InputError, match="whole number"):
         read_image(tmp_path / "a.png", slice_index=slice_index)
 
 
-def test_windows_that_do_not_fit(tmp_path):
+def test_unsuitable_windows_are_refused(tmp_path):
     color = save(Image.fromarray(rgb()), tmp_path / "a.png")
     with pytest.raises(InputError, match="has colours"):
         read_image(color, window="40,400")
@@ -343,14 +343,14 @@ def test_windows_that_do_not_fit(tmp_path):
 
 
 @pytest.mark.parametrize("size", [(60000, 60000), (10001, 10000)])
-def test_huge_pictures_are_refused_before_decoding(tmp_path, size):
+def test_very_large_images_are_refused_before_decoding(tmp_path, size):
     path = png(tmp_path / "huge.png", *size, 8, 0, b"")
     with warnings.catch_warnings(), pytest.raises(InputError, match="limit of 100 million pixels"):
         warnings.simplefilter("error")
         read_image(path)
 
 
-def test_bad_files_each_get_one_line(tmp_path):
+def test_invalid_files_raise_one_line_errors(tmp_path):
     good = io.BytesIO()
     Image.fromarray(rgb(64, 64)).save(good, "PNG")
     files = {

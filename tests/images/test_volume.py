@@ -71,7 +71,7 @@ def test_slices_are_those_of_read_image_and_of_the_labels(tmp_path, first, secon
 
 
 @pytest.mark.parametrize("orientation", ALL)
-def test_masks_go_back_to_the_file(tmp_path, orientation):
+def test_masks_are_reordered_to_the_file(tmp_path, orientation):
     body = np.arange(4 * 5 * 6, dtype=np.int16).reshape(4, 5, 6)
     path = write(tmp_path / "a.nii.gz", body, orientation, (1, 1, 3))
     volume = read_volume(path)
@@ -155,7 +155,7 @@ def test_rescale_and_size_limits(tmp_path, monkeypatch):
         read_volume(path)
 
 
-def test_labels_are_whole_numbers(tmp_path):
+def test_labels_must_be_integers(tmp_path):
     assert as_labels(np.array([0.0, 3.0], dtype=np.float32), "a").dtype == np.int32
     assert as_labels(np.array([np.nan, 3.0]), "a").tolist() == [0, 3], "NaN is background"
     for wrong in (0.5, np.inf, 1e20):
@@ -163,7 +163,7 @@ def test_labels_are_whole_numbers(tmp_path):
             as_labels(np.array([wrong]), "a")
 
 
-def test_what_is_no_volume_is_refused(tmp_path, make_dicom):
+def test_other_files_are_refused_as_volume(tmp_path, make_dicom):
     with pytest.raises(InputError, match="no such file"):
         read_volume(tmp_path / "none.nii")
     (tmp_path / "a.nii").write_bytes(b"text" * 500)
@@ -218,7 +218,7 @@ def test_a_single_volume_is_channel_0(tmp_path, worded):
 @pytest.mark.parametrize("orientation", ["LPS", "RAS", "ASR", "SLA"])
 @pytest.mark.parametrize("ending", ["nrrd", "nhdr", "mha", "mhd"])
 @pytest.mark.parametrize(("packed", "big"), [(True, False), (False, True)])
-def test_nrrd_and_metaimage_lie_where_nifti_lies(tmp_path, worded, orientation, ending, packed, big):
+def test_nrrd_and_metaimage_have_the_geometry_of_nifti(tmp_path, worded, orientation, ending, packed, big):
     body = np.random.default_rng(5).integers(-50, 900, (4, 5, 6)).astype(np.int16)
     nifti = read_volume(write(tmp_path / "a.nii", body, orientation, (1, 1, 2.5)))
     volume = read_volume(worded(tmp_path / "a", tmp_path / "a.nii", ending, packed=packed, big=big))
@@ -231,7 +231,7 @@ def test_nrrd_and_metaimage_lie_where_nifti_lies(tmp_path, worded, orientation, 
 
 
 @pytest.mark.parametrize("ending", ["nrrd", "mha"])
-def test_cut_and_swollen_voxels_are_refused(tmp_path, worded, ending):
+def test_missing_and_excess_voxels_are_refused(tmp_path, worded, ending):
     write(tmp_path / "a.nii", np.ones((4, 5, 6), dtype=np.int16), "RAS")
     for packed in (True, False):
         path = worded(tmp_path / "a", tmp_path / "a.nii", ending, packed=packed)
@@ -242,7 +242,7 @@ def test_cut_and_swollen_voxels_are_refused(tmp_path, worded, ending):
 
 @in_one_folder
 @given(st.data())
-def test_damaged_headers_never_do_worse_than_an_input_error(tmp_path, worded, data):
+def test_damaged_headers_raise_only_input_errors(tmp_path, worded, data):
     write(tmp_path / "a.nii", np.ones((3, 4, 5), dtype=np.int16), "RAS")
     ending = data.draw(st.sampled_from(("nrrd", "mha")))
     path = worded(tmp_path / "a", tmp_path / "a.nii", ending, packed=data.draw(st.booleans()))
@@ -279,7 +279,7 @@ def test_damaged_headers_never_do_worse_than_an_input_error(tmp_path, worded, da
         ),
     ],
 )
-def test_broken_headers_are_refused(tmp_path, head, words):
+def test_invalid_headers_are_refused(tmp_path, head, words):
     (tmp_path / "a").write_bytes(head.encode())
     with pytest.raises(InputError, match=words) as caught:
         read_volume(tmp_path / "a")
@@ -289,7 +289,7 @@ def test_broken_headers_are_refused(tmp_path, head, words):
 # ---- DICOM series
 
 
-def test_series_are_ordered_by_place_and_rescaled(make_series):
+def test_series_are_sorted_by_position_and_rescaled(make_series):
     values = np.random.default_rng(6).integers(0, 2000, (5, 6, 8)).astype(np.uint16)
     folder = make_series(values, lambda k: {"WindowCenter": 40, "WindowWidth": 400})
     (folder / "notes.txt").write_text("not an image")
@@ -329,7 +329,7 @@ def test_fractions_and_large_values_keep_their_value(make_series):
     assert ct.values.dtype == np.int32 and ct.values.min() == 60000 - 1024
 
 
-def test_padding_does_not_stretch_the_greys(make_series):
+def test_padding_does_not_affect_the_range(make_series):
     values = np.random.default_rng(8).integers(1000, 1100, (2, 20, 20)).astype(np.int16)
     values[:, :10] = -2000
     volume = read_volume(make_series(values, lambda k: {"PixelPaddingValue": -2000}))
@@ -352,7 +352,7 @@ def test_padding_does_not_stretch_the_greys(make_series):
         (lambda k: {"PixelSpacing": [0.0, 1.0]}, "not positive"),
     ],
 )
-def test_series_that_are_no_volume_are_refused(make_series, change, words):
+def test_series_that_do_not_form_a_volume_are_refused(make_series, change, words):
     folder = make_series(np.zeros((5, 4, 4), dtype=np.uint16), change)
     with pytest.raises(InputError, match=words) as caught:
         read_volume(folder)

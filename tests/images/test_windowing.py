@@ -56,7 +56,7 @@ def test_parse_window_raises_nothing_else(text):
     assert width > 0
 
 
-def test_apply_window_sends_the_ends_to_black_and_white():
+def test_apply_window_maps_the_ends_to_black_and_white():
     values = np.array([-5000, -160, 40, 240, 5000])
     assert apply_window(values, 40, 400).tolist() == [0, 0, 128, 255, 255]
 
@@ -77,21 +77,21 @@ def test_apply_window_sigmoid_is_half_at_the_centre():
 @given(
     hnp.arrays(np.float64, st.integers(2, 30), elements=finite), finite, finite.filter(lambda w: w > 0), st.booleans()
 )
-def test_apply_window_never_falls_where_values_rise(values, center, width, sigmoid):
+def test_apply_window_is_monotonic(values, center, width, sigmoid):
     grey = apply_window(np.sort(values), center, width, function="SIGMOID" if sigmoid else "LINEAR_EXACT")
     assert grey.dtype == np.uint8
     assert (np.diff(grey.astype(int)) >= 0).all()
 
 
 @given(hnp.arrays(np.int16, (6, 7)))
-def test_apply_window_leaves_its_input_alone(values):
+def test_apply_window_does_not_change_its_input(values):
     before = values.copy()
     apply_window(values, 40, 400)
     assert (values == before).all()
 
 
 @given(hnp.arrays(np.float64, (5, 6), elements=finite))
-def test_percentile_range_lies_within_the_values(values):
+def test_percentile_range_is_within_the_values(values):
     low, high = percentile_range(values)
     assert min(values.min(), 0) <= low <= high <= max(values.max(), 0)
     grey = apply_range(values, low, high)

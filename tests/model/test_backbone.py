@@ -47,7 +47,7 @@ def tensorflow_same(x: torch.Tensor, weight: torch.Tensor, stride: int, groups: 
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("size", [(8, 8), (7, 7), (9, 6), (1, 2), (5, 12)])
 @pytest.mark.parametrize("groups", [1, 2])
-def test_padding_is_tensorflows(kernel: int, stride: int, size: tuple[int, int], groups: int) -> None:
+def test_padding_equals_that_of_tensorflow(kernel: int, stride: int, size: tuple[int, int], groups: int) -> None:
     torch.manual_seed(0)
     conv = SameConv2d(4, 4, kernel, stride, groups=groups)
     x = torch.randn(2, 4, *size)
@@ -57,7 +57,7 @@ def test_padding_is_tensorflows(kernel: int, stride: int, size: tuple[int, int],
     torch.testing.assert_close(out, expected, atol=1e-5, rtol=1e-5)
 
 
-def test_padding_at_stride_two_is_uneven() -> None:
+def test_padding_at_stride_two_is_asymmetric() -> None:
     conv = SameConv2d(1, 1, 3, 2, bias=False)
     torch.nn.init.zeros_(conv.weight)
     conv.weight.data[0, 0, 0, 0] = 1  # picks the top left of each window, which starts on the image, not before it
@@ -179,7 +179,7 @@ def test_folded_equals_unfolded() -> None:
 
 
 @torch.no_grad()
-def test_folded_equals_the_port_it_is_made_for() -> None:
+def test_folded_equals_the_pytorch_port() -> None:
     port = pytest.importorskip("efficientnet_lite_pytorch")
     network = port.EfficientNet.from_name("efficientnet-lite0").eval().double()
     state = source_state()
@@ -217,7 +217,7 @@ def test_features_at_four_strides(size: tuple[int, int]) -> None:
 
 
 @torch.no_grad()
-def test_with_fusion_fine_levels_see_the_whole_image() -> None:
+def test_with_fusion_fine_levels_depend_on_the_whole_image() -> None:
     torch.manual_seed(0)
     plain = EfficientNetLiteModel(EfficientNetLiteConfig(**SMALL))
     fused = EfficientNetLiteModel(EfficientNetLiteConfig(**SMALL, fusion=[5, 7, 9]))
@@ -266,5 +266,5 @@ def test_shared_vision_keeps_every_place() -> None:
     assert not any(p.requires_grad for p in model.parameters())
 
 
-def test_shared_vision_takes_the_model_s_precision() -> None:
+def test_shared_vision_has_the_precision_of_the_model() -> None:
     assert SharedVisionModel(SharedVisionConfig()).bfloat16().dtype == torch.bfloat16

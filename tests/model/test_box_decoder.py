@@ -96,7 +96,7 @@ def test_boxes_of_several_images(boxed: UniBiomedModel) -> None:
             torch.testing.assert_close(together[i : i + 1], alone, atol=1e-4, rtol=1e-4)
 
 
-def test_without_one_sam2_is_asked() -> None:
+def test_without_a_box_decoder_sam2_is_used() -> None:
     model, boxes = small(), torch.tensor([[4.0, 8, 30, 40]])
     with torch.inference_mode():
         maps = look(model)
@@ -119,7 +119,7 @@ def test_half_precision(boxed: UniBiomedModel, dtype: torch.dtype) -> None:
     assert float(together.corrcoef()[0, 1]) > 0.9
 
 
-def test_a_model_folder_keeps_it(boxed: UniBiomedModel, tmp_path: Path) -> None:
+def test_a_model_folder_contains_the_box_decoder(boxed: UniBiomedModel, tmp_path: Path) -> None:
     boxed.save_pretrained(tmp_path / "model")
     again = _load_own(tmp_path / "model", torch.float32)
     assert again.config.box_decoder

@@ -23,6 +23,6 @@ def test_finding_thresholds_by_modality_are_kept(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), True, "-3.5", None])
-def test_a_finding_threshold_that_is_no_number(value: object) -> None:
+def test_an_invalid_finding_threshold_is_refused(value: object) -> None:
     with pytest.raises(ValueError, match="finding_thresholds of 'OCT'"):
         UniBiomedConfig(finding_thresholds={"OCT": value})  # type: ignore[dict-item]

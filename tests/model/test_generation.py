@@ -188,7 +188,7 @@ def test_prompts_that_share_no_beginning(talkative: Any) -> None:
         assert_same(answer, generate(talkative.model, talkative.processor, None, [prompt], max_new_tokens=8)[0])
 
 
-def test_the_image_may_stand_inside_the_question(talkative: Any) -> None:
+def test_the_image_may_be_inside_the_question(talkative: Any) -> None:
     features = talkative.look()
     prompts = [talkative.prompt("In <image> where?"), talkative.prompt("In <image> where is the liver?")]
     together = generate(talkative.model, talkative.processor, features, prompts, max_new_tokens=6)
@@ -196,7 +196,7 @@ def test_the_image_may_stand_inside_the_question(talkative: Any) -> None:
         assert answer.ids == plain_greedy(talkative.model, features, prompt, 0, 6)[0]
 
 
-def test_the_image_is_looked_at_once(tiny: Any) -> None:
+def test_the_image_is_encoded_once(tiny: Any) -> None:
     model = tiny.model
     counts = {"sam2": 0, "tower": 0}
 
@@ -260,7 +260,7 @@ def test_stops_at_the_end_token(tiny: Any) -> None:
     assert len(answer.probabilities) == len(answer.ids)
 
 
-def test_stops_at_the_end_mark_however_it_is_spelled(tiny: Any) -> None:
+def test_stops_at_the_end_mark_in_any_tokenization(tiny: Any) -> None:
     words = tiny.encode("liver é")
     spelled = [tiny.processor.tokenizer.convert_tokens_to_ids(letter) for letter in "<|end|>"]
     assert len(spelled) == 7 and tiny.processor.decode(spelled) == "<|end|>"
@@ -288,7 +288,7 @@ def test_an_end_at_the_limit_is_an_end(tiny: Any) -> None:
     assert run_script(tiny, [[5, 6, eos]], max_new_tokens=3)[0].finished
 
 
-def test_rows_end_at_their_own_time(tiny: Any) -> None:
+def test_rows_end_independently(tiny: Any) -> None:
     eos, seg = tiny.model.config.mllm_config.text_config.eos_token_id, tiny.model.config.seg_token_id
     a, b = tiny.encode("a")[0], tiny.encode("b")[0]
     # after its end a row is fed on with the others: a [SEG] there belongs to nobody
@@ -339,14 +339,14 @@ def test_no_seg_no_prompts(tiny: Any) -> None:
     assert torch.cat([answer.prompts for answer in answers]).shape == (1, width)
 
 
-def test_a_seg_that_is_only_spelled_is_none(tiny: Any) -> None:
+def test_a_seg_spelled_with_other_tokens_is_ignored(tiny: Any) -> None:
     spelled = [tiny.processor.tokenizer.convert_tokens_to_ids(letter) for letter in "[SEG]"]
     answer = run_script(tiny, [[*spelled, *tiny.encode(" [SEG]<|end|>")]])[0]
     assert len(answer.prompts) == 1
     assert answer.text == "SEG [SEG]<|end|>"
 
 
-def test_a_seg_of_the_question_is_not_answered(tiny: Any) -> None:
+def test_a_seg_in_the_question_has_no_mask(tiny: Any) -> None:
     prompt = tiny.processor.prompt_ids("Where is [SEG]?", 0)
     vocabulary = tiny.model.config.mllm_config.text_config.vocab_size
     with head(tiny.model, Scripted([tiny.encode("here<|end|>")], vocabulary)):

@@ -57,7 +57,7 @@ def test_before_training_the_masks_are_sam2s(candidates: int) -> None:
 
 
 @torch.inference_mode()
-def test_many_prompts_of_one_image_are_each_as_alone() -> None:
+def test_many_prompts_of_one_image_equal_single_prompts() -> None:
     model = nano(3)
     for parameter in model.fine.parameters():
         nn.init.normal_(parameter, std=0.3)
@@ -72,7 +72,7 @@ def test_many_prompts_of_one_image_are_each_as_alone() -> None:
 
 
 @torch.inference_mode()
-def test_each_mask_sees_its_own_image() -> None:
+def test_each_mask_depends_on_its_own_image() -> None:
     torch.manual_seed(0)
     fine = MaskRefiner(WIDTH).eval()
     looked = fine.image_features(torch.randn(2, 3, 32, 32))
@@ -87,7 +87,7 @@ def test_each_mask_sees_its_own_image() -> None:
     assert together.shape == (3, 2, 32, 32)
 
 
-def test_it_learns_lines_that_sam2s_masks_cannot_show_and_which_of_them_the_token_asks_for() -> None:
+def test_it_learns_thin_lines_selected_by_the_token() -> None:
     torch.manual_seed(0)
     pixels, bright = thin_lines(4, 64)
     fine = MaskRefiner(WIDTH)

@@ -76,7 +76,7 @@ def test_masks_have_the_configured_candidates(tiny: Any) -> None:
         assert torch.equal(best, masks.logits[i, int(masks.predicted_iou[i].argmax())])
 
 
-def test_best_takes_the_candidate_of_highest_quality() -> None:
+def test_best_is_the_candidate_with_the_highest_predicted_iou() -> None:
     logits = torch.arange(6.0).view(2, 3, 1, 1)
     prediction = MaskPrediction(logits=logits, predicted_iou=torch.tensor([[0.1, 0.9, 0.5], [0.3, 0.2, 0.1]]))
     assert prediction.best().flatten().tolist() == [1.0, 3.0]
@@ -93,7 +93,7 @@ def test_image_tokens_take_the_places_of_the_image(tiny: Any) -> None:
     assert torch.equal(embeds[~places], words[~places])
 
 
-def test_wrong_number_of_image_tokens_is_not_taken(tiny: Any) -> None:
+def test_a_wrong_number_of_image_tokens_is_refused(tiny: Any) -> None:
     ids = torch.tensor([tiny.prompt("Where?", 0)])
     with pytest.raises(AssertionError, match="image places"):
         tiny.model.embed(ids, [tiny.look().tokens[0][:-1]])
@@ -163,7 +163,7 @@ def test_loss_is_the_mean_over_labelled_tokens(tiny: Any) -> None:
 
 
 @torch.inference_mode()
-def test_a_seg_of_the_question_asks_for_nothing(tiny: Any) -> None:
+def test_a_seg_in_the_question_is_ignored(tiny: Any) -> None:
     ids = torch.tensor([tiny.encode("Where is [SEG]? It is [SEG].")])
     labels = ids.clone()
     labels[:, : int((ids[0] == tiny.model.config.seg_token_id).nonzero()[0]) + 1] = -100
@@ -172,7 +172,7 @@ def test_a_seg_of_the_question_asks_for_nothing(tiny: Any) -> None:
 
 
 @torch.inference_mode()
-def test_text_alone(tiny: Any) -> None:
+def test_text_without_images(tiny: Any) -> None:
     ids = torch.tensor([tiny.encode("It is [SEG].")])
     out = tiny.model(ids, labels=ids)
     assert torch.isfinite(out.loss) and out.masks is None and len(out.seg_states) == 1
@@ -181,7 +181,7 @@ def test_text_alone(tiny: Any) -> None:
 
 
 @torch.inference_mode()
-def test_masks_are_not_decoded_when_not_wanted(tiny: Any) -> None:
+def test_masks_are_decoded_only_on_request(tiny: Any) -> None:
     out = tiny.model(**rows(tiny, 1), features=tiny.look(1), seg_prompts=False)
     assert out.masks is None and len(out.seg_states) == 1
 
@@ -275,7 +275,7 @@ def test_features_without_text(tiny: Any) -> None:
 
 
 @torch.inference_mode()
-def test_the_maps_are_what_sam2_itself_gives_its_decoder(tiny: Any) -> None:
+def test_the_maps_equal_those_of_sam2(tiny: Any) -> None:
     pixels = tiny.inputs(2)["grounding_pixels"]
     theirs = tiny.model.grounding.get_image_embeddings(pixels)
     for ours, other in zip(tiny.model.encode_image(pixels, text=False).maps[:3], theirs, strict=True):
@@ -338,7 +338,7 @@ def test_half_precision_stays_close(tiny: Any) -> None:
 
 
 @pytest.mark.parametrize("tiny", ["nano", "nano-three-masks"], indirect=True)
-def test_another_image_size_takes_the_same_weights(tiny: Any) -> None:
+def test_another_image_size_uses_the_same_weights(tiny: Any) -> None:
     model = copy.deepcopy(tiny.model)
     size = model.config.image_size
     for side in (size + 32, size):

@@ -108,9 +108,7 @@ def test_prompt_and_answer_ids(run: Run, official: dict[str, np.ndarray]) -> Non
     assert run.answer == official["seq"].tolist()
 
 
-def test_the_spelled_out_prompt_has_the_same_ids(
-    run: Run, official: dict[str, np.ndarray], made_up: ModuleType
-) -> None:
+def test_the_prompt_text_has_the_same_ids(run: Run, official: dict[str, np.ndarray], made_up: ModuleType) -> None:
     spelled = run.processor.prompt(made_up.QUESTION, run.inputs.tokens)
     assert run.processor.encode(spelled) == official["ids"].tolist()
 

@@ -73,7 +73,7 @@ SIDES = st.integers(1, 3000)
 @example(1024, 1024, 12, 448)
 @example(634, 634, 12, 448)
 @example(896, 448, 12, 448)
-def test_grid_equals_the_plain_reading(width: int, height: int, max_tiles: int, tile: int) -> None:
+def test_grid_equals_a_direct_implementation(width: int, height: int, max_tiles: int, tile: int) -> None:
     columns, rows = choose_grid(width, height, max_tiles, tile)
     assert (columns, rows) == plain_grid(width, height, max_tiles, tile)
     assert 1 <= columns * rows <= max_tiles
@@ -97,7 +97,7 @@ def test_grid_equals_the_plain_reading(width: int, height: int, max_tiles: int, 
         ((20, 1000), (1, 12)),
     ],
 )
-def test_grid_by_hand(size: tuple[int, int], grid: tuple[int, int]) -> None:
+def test_grid_of_known_sizes(size: tuple[int, int], grid: tuple[int, int]) -> None:
     assert choose_grid(*size, 12, 448) == grid
 
 
@@ -213,7 +213,7 @@ def test_prompt_ids_are_those_of_the_prompt(question: str, tokens: int) -> None:
 
 
 @given(WILD)
-def test_encode_and_decode_undo_each_other(text: str) -> None:
+def test_encode_and_decode_are_inverse(text: str) -> None:
     assert SMALL.decode(SMALL.encode(text)) == text
 
 
@@ -229,7 +229,7 @@ def test_mask_logits_of_a_ramp() -> None:
     torch.testing.assert_close(out[0, :, 16:-16], expected[16:-16].expand(32, -1), atol=0.02, rtol=0)
 
 
-def test_mask_logits_go_by_way_of_the_square() -> None:
+def test_mask_logits_are_resampled_in_two_steps() -> None:
     logits = torch.randn(2, 16, 16, generator=torch.Generator().manual_seed(0))
     square = torch.nn.functional.interpolate(logits[:, None], (64, 64), mode="bilinear", align_corners=False)
     assert torch.equal(SMALL.mask_logits(logits, (64, 64)), square[:, 0])
@@ -271,13 +271,13 @@ def test_saved_and_read_again(folder: Path) -> None:
     assert {path.suffix for path in folder.iterdir()} == {".json"}
 
 
-def test_without_settings_they_are_the_published_or_the_given(folder: Path) -> None:
+def test_default_settings(folder: Path) -> None:
     (folder / SETTINGS_FILE).unlink()
     assert UniBiomedProcessor.from_pretrained(folder).settings == ProcessorSettings()
     assert UniBiomedProcessor.from_pretrained(folder, max_tiles=3).settings == ProcessorSettings(max_tiles=3)
 
 
-def test_the_file_goes_before_what_is_given(folder: Path) -> None:
+def test_the_settings_file_has_precedence(folder: Path) -> None:
     assert UniBiomedProcessor.from_pretrained(folder, max_tiles=3).settings == SMALL.settings
 
 
@@ -298,7 +298,7 @@ def test_broken_settings(folder: Path, text: str) -> None:
     one_line(folder)
 
 
-def test_settings_that_are_no_text(folder: Path) -> None:
+def test_a_binary_settings_file(folder: Path) -> None:
     (folder / SETTINGS_FILE).write_bytes(b"\xff\xfe\x00")
     one_line(folder)
 
@@ -315,7 +315,7 @@ def test_broken_tokenizer(folder: Path, text: str) -> None:
     one_line(folder)
 
 
-def test_foreign_tokenizer(tmp_path: Path) -> None:
+def test_a_tokenizer_without_special_tokens(tmp_path: Path) -> None:
     backend = json.loads(TOKENIZER.backend_tokenizer.to_str())
     backend["added_tokens"] = [t for t in backend["added_tokens"] if t["content"] != "[SEG]"]
     backend["model"]["vocab"]["[XXX]"] = backend["model"]["vocab"].pop("[SEG]")

@@ -72,7 +72,7 @@ def test_the_context_limits_presence(fine: Tiny, monkeypatch: pytest.MonkeyPatch
     assert bool((limited < alone).all())
 
 
-def test_other_decoders_cannot_stop_early(tiny: Tiny) -> None:
+def test_presence_without_masks_needs_fine_masks(tiny: Tiny) -> None:
     if not tiny.model.config.fine_masks:
         with pytest.raises(AssertionError, match="fine_masks"):
             tiny.model.presence_logits(tiny.look(1).maps, prompts_for(tiny, 1))

@@ -23,7 +23,7 @@ def pyramid(features: torch.Tensor) -> tuple[torch.Tensor, ...]:
     return torch.zeros(images, 1, 4 * rows, 4 * columns), torch.zeros(images, 2, 2 * rows, 2 * columns), features
 
 
-def test_what_the_box_holds_is_told() -> None:
+def test_the_summary_depends_on_the_content_of_the_box() -> None:
     torch.manual_seed(0)
     region, features = marked()
     told = region(pyramid(features))
@@ -38,7 +38,7 @@ def test_what_the_box_holds_is_told() -> None:
     assert not torch.allclose(region(pyramid(features.roll(2, 2))), told, atol=1e-2)
 
 
-def test_what_lies_around_the_box_is_told() -> None:
+def test_the_summary_depends_on_the_surroundings_of_the_box() -> None:
     """A ring is told from what it encloses by what is in the middle, along the border and beyond it."""
     torch.manual_seed(0)
     region, features = marked()
@@ -58,7 +58,7 @@ def test_what_lies_around_the_box_is_told() -> None:
     assert torch.allclose(region((far, middle, deepest)), told, atol=1e-5)
 
 
-def test_the_grid_lies_over_the_box() -> None:
+def test_the_grid_covers_the_box() -> None:
     """Numbers that rise with the column are read at the columns of the grid's points."""
     region, features = marked()
     region.read = torch.nn.Identity()  # type: ignore[assignment]
@@ -72,7 +72,7 @@ def test_the_grid_lies_over_the_box() -> None:
     assert torch.equal(seen[0], seen[1]) and torch.allclose(seen[0, 0], seen[0, -1])
 
 
-def test_without_a_box_nothing_in_the_image_matters() -> None:
+def test_without_a_box_the_summary_is_constant() -> None:
     torch.manual_seed(0)
     region, features = marked()
     features[:, 0] = -10.0
@@ -81,7 +81,7 @@ def test_without_a_box_nothing_in_the_image_matters() -> None:
     assert torch.allclose(region(pyramid(features)), region(pyramid(plain)), atol=1e-6)
 
 
-def test_a_box_smaller_than_a_place_is_seen() -> None:
+def test_a_box_smaller_than_a_cell_is_detected() -> None:
     torch.manual_seed(0)
     region, features = marked()
     features[:, 0] = -10.0
@@ -93,7 +93,7 @@ def test_a_box_smaller_than_a_place_is_seen() -> None:
     assert not torch.allclose(region(pyramid(features)), without, atol=1e-2)
 
 
-def test_sizes_half_an_octave_apart_are_told_apart() -> None:
+def test_sizes_half_an_octave_apart_are_distinguished() -> None:
     small, larger, twice = sinusoidal_embedding(torch.log2(torch.tensor([[0.2], [0.2 * 2**0.5], [0.4]])))
     assert small.shape == (2 * FREQUENCIES,) and bool((small.abs() <= 1).all())
     for other in (larger, twice):

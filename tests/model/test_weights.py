@@ -62,7 +62,7 @@ def test_our_names_are_covered_exactly(converted: State, expected: Shapes) -> No
     assert {name: tuple(tensor.shape) for name, tensor in converted.items()} == expected
 
 
-def test_every_official_number_lands_once(converted: State, unique: State) -> None:
+def test_every_value_is_converted_once(converted: State, unique: State) -> None:
     gaussian = "grounding.prompt_encoder.shared_embedding.positional_embedding"
     landed = torch.cat([tensor.flatten() for name, tensor in converted.items() if name != gaussian])
     assert torch.equal(landed.sort().values, torch.cat([tensor.flatten() for tensor in unique.values()]))
@@ -176,7 +176,7 @@ LANDS = {
 
 
 @pytest.mark.parametrize("official", LANDS)
-def test_where_a_tensor_lands(official: str, unique: State, converted: State) -> None:
+def test_converted_names(official: str, unique: State, converted: State) -> None:
     assert torch.equal(converted[LANDS[official]], unique[official])
     assert official_name_map([official]) == {official: (LANDS[official],)}
 
@@ -196,13 +196,13 @@ def test_point_embeddings_are_rows_in_order(unique: State, converted: State) -> 
         assert torch.equal(converted["grounding.prompt_encoder.point_embed.weight"][i : i + 1], row)
 
 
-def test_gaussian_matrix_stands_in_both_places(unique: State, converted: State) -> None:
+def test_the_gaussian_matrix_is_copied_twice(unique: State, converted: State) -> None:
     matrix = unique[f"{SAM2}sam_prompt_encoder.pe_layer.positional_encoding_gaussian_matrix"]
     assert torch.equal(converted["grounding.shared_image_embedding.positional_embedding"], matrix)
     assert torch.equal(converted["grounding.prompt_encoder.shared_embedding.positional_embedding"], matrix)
 
 
-def test_missing_unexpected_and_misshapen_are_all_told(unique: State, expected: Shapes) -> None:
+def test_missing_unexpected_and_wrong_shapes_are_reported(unique: State, expected: Shapes) -> None:
     state = dict(unique)
     del state["mlp1.0.bias"]
     state["vision_model.encoder.layers.9.ls1"] = torch.zeros(32)
@@ -224,14 +224,14 @@ def test_missing_unexpected_and_misshapen_are_all_told(unique: State, expected: 
     one_line(error)
 
 
-def test_a_missing_or_extra_point_embedding_is_told(unique: State, expected: Shapes) -> None:
+def test_a_missing_or_extra_point_embedding_is_reported(unique: State, expected: Shapes) -> None:
     state = dict(unique)
     del state[f"{SAM2}sam_prompt_encoder.point_embeddings.2.weight"]
     with pytest.raises(ModelError, match=r"point_embeddings.*\(3, 256\), not \(4, 256\)"):
         convert_official(state, expected)
 
 
-def test_many_misfits_are_counted_and_the_first_named(unique: State, expected: Shapes) -> None:
+def test_many_mismatches_are_counted_and_the_first_named(unique: State, expected: Shapes) -> None:
     state = {name: tensor for name, tensor in unique.items() if not name.startswith("vision_model.")}
     with pytest.raises(ModelError, match=r"40 missing \([^,]+, [^,]+, [^,]+, …\)"):
         convert_official(state, expected)
@@ -292,7 +292,7 @@ def test_half_a_lora_pair_is_refused(official_state: State, expected: Shapes) ->
         convert_official(wrapped, expected, lora_alpha=6)
 
 
-def test_misshapen_lora_is_refused(official_state: State, expected: Shapes) -> None:
+def test_lora_of_the_wrong_shape_is_refused(official_state: State, expected: Shapes) -> None:
     wrapped, _ = with_lora(official_state)
     name = next(name for name in wrapped if "lora_B" in name)
     wrapped[name] = wrapped[name][:-1]
@@ -316,7 +316,7 @@ def test_the_scale_is_read_from_the_configuration(
 # ---------------------------------------------------------------- configuration
 
 
-def test_sizes_come_from_the_tensors_where_the_file_is_silent(
+def test_missing_sizes_are_taken_from_the_tensors(
     official_json: dict[str, Any], official_shapes: Shapes, token_ids: dict[str, int]
 ) -> None:
     full = official_config(official_json, official_shapes, token_ids)
@@ -508,7 +508,7 @@ def test_dtype_is_as_stored_or_as_asked(official_folder: Path, official_state: S
         load_official(official_folder, "int8")
 
 
-def test_mixed_dtypes_lose_nothing(official_folder: Path, official_state: State, wanted: State) -> None:
+def test_mixed_dtypes_are_promoted(official_folder: Path, official_state: State, wanted: State) -> None:
     sam2 = {n: t.bfloat16() if n.startswith("vision_model") else t for n, t in official_state.items()}
     save_file(sam2, official_folder / "model.safetensors")
     model = load_official(official_folder)
@@ -549,7 +549,7 @@ def without_dtype(config: Any) -> Any:
     return {key: without_dtype(value) for key, value in config.items() if key not in left_out}
 
 
-def test_both_formats_answer_alike(official_folder: Path, own_folder: Path, made_up: ModuleType) -> None:
+def test_both_formats_give_equal_answers(official_folder: Path, own_folder: Path, made_up: ModuleType) -> None:
     ids = torch.tensor([made_up.encode("What is it? [SEG] liver")])
     outputs = []
     for folder in (official_folder, own_folder):
@@ -559,7 +559,7 @@ def test_both_formats_answer_alike(official_folder: Path, own_folder: Path, made
     assert torch.equal(outputs[0].seg_states, outputs[1].seg_states)
 
 
-def test_convert_leaves_nothing_half_written(official_folder: Path, tmp_path: Path, monkeypatch: Any) -> None:
+def test_convert_leaves_no_incomplete_folder(official_folder: Path, tmp_path: Path, monkeypatch: Any) -> None:
     def full(self: UniBiomedModel, folder: Path, **_: Any) -> None:
         (Path(folder) / "model.safetensors").write_bytes(b"half")
         raise OSError("no space left on device")
@@ -571,7 +571,7 @@ def test_convert_leaves_nothing_half_written(official_folder: Path, tmp_path: Pa
     assert sorted(tmp_path.iterdir()) == before
 
 
-def test_convert_overwrites_nothing(official_folder: Path, tmp_path: Path) -> None:
+def test_convert_refuses_an_existing_folder(official_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="exists"):
         convert(official_folder, tmp_path)
 
@@ -617,7 +617,7 @@ def test_own_unexpected_tensor(own_folder: Path) -> None:
         load_model(own_folder)
 
 
-def test_own_misshapen_tensor(own_folder: Path) -> None:
+def test_own_tensor_of_the_wrong_shape(own_folder: Path) -> None:
     rewrite(own_folder, **{"grounding_head.0.bias": torch.zeros(65)})
     with pytest.raises(ModelError, match=r"1 of the wrong shape \(grounding_head\.0\.bias: \(65,\), not \(64,\)\)"):
         load_model(own_folder)
@@ -677,7 +677,7 @@ def test_pickled_code_is_not_executed(writer: str, official_folder: Path, monkey
     assert not Path("executed").exists()
 
 
-def test_a_file_of_something_else(official_folder: Path) -> None:
+def test_a_file_without_tensors(official_folder: Path) -> None:
     (official_folder / "model.safetensors").unlink()
     torch.save({"epoch": 3}, official_folder / "pytorch_model.bin")
     with pytest.raises(ModelError, match="not a dictionary of tensors"):
@@ -747,7 +747,7 @@ def test_broken_tokenizer_files(official_folder: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["nowhere", "./nowhere/at-all", "/nowhere/at-all", "a/b/c", "https://x.y/z", "../x"])
-def test_only_organisation_and_model_reach_for_the_hub(name: str, monkeypatch: Any, tmp_path: Path) -> None:
+def test_only_organization_and_model_access_the_hub(name: str, monkeypatch: Any, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *a, **k: pytest.fail("asked the hub"))
     with pytest.raises(ModelError, match="is not a folder") as error:
@@ -755,7 +755,7 @@ def test_only_organisation_and_model_reach_for_the_hub(name: str, monkeypatch: A
     one_line(error)
 
 
-def test_a_slip_in_a_local_path_does_not_reach_for_the_hub(monkeypatch: Any, tmp_path: Path) -> None:
+def test_a_mistyped_local_path_does_not_access_the_hub(monkeypatch: Any, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "models").mkdir()
     monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *a, **k: pytest.fail("asked the hub"))
@@ -776,7 +776,7 @@ def test_a_hub_name_is_downloaded(own_folder: Path, monkeypatch: Any, tmp_path: 
     assert asked == [("somebody/some-model", ["*.json", "*.safetensors", "*.txt"])]
 
 
-def test_a_hub_that_does_not_answer(monkeypatch: Any, tmp_path: Path) -> None:
+def test_an_unreachable_hub(monkeypatch: Any, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(ModelError, match="nor can it be downloaded") as error:
