@@ -120,5 +120,5 @@ def test_another_series_is_refused(change: str) -> None:
         planes = planes[1:]
     else:
         size = (5, 7)
-    with pytest.raises(InputError, match="do not lie on the pixels of this series"):
+    with pytest.raises(InputError, match="do not match the pixels of this series"):
         match_frames(grid, planes, size, "test")

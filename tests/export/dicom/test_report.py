@@ -249,7 +249,7 @@ def test_the_report_of_one_image(kind: Any, count: int, radiograph: Path, errors
     masks = [np.zeros((8, 9), bool) for _ in range(2)]
     masks[0][2:4, 3:8] = masks[1][6:, :2] = True
     findings = [
-        Finding.from_mask("pleural effusion", m, phrase="an effusion", score=0.9, spacing=(0.2, 0.2)) for m in masks
+        Finding.from_mask("pleural effusion", m, phrase="an effusion", presence=0.9, spacing=(0.2, 0.2)) for m in masks
     ]
     interpretation = Interpretation(
         task="report",
@@ -310,10 +310,10 @@ def test_contents_of_an_interpretation() -> None:
         text="",
         raw_text="",
         findings=(
-            Finding.from_mask("liver", mask, score=0.9),
-            Finding.from_mask("spleen", empty, score=0.1),
-            Finding.from_mask("polyp", empty, score=0.0, searched=False),
-            Finding("cancer", "a cancer", score=0.7),
+            Finding.from_mask("liver", mask, presence=0.9),
+            Finding.from_mask("spleen", empty, presence=0.1),
+            Finding.from_mask("polyp", empty, presence=0.0, searched=False),
+            Finding("cancer", "a cancer", confidence=0.7),
             Finding.from_mask("No findings", empty),
         ),
         height=8,

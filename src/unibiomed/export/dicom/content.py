@@ -178,7 +178,8 @@ def contents_of(interpretation: Interpretation, *, sentences: Sequence[Sequence[
             continue
         name = coded_name(finding.label, finding.phrase)
         if finding.mask is None or not finding.present:
-            looked_for[name.lower()] = LookedFor(name, finding.score, finding.present, finding.searched)
+            score = finding.confidence if finding.presence is None else finding.presence
+            looked_for[name.lower()] = LookedFor(name, score, finding.present, finding.searched)
             continue
         words = tuple(sentences[number]) if number < len(sentences) else (finding.phrase,)
         area = () if finding.area_mm2 is None else (Measurement("area", finding.area_mm2),)
@@ -186,7 +187,7 @@ def contents_of(interpretation: Interpretation, *, sentences: Sequence[Sequence[
             Segment(
                 name,
                 finding.mask,
-                probability=finding.score,
+                probability=finding.presence,
                 measurements=area,
                 sentences=tuple(word for word in words if word.strip()),
                 tracking_id=f"{finding.label} {number + 1}",
@@ -195,7 +196,7 @@ def contents_of(interpretation: Interpretation, *, sentences: Sequence[Sequence[
     found = {segment.label.lower() for segment in segments}
     for target in interpretation.searched:
         if target.label.lower() not in found:
-            looked_for.setdefault(target.label.lower(), LookedFor(target.label, target.score))
+            looked_for.setdefault(target.label.lower(), LookedFor(target.label, target.presence))
     return Contents(
         tuple(segments),
         tuple(looked_for.values()),

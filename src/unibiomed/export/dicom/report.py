@@ -291,7 +291,7 @@ def _frame_of(seg: Dataset, number: int) -> int:
         found = group.get("SegmentIdentificationSequence")
         if found and found[0].ReferencedSegmentNumber == number:
             return position
-    # with one segment it is told for all frames together, and a label map has one frame for all segments
+    # A single segment may be identified in the shared groups, and a label map has one frame for all segments.
     return 1
 
 

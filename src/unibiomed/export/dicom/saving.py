@@ -9,7 +9,7 @@ from pathlib import Path
 from pydicom.dataset import Dataset
 
 from unibiomed.errors import OutputError
-from unibiomed.export.masks import write_all
+from unibiomed.export.masks import write_files
 
 __all__ = ["save_datasets"]
 
@@ -29,7 +29,7 @@ def save_datasets(datasets: Mapping[Path, Dataset]) -> None:
         dataset.save_as(stream, enforce_file_format=True)
         files[path.name] = stream.getvalue()
     try:
-        write_all(folder, files)
+        write_files(folder, files)
     except OSError as error:
         where = ascii(str(folder)[:200])
         raise OutputError(
