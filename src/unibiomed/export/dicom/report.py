@@ -281,8 +281,8 @@ def _measurements(measured: Sequence[Measurement], probability: float | None) ->
 
 
 def _rounded(value: float) -> float:
-    """Six digits, more than any mask is worth: a decimal string of DICOM has at most 16 characters."""
-    return float(f"{value:.6g}")
+    """Ten digits: a decimal string of DICOM has at most 16 characters."""
+    return float(f"{value:.10g}")
 
 
 def _frame_of(seg: Dataset, number: int) -> int:
