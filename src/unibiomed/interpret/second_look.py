@@ -29,13 +29,13 @@ SCALE = 4 / 3
 """Side of the larger square by that of the model's own: the encoder's time grows with its square."""
 STEP = 32
 """Sides that the encoder reads are multiples of this."""
-MOST_WIDTH = 8.0
+MOST_WIDTH = 12.0
 """Pixels of the model's own square: parts of a mask that are wider are seen well enough in the first pass."""
 LEAST_EXTENT = 0.5
 """Share of the image's width or height that the mask reaches over: a single small object is no fine structure."""
 MOST_LOOKS = 4
 """Masks of one question that are refined: with them, it takes at most about twice the time."""
-AGREEMENT = 0.5
+AGREEMENT = 0.7
 """Dice of the refined mask with the first one, below which the first one stands."""
 
 
