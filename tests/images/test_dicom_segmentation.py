@@ -94,7 +94,7 @@ def test_another_volume_is_refused(series: Path, tmp_path: Path, make_series: An
     written(series, tmp_path / "s.dcm", random_masks(overlap=False))
     values = np.zeros((6, 5, 7), np.int16)
     other = make_series(values, lambda k: {"ImagePositionPatient": [30.0, 0, 2.5 * k]}, name="other")
-    with pytest.raises(InputError, match="do not lie on the pixels"):
+    with pytest.raises(InputError, match="do not match the pixels"):
         read_segmentation(tmp_path / "s.dcm").on_grid(read_volume(other).grid)
 
 

@@ -44,7 +44,7 @@ def planes_and_grid(
 def check(planes: list[Plane], grid: Grid, order: np.ndarray) -> None:
     sorted_frames = np.arange(np.prod(SHAPE)).reshape(SHAPE)
     volume = grid.turn(sorted_frames.transpose(2, 1, 0))
-    found = match_frames(grid.shape, grid.affine, planes, SHAPE[1:], "test")
+    found = match_frames(grid, planes, SHAPE[1:], "test")
     assert np.array_equal(found.to_frames(volume), sorted_frames[order])
 
 
@@ -100,7 +100,7 @@ def test_one_frame() -> None:
     affine[2, 3] = 5
     grid = make_grid((6, 5, 1), affine, "test")
     mask = np.arange(30).reshape(1, 5, 6)
-    found = match_frames(grid.shape, grid.affine, [plane], (5, 6), "test")
+    found = match_frames(grid, [plane], (5, 6), "test")
     assert np.array_equal(found.to_frames(grid.turn(mask.transpose(2, 1, 0))), mask)
 
 
@@ -120,5 +120,5 @@ def test_another_series_is_refused(change: str) -> None:
         planes = planes[1:]
     else:
         size = (5, 7)
-    with pytest.raises(InputError, match="do not lie on the pixels of this series"):
-        match_frames(grid.shape, grid.affine, planes, size, "test")
+    with pytest.raises(InputError, match="do not match the pixels of this series"):
+        match_frames(grid, planes, size, "test")

@@ -42,7 +42,7 @@ def test_a_box_gives_a_mask(boxed, picture):
     [finding] = result.findings
     assert (result.task, finding.label) == ("outline", LABEL)
     assert finding.mask is not None and finding.mask.shape == picture.shape[:2]
-    assert finding.score is None and 0 <= finding.mask_score <= 1
+    assert finding.presence is None and 0 <= finding.mask_score <= 1
     assert (result.details["box"], result.details["modality"], result.raw_text) == (list(BOX), "CT", "")
     assert result.details["presence_threshold"] is None and result.tokens == ()
     assert Interpretation.from_dict(result.to_dict()).findings == result.findings
@@ -78,7 +78,7 @@ def test_the_box_decoder_is_used_where_there_is_one(interpreter, picture, monkey
     monkeypatch.setattr(model.config, "box_decoder", True)
     # what is calibrated is SAM2's score
     monkeypatch.setattr(model.config, "mask_calibration", [0.0, -9.0])
-    monkeypatch.setattr(model.config, "mask_cut", "dice")
+    monkeypatch.setattr(model.config, "mask_threshold", "dice")
     asked = []
 
     def decode(self: UniBiomedModel, maps: object, boxes: torch.Tensor) -> MaskPrediction:
@@ -133,7 +133,7 @@ def test_a_model_without_a_trained_box_prompt_refuses(interpreter, picture):
     ("given", "says"),
     [
         ({}, "needs a box"),
-        ({"box": (0, 0, 98, 61)}, "reaches outside"),
+        ({"box": (0, 0, 98, 61)}, "extends outside"),
         ({"box": (5, 5, 5, 9)}, "has no area"),
         ({"box": BOX, "question": "What is it?"}, "takes no question"),
     ],

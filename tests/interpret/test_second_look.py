@@ -185,7 +185,7 @@ def test_the_shipped_model_reads_the_larger_square(monkeypatch) -> None:
     prompt = answer.prompts[:1]
     logits = nano.model.decode_masks(seen.features.maps, prompt).best()
     mask = np.ones((512, 600), bool)
-    [look] = second_look.look_again(nano, seen.image, prompt, logits, [mask], [0.5])
+    [look] = second_look.look_again(nano, seen.image, prompt, logits, torch.zeros(1), [mask], [0.5])
     assert larger_side(nano.model.config.image_size) == 512
     assert look.mask.shape == mask.shape and 0 <= look.quality <= 1
     # the stateless way to another side is that of training

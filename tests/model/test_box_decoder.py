@@ -79,10 +79,10 @@ def test_boxes_are_those_of_the_square(boxed: UniBiomedModel, teacher: LiteMedSa
         maps = look(boxed)
         found = boxed.decode_boxes(maps, boxes)
         logits, quality = teacher.outline(boxed.box_decoder.neck(maps), 4 * boxes[None])
-    assert found.logits is not None and found.quality is not None and found.presence_logits is None
-    assert found.logits.shape == (2, 1, 256, 256) and found.quality.shape == (2, 1)
+    assert found.logits is not None and found.predicted_iou is not None and found.presence_logits is None
+    assert found.logits.shape == (2, 1, 256, 256) and found.predicted_iou.shape == (2, 1)
     torch.testing.assert_close(found.logits[:, 0], logits[0])
-    torch.testing.assert_close(found.quality[:, 0], quality[0])
+    torch.testing.assert_close(found.predicted_iou[:, 0], quality[0])
     assert not torch.allclose(logits[0, 0], logits[0, 1], atol=1e-3)
 
 

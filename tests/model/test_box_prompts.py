@@ -86,9 +86,9 @@ def test_logits_are_those_of_transformers(interpreter: Interpreter, sam2: Sam2Mo
         maps = model.encode_image(inputs.grounding_pixels, text=False).maps
         ours = model.decode_masks(maps, boxes=boxes)
         theirs = sam2(pixel_values=inputs.grounding_pixels, input_boxes=boxes[None], multimask_output=True)
-    assert ours.logits is not None and ours.quality is not None and ours.presence_logits is not None
+    assert ours.logits is not None and ours.predicted_iou is not None and ours.presence_logits is not None
     assert torch.allclose(ours.logits, theirs.pred_masks[0], atol=1e-5)
-    assert torch.allclose(ours.quality, theirs.iou_scores[0], atol=1e-5)
+    assert torch.allclose(ours.predicted_iou, theirs.iou_scores[0], atol=1e-5)
     assert torch.allclose(ours.presence_logits, theirs.object_score_logits.flatten(), atol=1e-5)
     # what is asked changes what is drawn
     assert not torch.allclose(ours.logits[0], ours.logits[1], atol=1e-3)

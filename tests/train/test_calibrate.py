@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from unibiomed.data.records import Record
 from unibiomed.interpret.scores import calibrate
 from unibiomed.interpret.vocabulary import ModelVocabulary
-from unibiomed.model.cut import CUTS
+from unibiomed.model.mask_threshold import THRESHOLD_RULES
 from unibiomed.model.modeling import UniBiomedModel
 from unibiomed.terminology import absent_targets, can_show, load_targets
 from unibiomed.train import calibrate as module
@@ -65,7 +65,7 @@ def test_every_known_target_and_some_out_of_context(
     assert [mask.target for mask in drawn] == ["liver", "liver", "polyp"]
     assert all(0 <= iou <= 1 for mask in drawn for iou in mask.ious.values())
     assert all(math.isfinite(asked.logit) for asked in presence)
-    assert all(math.isfinite(mask.logit) and set(mask.ious) == set(CUTS) for mask in drawn)
+    assert all(math.isfinite(mask.logit) and set(mask.ious) == set(THRESHOLD_RULES) for mask in drawn)
     assert not model.training
     again = collect_scores(model, kit.processor, store, chosen, 0, progress=False)
     assert again == (presence, drawn, refused)
@@ -107,7 +107,7 @@ def test_the_fit_is_kept(
     config = json.loads((tmp_path / "model" / "config.json").read_text())
     assert config["presence_calibration"] == model.config.presence_calibration
     assert config["mask_calibration"] == model.config.mask_calibration
-    assert config["mask_cut"] == model.config.mask_cut in CUTS
+    assert config["mask_threshold"] == model.config.mask_threshold in THRESHOLD_RULES
     assert 0 < config["presence_threshold"] == model.config.presence_threshold <= 1
 
 

@@ -1,6 +1,6 @@
-"""Reading medical images: any supported file or array becomes a `MedicalImage`, the pixels as the model sees them.
+"""Reading of medical images: supported files and arrays become a `MedicalImage` with the RGB pixels for the model.
 
-Whole volumes become a `Volume`, whose slices are such images.
+Volumes become a `Volume`, whose slices are `MedicalImage` objects.
 """
 
 from __future__ import annotations

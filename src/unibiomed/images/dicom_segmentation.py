@@ -1,4 +1,4 @@
-"""DICOM Segmentations (SEG) as masks: BINARY, FRACTIONAL and LABELMAP."""
+"""Reading of DICOM Segmentations (SEG): BINARY, FRACTIONAL and LABELMAP."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from pydicom.dataset import Dataset
 
 from ..errors import InputError
 from .dicom_header import check_inflated_size, frame_count
-from .grid import Grid, StoredVolume, make_grid
+from .grid import StoredVolume, make_grid
 from .limits import MAX_BYTES, check_size, quiet
-from .planes import Plane, frame_plane, match_frames
+from .planes import Plane, VoxelGrid, frame_plane, match_frames
 
 __all__ = ["DicomSegment", "DicomSegmentation", "is_segmentation", "open_segmentation", "read_segmentation"]
 
@@ -23,7 +23,7 @@ _CLASSES = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
 """Segmentation Storage and Label Map Segmentation Storage."""
 _LABELMAP = _CLASSES[1]
 _SAME_PLACE = 1e-2
-"""Millimetres by which frames of one slice may differ in their position."""
+"""Maximum difference in mm between the positions of frames of the same slice."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +33,11 @@ class DicomSegment:
     Attributes
     ----------
     number : int
+        Segment number.
     label : str
+        Segment label.
     code : tuple of str or None
-        Coding scheme designator and value of its property type, such as ``("SCT", "10200004")``.
+        Coding scheme designator and value of its property type, for example ``("SCT", "10200004")``.
     """
 
     number: int
@@ -45,27 +47,27 @@ class DicomSegment:
 
 @dataclass(frozen=True, eq=False)
 class DicomSegmentation:
-    """A SEG; build it with `read_segmentation`.
+    """A DICOM SEG, from `read_segmentation`.
 
     Attributes
     ----------
     segments : tuple of DicomSegment
-        In the order of the file, without the background.
+        Segments in the order of the file, without the background.
     name : str
-        Of the file.
+        Name of the file.
     """
 
     segments: tuple[DicomSegment, ...]
     name: str
     _values: np.ndarray = field(repr=False)
-    """(frames, rows, columns): segment numbers of a label map, else whether a pixel is inside."""
+    """(frames, rows, columns): segment numbers of a label map, otherwise non-zero inside the segment."""
     _numbers: np.ndarray | None = field(repr=False)
     """(frames,): segment of each frame; None for a label map."""
     _planes: tuple[Plane, ...] | None = field(repr=False)
 
     @property
     def planes(self) -> tuple[Plane, ...] | None:
-        """Where the slices with a frame lie, in order along their normal; None where the file does not say it."""
+        """Planes of the slices with a frame, sorted along their normal; None if the file does not define them."""
         if self._planes is None:
             return None
         return tuple(self._planes[frames[0]] for frames in _slices(self._planes))
@@ -76,13 +78,13 @@ class DicomSegmentation:
         Returns
         -------
         dict of int to numpy.ndarray
-            (slices, rows, columns) bool, on the slices of `planes`: those without any segment may be missing. Without
-            planes, (1, rows, columns).
+            Bool masks of shape (slices, rows, columns), on the slices of `planes`; slices without any segment may be
+            missing. Without planes, the shape is (1, rows, columns).
 
         Raises
         ------
         InputError
-            A file without planes has several frames of one segment.
+            If a file without planes has several frames of one segment.
         """
         frames = len(self._values)
         if self._planes is not None:
@@ -97,28 +99,28 @@ class DicomSegmentation:
         shape = (int(ranks.max()) + 1, *self._values.shape[1:])
         return {segment.number: self._collect(segment.number, ranks, shape) for segment in self.segments}
 
-    def on_grid(self, grid: Grid) -> dict[int, np.ndarray]:
-        """Masks in the order of the volume that the SEG was made of.
+    def on_grid(self, grid: VoxelGrid) -> dict[int, np.ndarray]:
+        """Masks by segment number, in the order of the segmented volume.
 
         Parameters
         ----------
-        grid : Grid
-            Of the volume; slices that the SEG leaves out are empty.
+        grid : VoxelGrid
+            Grid of the volume, for example `Volume.grid`. Slices without a frame are empty.
 
         Returns
         -------
         dict of int to numpy.ndarray
-            (slices, rows, columns) bool, by segment number.
+            Bool masks of shape (slices, rows, columns).
 
         Raises
         ------
         InputError
-            The frames do not lie on the slices of the volume.
+            If the frames do not match the slices of the volume.
         """
         if self._planes is None:
             raise InputError(f"{self.name}: the file does not say where its frames lie: export it again")
         rows, columns = (int(size) for size in self._values.shape[1:])
-        order = match_frames(grid.shape, grid.affine, self._planes, (rows, columns), self.name, partial=True)
+        order = match_frames(grid, self._planes, (rows, columns), self.name, partial=True)
         shape = (grid.shape[order.axes[0]], rows, columns)
         return {
             segment.number: order.to_volume(self._collect(segment.number, order.ranks, shape))
@@ -126,7 +128,7 @@ class DicomSegmentation:
         }
 
     def _collect(self, number: int, ranks: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-        """Pixels of a segment on all of its frames, each put at its rank."""
+        """Mask of a segment, collected from its frames."""
         mask = np.zeros(shape, dtype=bool)
         for frame, rank in enumerate(ranks):
             if self._numbers is None:
@@ -145,7 +147,7 @@ def is_segmentation(path: Path) -> bool:
                 file.seek(0)
                 header = dcmread(file, force=True, specific_tags=["SOPClassUID"], stop_before_pixels=True)
         except Exception:
-            return False  # what is damaged is told by who reads it
+            return False  # damaged files are reported when they are read
         return str(header.get("SOPClassUID", "")) in _CLASSES
 
 
@@ -154,8 +156,8 @@ def read_segmentation(path: str | os.PathLike[str]) -> DicomSegmentation:
 
     Parameters
     ----------
-    path : path
-        A file. Of a FRACTIONAL SEG, pixels of at least one half are inside.
+    path : path-like
+        The file. In a FRACTIONAL SEG, pixels with a value of at least 0.5 are inside.
 
     Returns
     -------
@@ -164,7 +166,7 @@ def read_segmentation(path: str | os.PathLike[str]) -> DicomSegmentation:
     Raises
     ------
     InputError
-        The file is missing, damaged, too large or no SEG.
+        If the file is missing, damaged, too large, or not a SEG.
     """
     from .read import check_file
 
@@ -181,7 +183,7 @@ def read_segmentation(path: str | os.PathLike[str]) -> DicomSegmentation:
         except InputError:
             raise
         except Exception:
-            # pydicom quotes header values in its errors, so that neither its message nor the error itself is kept.
+            # Errors of pydicom may quote header values, which may be patient data: they are not chained.
             raise InputError(f"{name}: this DICOM file is truncated or damaged: export it again") from None
 
 
@@ -218,13 +220,13 @@ def _segments(dataset: Dataset) -> tuple[DicomSegment, ...]:
 
 
 def _number(group: Dataset, shared: Dataset) -> int:
-    """Segment of a frame; where there is only one segment, it may be told for all frames together."""
+    """Segment number of a frame; with a single segment, it may be in the shared functional groups."""
     identified = group.get("SegmentIdentificationSequence") or shared.get("SegmentIdentificationSequence")
     return int(identified[0].ReferencedSegmentNumber)
 
 
 def _slices(planes: Sequence[Plane]) -> list[list[int]]:
-    """Frames of each slice, slices in order along their normal."""
+    """Frames of each slice; slices are sorted along their normal."""
     normal = np.cross(planes[0].along_row, planes[0].along_column)
     depths = np.array([plane.position for plane in planes]) @ normal
     groups: list[list[int]] = []
@@ -237,25 +239,26 @@ def _slices(planes: Sequence[Plane]) -> list[list[int]]:
 
 
 def open_segmentation(file: Path, name: str) -> StoredVolume:
-    """A SEG as a label volume, for `unibiomed.images.read_volume`.
+    """Open a SEG as a label volume, for `unibiomed.images.read_volume`.
 
     Parameters
     ----------
     file : Path
+        The file.
     name : str
-        What to call it in messages.
+        Name of the file for messages.
 
     Returns
     -------
     StoredVolume
-        Labels are the numbers of the segments; the axes "of the file" are columns, rows and slices, these along the
-        normal of the frames. Slices that were left out between others are empty; beyond the first and the last frame,
-        nothing is known of the volume that the SEG was made of, see `DicomSegmentation.on_grid`.
+        Labels are the segment numbers. The axes "of the file" are columns, rows and slices, sorted along the normal of
+        the frames. Missing slices between frames are empty. Slices before the first and after the last frame are not
+        known; use `DicomSegmentation.on_grid` for masks on the complete volume.
 
     Raises
     ------
     InputError
-        As for `read_segmentation`; segments overlap, or frames do not lie at even distances.
+        As for `read_segmentation`; or if segments overlap, or the frames are not evenly spaced.
     """
     segmentation = read_segmentation(file)
     planes = segmentation.planes
@@ -291,7 +294,7 @@ def open_segmentation(file: Path, name: str) -> StoredVolume:
     affine[:3, 2] = (places[-1] - places[0]) / (count - 1) if count > 1 else normal * step
     affine[:3, 3] = places[0]
     return StoredVolume(
-        # DICOM's axes point to the patient's left and back.
+        # DICOM coordinates are LPS, the grid is RAS.
         make_grid((columns, rows, count), np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine, name),
         lambda: labels.transpose(2, 1, 0),
         None,

@@ -1,41 +1,53 @@
-"""Between the voxels of a volume, in the order in which they are looked at, and the frames of a DICOM series.
+"""Mapping between the voxels of a volume in display order and the frames of a DICOM series.
 
-`unibiomed.images.Volume` turns and flips what it reads. A DICOM object that refers to the source images needs masks in
-the order and orientation of their pixels, and what is read from one has to be turned as the volume was. Both are related
-by geometry alone, so that it does not matter how the volume was read.
+`unibiomed.images.Volume` reorders the voxels for display. A DICOM object that refers to the source images needs masks
+in the order and orientation of their frames, and masks that are read from such an object must be reordered like the
+volume. The mapping is computed from the geometry of both, independent of how the volume was read.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from pydicom.dataset import Dataset
 
 from ..errors import InputError
 
-__all__ = ["FrameOrder", "Plane", "frame_plane", "image_plane", "match_frames"]
+__all__ = ["FrameOrder", "Plane", "VoxelGrid", "frame_plane", "image_plane", "match_frames"]
 
 _RAS = np.array([-1.0, -1.0, 1.0])
-"""DICOM's axes point to the patient's left, back and head; those of a grid to the right, front and head."""
-_OFF = 0.5
-"""Voxels by which the corners of a frame and of the volume may lie apart."""
+"""Conversion between DICOM's patient coordinates (LPS) and those of a grid (RAS)."""
+_TOLERANCE = 0.5
+"""Maximum distance in voxels between the corners of a frame and of the volume."""
+
+
+class VoxelGrid(Protocol):
+    """Interface of the grid of a volume, for example `unibiomed.images.Grid`."""
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Number of slices, rows and columns."""
+
+    @property
+    def affine(self) -> np.ndarray:
+        """(4, 4) matrix from (slice, row, column, 1) to mm in patient coordinates (RAS)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plane:
-    """Where a frame lies in the patient.
+    """Position and orientation of a frame in the patient.
 
     Attributes
     ----------
     position : tuple of float
-        Centre of the first pixel in mm, axes to the left, back and head (Image Position (Patient)).
+        Centre of the first pixel in mm, in LPS coordinates (Image Position (Patient)).
     along_row, along_column : tuple of float
         Unit vectors along a row (increasing column) and a column (increasing row) (Image Orientation (Patient)).
     spacing : tuple of float
-        Distance of pixel centres in mm: between rows, between columns (Pixel Spacing).
+        Distance of pixel centres in mm, between rows and between columns (Pixel Spacing).
     """
 
     position: tuple[float, float, float]
@@ -45,12 +57,12 @@ class Plane:
 
 
 def image_plane(dataset: Dataset) -> Plane | None:
-    """Plane of a single-frame image; None where the header does not give it."""
+    """Plane of a single-frame image; None if the header does not define it."""
     return _plane(dataset, dataset, dataset)
 
 
 def frame_plane(dataset: Dataset, frame: int) -> Plane | None:
-    """Plane of a frame, from 0, of an enhanced multi-frame image or a SEG; None where the header does not give it."""
+    """Plane of a frame, counted from 0, of a multi-frame image or SEG; None if the header does not define it."""
     per_frame = dataset.get("PerFrameFunctionalGroupsSequence") or []
     groups = [*per_frame[frame : frame + 1], *(dataset.get("SharedFunctionalGroupsSequence") or [])[:1]]
 
@@ -70,7 +82,7 @@ def _plane(position: Dataset, orientation: Dataset, measures: Dataset) -> Plane 
 
 
 def _numbers(value: Any, count: int) -> Any:
-    """A value of many finite numbers as a tuple, or None."""
+    """Value of ``count`` finite numbers as a tuple, or None."""
     try:
         numbers = tuple(float(number) for number in value)
     except (TypeError, ValueError):
@@ -80,14 +92,14 @@ def _numbers(value: Any, count: int) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class FrameOrder:
-    """How an array of a volume becomes one of frames.
+    """Mapping from an array of a volume to an array of frames.
 
     Attributes
     ----------
     axes : tuple of int
-        Axis of the volume that becomes frames, rows, columns.
+        Axes of the volume that are the frames, rows and columns.
     flips : tuple of bool
-        Whether rows and columns run against the volume.
+        Whether rows and columns are reversed relative to the volume.
     ranks : numpy.ndarray
         Index of each frame along the first of `axes`.
     """
@@ -96,69 +108,69 @@ class FrameOrder:
     flips: tuple[bool, bool]
     ranks: np.ndarray
 
+    @property
+    def _reversed(self) -> tuple[int, ...]:
+        return tuple(axis for axis, flip in enumerate(self.flips, start=1) if flip)
+
     def to_frames(self, values: np.ndarray) -> np.ndarray:
-        """Turn an array of the volume.
+        """Reorder an array of the volume to frames.
 
         Parameters
         ----------
         values : numpy.ndarray
-            (slices, rows, columns) of the volume, such as a mask.
+            Array of the volume, (slices, rows, columns), for example a mask.
 
         Returns
         -------
         numpy.ndarray
-            (frames, rows, columns) in the order and orientation of the source frames; a copy.
+            Copy of shape (frames, rows, columns), in the order and orientation of the source frames.
         """
         turned = values.transpose(self.axes)
-        turned = np.flip(turned, [axis for axis, flip in ((1, self.flips[0]), (2, self.flips[1])) if flip])
+        turned = np.flip(turned, self._reversed)
         return np.ascontiguousarray(turned[self.ranks])
 
     def to_volume(self, values: np.ndarray) -> np.ndarray:
-        """Turn what lies along the axes of the frames, but in the order of the slices, back to the order of the volume.
+        """Reorder an array with the rows and columns of the frames, and sorted slices, to the volume.
 
         Parameters
         ----------
         values : numpy.ndarray
-            (slices, rows, columns) with rows and columns as in the frames, slices as `ranks` counts them.
+            (slices, rows, columns): rows and columns as in the frames, slices sorted as in `ranks`.
 
         Returns
         -------
         numpy.ndarray
-            (slices, rows, columns) of the volume; a view.
+            View of shape (slices, rows, columns), in the order of the volume.
         """
-        turned = np.flip(values, [axis for axis, flip in ((1, self.flips[0]), (2, self.flips[1])) if flip])
+        turned = np.flip(values, self._reversed)
         return turned.transpose(np.argsort(self.axes))
 
 
 def match_frames(
-    shape: tuple[int, int, int],
-    affine: np.ndarray,
+    grid: VoxelGrid,
     planes: Sequence[Plane],
     size: tuple[int, int],
     name: str,
     *,
     partial: bool = False,
 ) -> FrameOrder:
-    """Find out which slices of a volume frames are, and how they are turned there.
+    """Match the frames of a series to the slices of a volume.
 
-    The frames may come in any order and run in either direction; they need not be evenly spaced nor at right angles to
-    the direction in which they are stacked (gantry tilt).
+    The frames may have any order and direction. They need not be evenly spaced, nor perpendicular to the stacking
+    direction (gantry tilt).
 
     Parameters
     ----------
-    shape : tuple of int
-        Slices, rows and columns of the volume.
-    affine : numpy.ndarray
-        (4, 4): (slice, row, column, 1) of the volume to mm, axes to the right, front and head.
+    grid : VoxelGrid
+        Grid of the volume.
     planes : sequence of Plane
-        One for each frame, all parallel and with the same spacing.
+        Plane of each frame; all are parallel and have the same spacing.
     size : tuple of int
         Rows and columns of a frame.
     name : str
-        Of the file or folder of the frames, for messages.
+        Name of the file or folder of the frames, for messages.
     partial : bool
-        Whether the frames may be some of the slices, and several of them the same one, as in a SEG. Otherwise every
-        slice is one frame.
+        Whether some slices may have no frame or several, as in a SEG. Otherwise each slice has exactly one frame.
 
     Returns
     -------
@@ -167,12 +179,12 @@ def match_frames(
     Raises
     ------
     InputError
-        The volume does not lie on the frames.
+        If the volume does not match the frames.
     """
-    wrong = InputError(f"{name}: the masks do not lie on the pixels of this series: give the series they were made of")
-    inverse = np.linalg.inv(affine)
+    wrong = InputError(f"{name}: the masks do not match the pixels of this series: give the series they were made of")
+    shape, inverse = grid.shape, np.linalg.inv(grid.affine)
     first = planes[0]
-    # one pixel down a column and one along a row, in voxels of the volume
+    # A step of one pixel along a column and along a row, in voxels of the volume.
     steps = np.stack(
         [
             inverse[:3, :3] @ (_RAS * first.along_column * first.spacing[0]),
@@ -202,9 +214,9 @@ def match_frames(
         order = np.argsort(corners[:, across], kind="stable")
         ranks = np.empty(len(planes), dtype=np.intp)
         ranks[order] = np.arange(len(planes))
-        # The slices of a series may be a little uneven, which its affine evens out: only the ends have to agree.
+        # The affine averages slightly uneven slice distances, so that only the first and last slice have to match.
         checked = order[[0, -1]]
     expected[:, across] = ranks
-    if np.abs(corners - expected)[checked].max() > _OFF:
+    if np.abs(corners - expected)[checked].max() > _TOLERANCE:
         raise wrong
     return FrameOrder((across, rows, columns), flips, ranks)

@@ -15,7 +15,7 @@ import torch
 from tqdm import tqdm
 
 from unibiomed.errors import InputError, OutputError, UniBiomedError
-from unibiomed.export import holds_another
+from unibiomed.export import holds_other_image
 from unibiomed.export.dicom import DicomOptions, contents_of, open_source, write_dicom
 from unibiomed.images.limits import shown
 
@@ -96,12 +96,12 @@ def _interpret_one(
             stem += f"_s{question['slice_index']:03d}"
         if out is None:
             return BatchItem(path, result)
-        stem = unique(stem, taken, partial(holds_another, out, result))
-        files, notes = result.save(out, stem), ()
-        if source is not None:
-            written = write_dicom(out, stem, source, contents_of(result), options=dicom)
-            files, notes = files | written.files, written.notes
-        return BatchItem(path, result, files=files, notes=notes)
+        stem = unique(stem, taken, partial(holds_other_image, out, result))
+        files = result.save(out, stem)
+        if source is None:
+            return BatchItem(path, result, files=files)
+        written = write_dicom(out, stem, source, contents_of(result), options=dicom)
+        return BatchItem(path, result, files=files | written.files, notes=written.notes)
     except UniBiomedError as error:
         return BatchItem(path, error=error)
     except (MemoryError, RuntimeError) as error:

@@ -12,7 +12,7 @@ from unibiomed.errors import ModelError
 from unibiomed.findings import Box, Finding
 from unibiomed.images import MedicalImage
 from unibiomed.model.configuration import UniBiomedConfig
-from unibiomed.model.cut import mask_cut
+from unibiomed.model.mask_threshold import mask_threshold
 from unibiomed.model.modeling import MaskPrediction
 from unibiomed.tasks import make_question
 
@@ -142,11 +142,11 @@ def box_mask(asker: Asker, maps: tuple[torch.Tensor, ...], box: Box, size: tuple
     best = predicted.best() if scored else _likeliest(predicted)
     asker.check_numbers(bool(torch.isfinite(best).all()))
     # the box decoder's masks end where LiteMedSAM's do
-    level = float(mask_cut(best, "half" if config.box_decoder else config.mask_cut).sigmoid())
+    level = float(mask_threshold(best, "half" if config.box_decoder else config.mask_threshold).sigmoid())
     probabilities = asker.processor.mask_logits(best, size).sigmoid_()
     if config.box_decoder:
-        assert predicted.quality is not None
-        score = float(predicted.quality.clamp(0, 1))
+        assert predicted.predicted_iou is not None
+        score = float(predicted.predicted_iou.clamp(0, 1))
     else:
         [score] = trained_mask_scores(predicted, config) if scored else derived_scores(probabilities)[1]
     mask = (probabilities[0] > level).cpu().numpy()

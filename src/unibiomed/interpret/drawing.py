@@ -10,8 +10,8 @@ import torch
 
 from unibiomed.errors import InputError
 from unibiomed.findings import MAX_DECODED_PIXELS
-from unibiomed.model.cut import mask_cut
 from unibiomed.model.generation import Answer
+from unibiomed.model.mask_threshold import mask_threshold
 
 from .asking import Asker, EncodedImage
 from .outlining import MAX_QUESTIONS
@@ -138,10 +138,12 @@ def _refine(
     threshold: float,
 ) -> None:
     """Replace the masks of fine structures in `drawn` by what a second look at them gives."""
-    cut, widths = asker.model.config.mask_cut, {}
+    thresholds: dict[int, torch.Tensor] = {}
+    widths: dict[int, float] = {}
     for number, (one, own) in enumerate(zip(drawn, logits, strict=True)):
         if own is not None and one.presence >= threshold:
-            square = (own[0] > mask_cut(own, cut)).cpu().numpy()
+            thresholds[number] = mask_threshold(own, asker.model.config.mask_threshold)
+            square = (own[0] > thresholds[number]).cpu().numpy()
             if worth_a_look(square):
                 widths[number] = part_width(square)
     finest = sorted(widths, key=lambda number: (widths[number], number))[:MOST_LOOKS]
@@ -152,6 +154,7 @@ def _refine(
         encoded.image,
         prompts[finest],
         torch.cat([own for number in finest if (own := logits[number]) is not None]),
+        torch.cat([thresholds[number] for number in finest]),
         [drawn[number].mask for number in finest],
         [drawn[number].quality or 0.0 for number in finest],
     )
@@ -168,7 +171,7 @@ def _decode(asker: Asker, encoded: EncodedImage, prompts: torch.Tensor) -> tuple
     best = predicted.best()
     asker.check_numbers(bool(torch.isfinite(best).all()))
     trained = trained_scores(predicted, config) if config.scores_trained else None
-    levels = mask_cut(best, config.mask_cut).sigmoid().tolist()
+    levels = mask_threshold(best, config.mask_threshold).sigmoid().tolist()
     drawn: list[DrawnMask] = []
     # one at a time: at the image's own size they are large
     for number, (logits, level) in enumerate(zip(best.split(1), levels, strict=True)):

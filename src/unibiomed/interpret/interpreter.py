@@ -37,12 +37,12 @@ from unibiomed.tasks import (
 from .asking import Asker, EncodedImage, ImageLike, as_image
 from .box_masks import outline_box
 from .boxes import describe_box, facts_in_box, name_box, without_box, words_overruled
-from .drawing import draw_masks, looked_again
+from .drawing import DrawnMask, draw_masks, looked_again
 from .modality import find_modality, known_modality
 from .naming import Name
 from .outlining import MAX_QUESTIONS, in_parts
 from .parsing import answer_text, read_findings, segment_findings
-from .recognition import search_findings, weigh_findings
+from .recognition import search_findings, surest_answer, weigh_findings
 from .requests import resolve_request
 from .result import Result
 from .sentences import check_description, check_report, headline
@@ -286,6 +286,7 @@ class Interpreter(Asker):
         named: list[Name] = []
         overruled: str | None = None
         searched: tuple[SearchedTarget, ...] = ()
+        instead: Answer | None = None
 
         def again(begin: str) -> Answer:
             return self._answers(asked, [question], begin)[0]
@@ -303,23 +304,17 @@ class Interpreter(Asker):
         elif task == "recognize" and weighed:
             found = weigh_findings(self, encoded, question, modality, answer, again)
             answer, overruled, searched = found.answer, found.note, found.searched
+            instead = surest_answer(encoded, found, modality, self._threshold)
         self._check(answer)
-        drawn = draw_masks(self, encoded, [answer], self._threshold, second_look=asked.second_look)
-        findings, notes = read_findings(
-            task,
-            answer,
-            drawn,
-            encoded.image,
-            box=box,
-            modality=modality,
-            vocabulary=self.vocabulary,
-            threshold=self._threshold,
-        )
+        findings, notes, drawn = self._read(asked, answer)
+        if instead is not None and not any(finding.present for finding in findings):
+            answer, (findings, _, drawn) = instead, self._read(asked, instead)
+            notes.append(f"'{findings[0].label}' reported from mask evidence: nothing that the text names is present")
         notes += [overruled] if overruled else []
         text = answer_text(task, [answer], findings)
         if named:
             words = SOMETHING_ELSE if named[0].label == SOMETHING_ELSE else named[0].words
-            findings = [Finding(named[0].label, words, score=named[0].probability, box=box)]
+            findings = [Finding(named[0].label, words, confidence=named[0].probability, box=box)]
             text = words if task == "classify" else text
         measured: RegionFacts | None = None
         if task == "recognize":
@@ -336,9 +331,10 @@ class Interpreter(Asker):
             if task == "report" and weighed and is_no_findings(text):
                 searched = search_findings(self, encoded, modality)
                 notes += [
-                    f"the text says '{NO_FINDINGS}', but the presence score of '{target.label}' is {target.score:.2f}"
+                    f"the text says '{NO_FINDINGS}', but the presence score of '{target.label}' is "
+                    f"{target.presence:.2f}"
                     for target in searched
-                    if target.score is not None and target.score >= self._threshold
+                    if target.presence is not None and target.presence >= self._threshold
                 ]
         details: dict[str, Any] = looked_again(self, [phrase.label for phrase in read_phrases(answer.text)], drawn)
         if named:
@@ -346,6 +342,20 @@ class Interpreter(Asker):
         if measured:
             details["measured"] = asdict(measured)
         return _Reply([question], [answer], findings, text, notes, details, searched)
+
+    def _read(self, asked: _Asked, answer: Answer) -> tuple[list[Finding], list[str], list[DrawnMask]]:
+        drawn = draw_masks(self, asked.encoded, [answer], self._threshold, second_look=asked.second_look)
+        findings, notes = read_findings(
+            asked.task,
+            answer,
+            drawn,
+            asked.encoded.image,
+            box=asked.box,
+            modality=asked.modality,
+            vocabulary=self.vocabulary,
+            threshold=self._threshold,
+        )
+        return findings, notes, drawn
 
     def _answers(self, asked: _Asked, questions: Sequence[str], begin: str = "") -> list[Answer]:
         answers = self.answer(asked.encoded, questions, max_new_tokens=asked.max_new_tokens, begin=begin)

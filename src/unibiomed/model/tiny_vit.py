@@ -1,7 +1,7 @@
 """The image encoder of LiteMedSAM: a TinyViT (Wu et al., ECCV 2022) without the strides of its patch embedding.
 
-Written from the published architecture (TinyViT-5M as MobileSAM uses it, and the LiteMedSAM branch of MedSAM,
-Apache-2.0). The modules have the names of the published weights, so that these load without a mapping.
+Implemented from the published architecture (TinyViT-5M of MobileSAM, and the LiteMedSAM branch of MedSAM, Apache-2.0).
+Modules have the names of the published weights, which load without a mapping.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ DEPTHS = (2, 2, 6, 2)
 HEADS = (2, 4, 5, 10)
 """Attention heads of each stage; the first stage has convolutions only."""
 WINDOWS = (7, 7, 14, 7)
-"""Side of the attention windows of each stage, in places of the feature map."""
+"""Side of the attention windows of each stage, in cells of the feature map."""
 STRIDES = (2, 2, 1)
-"""Of the downsampling after each stage but the last."""
+"""Strides of the downsampling after each stage but the last."""
 EXPANSION = 4
-"""Width of the hidden layers over that of the stage."""
+"""Ratio of the widths of hidden layers and stage."""
 
 
 class ConvNorm(nn.Sequential):
-    """A convolution and its batch normalisation."""
+    """A convolution with batch normalization."""
 
     def __init__(self, width_in: int, width_out: int, kernel: int = 1, stride: int = 1, groups: int = 1) -> None:
         conv = nn.Conv2d(width_in, width_out, kernel, stride, kernel // 2, groups=groups, bias=False)
@@ -49,12 +49,12 @@ class ConvBlock(nn.Module):
         self.conv3 = ConvNorm(hidden, width)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Features of (N, width, height, width) shape, and the same out."""
+        """Map features (N, channels, height, width) to the same shape."""
         return F.gelu(x + self.conv3(F.gelu(self.conv2(F.gelu(self.conv1(x))))))
 
 
 class Downsample(nn.Module):
-    """What leads from one stage to the next."""
+    """Downsampling between two stages."""
 
     def __init__(self, width_in: int, width_out: int, stride: int) -> None:
         super().__init__()
@@ -63,13 +63,13 @@ class Downsample(nn.Module):
         self.conv3 = ConvNorm(width_out, width_out)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(N, width_in, height, width) to (N, width_out, height / stride, width / stride)."""
+        """Map (N, width_in, height, width) to (N, width_out, height / stride, width / stride)."""
         out: torch.Tensor = self.conv3(F.gelu(self.conv2(F.gelu(self.conv1(x)))))
         return out
 
 
 class Attention(nn.Module):
-    """Self-attention in a window, with a learned bias for each distance of two places (as in LeViT).
+    """Self-attention in a window, with a learned bias for each offset between two cells (as in LeViT).
 
     Parameters
     ----------
@@ -89,14 +89,14 @@ class Attention(nn.Module):
         self.attention_biases = nn.Parameter(torch.zeros(heads, window**2))
         place = torch.arange(window)
         apart = (place[:, None] - place).abs()
-        # distances in rows and columns, counted as places of a window are
+        # Offsets in rows and columns, numbered like the cells of a window.
         index = apart[:, None, :, None] * window + apart[None, :, None, :]
         self.register_buffer("index", index.reshape(window**2, window**2), persistent=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(windows, window², width) in and out."""
+        """Map (windows, window², width) to the same shape."""
         number, places, width = x.shape
-        # each head's query, key and value stand side by side
+        # Query, key and value of each head are adjacent.
         mixed = self.qkv(self.norm(x)).view(number, places, self.heads, -1).transpose(1, 2)
         query, key, value = mixed.chunk(3, dim=-1)
         bias = self.attention_biases[:, self.index]
@@ -115,7 +115,7 @@ class Mlp(nn.Module):
         self.fc2 = nn.Linear(EXPANSION * width, width)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(..., width) in and out."""
+        """Map (..., width) to the same shape."""
         out: torch.Tensor = self.fc2(F.gelu(self.fc1(self.norm(x))))
         return out
 
@@ -131,14 +131,14 @@ class AttentionBlock(nn.Module):
         self.mlp = Mlp(width)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Features of (N, width, height, width) shape, and the same out."""
+        """Map features (N, channels, height, width) to the same shape."""
         x = self.local_conv(x + self._attend(x))
         return x + self.mlp(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
     def _attend(self, x: torch.Tensor) -> torch.Tensor:
         number, width, rows, columns = x.shape
         side = self.window
-        # windows at the right and lower border are filled with zeros, which take part in the attention
+        # Windows at the right and lower border are padded with zeros, which are part of the attention.
         x = F.pad(x, (0, -columns % side, 0, -rows % side))
         down, across = x.shape[2] // side, x.shape[3] // side
         x = x.view(number, width, down, side, across, side).permute(0, 2, 4, 3, 5, 1)
@@ -148,7 +148,7 @@ class AttentionBlock(nn.Module):
 
 
 class Stage(nn.Module):
-    """Blocks of one width, and the way to the next stage."""
+    """Blocks of one width, and the downsampling to the next stage."""
 
     def __init__(self, blocks: list[nn.Module], downsample: nn.Module | None) -> None:
         super().__init__()
@@ -157,13 +157,13 @@ class Stage(nn.Module):
             self.downsample = downsample
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Features in, those of the next stage out."""
+        """Compute the input of the next stage."""
         x = self.blocks(x)
         return self.downsample(x) if hasattr(self, "downsample") else x
 
 
 class TinyVit(nn.Module):
-    """The encoder: 5.7 million parameters, 75 GFLOP an image, as nothing is downsampled before the first stage."""
+    """The encoder, with 5.7 million parameters; 75 GFLOP per image, because the first stage has the full resolution."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -186,7 +186,7 @@ class TinyVit(nn.Module):
         )
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Features of images.
+        """Compute image features.
 
         Parameters
         ----------

@@ -15,8 +15,8 @@ from unibiomed.data.conversation import canonical_turns
 from unibiomed.data.records import Record
 from unibiomed.interpret.scores import calibrate
 from unibiomed.interpret.vocabulary import ModelVocabulary
-from unibiomed.metrics.classification import fit_platt
-from unibiomed.model.cut import CUTS, mask_cut
+from unibiomed.metrics.calibration import fit_platt
+from unibiomed.model.mask_threshold import THRESHOLD_RULES, mask_threshold
 from unibiomed.model.modeling import ImageFeatures, UniBiomedModel
 from unibiomed.model.processing import UniBiomedProcessor
 from unibiomed.tasks import SEG, make_question
@@ -31,11 +31,11 @@ OUT_OF_CONTEXT = ""
 """Stands for all targets that cannot be in an image of that kind: together they weigh as one target."""
 ABSENT_ASKED = 8
 """Out-of-context targets that each image is asked for, drawn at random: all of them would take several times longer."""
-# The goals on other images are 1 % and 12 %. Of version 8 of `nano`, whose threshold was then 0.345, the validation split
-# had 0.5 % out of context, and the test split with held-out data sets 1.0 %: most of these have no validation images,
-# and sources that were never seen are worse by a factor of two. In context it was the other way round, 14.6 % of 206
-# on the validation split and 12.3 % of 138 on the test split (standard errors of 2.5 % and 2.8 %), so that no margin is
-# taken there: with a limit of 10 %, the strict Dice of what is there was lower by 0.03.
+# The goals on other images are 1 % and 12 %. Of version 8 of `nano`, with a threshold of 0.345, validation had
+# 0.5 % out of context, and the test split with held-out data sets 1.0 %: most of these have no validation images, and
+# sources that were never seen are worse by a factor of two. In context it was the other way round, 14.6 % of 206 on the
+# validation split and 12.3 % of 138 on the test split (standard errors of 2.5 % and 2.8 %), so that no margin is taken
+# there: with a limit of 10 %, the strict Dice of what is there was lower by 0.03.
 MAX_OUT_OF_CONTEXT = 0.005
 """Share of out-of-context targets that may be drawn on the validation split."""
 MAX_IN_CONTEXT = 0.12
@@ -61,7 +61,7 @@ class Drawn(NamedTuple):
     logit: float
     """Of the mask score, before calibration."""
     ious: dict[str, float]
-    """IoU with the truth for each way to end a mask (`CUTS`)."""
+    """IoU with the truth for each way to end a mask (`THRESHOLD_RULES`)."""
     target: str
 
 
@@ -205,14 +205,16 @@ def _draw(
 ) -> list[Drawn]:
     """Masks of the targets that are there, in their order."""
     predicted = model.decode_masks(maps, prompts[[i for i, *_ in shown]])
-    assert predicted.quality is not None
+    assert predicted.predicted_iou is not None
     best = predicted.best()
-    scores = predicted.quality.amax(1).clamp(1e-4, 1 - 1e-4).logit().tolist()
+    scores = predicted.predicted_iou.amax(1).clamp(1e-4, 1 - 1e-4).logit().tolist()
     drawn = []
     for logits, score, (_, region, target) in zip(best.split(1), scores, shown, strict=True):
         assert region is not None
         truth = torch.from_numpy(masks[region].copy()).float()[None] / 255
-        ious = {cut: float(soft_iou(logits - mask_cut(logits, cut)[:, None, None], truth)) for cut in CUTS}
+        ious = {
+            cut: float(soft_iou(logits - mask_threshold(logits, cut)[:, None, None], truth)) for cut in THRESHOLD_RULES
+        }
         drawn.append(Drawn(score, ious, target))
     return drawn
 
@@ -229,14 +231,14 @@ def calibrate_scores(
 ) -> None:
     """Fit ``presence_calibration`` and ``mask_calibration`` (Platt, 1999) into the model's configuration.
 
-    With them go ``presence_threshold`` and ``mask_cut``. Parameters are those of :func:`collect_scores`.
+    With them go ``presence_threshold`` and ``mask_threshold``. Parameters are those of :func:`collect_scores`.
     """
     presence, drawn, refused = collect_scores(
         model, processor, store, records, seed, vocabulary=vocabulary, progress=progress
     )
     if drawn:
-        model.config.mask_cut = choose_cut(drawn)
-        logits, ious = zip(*((mask.logit, mask.ious[model.config.mask_cut]) for mask in drawn), strict=True)
+        model.config.mask_threshold = choose_cut(drawn)
+        logits, ious = zip(*((mask.logit, mask.ious[model.config.mask_threshold]) for mask in drawn), strict=True)
         model.config.mask_calibration = list(fit_platt(logits, ious))
     if presence:
         raw, truths, *_ = zip(*presence, strict=True)
@@ -245,7 +247,7 @@ def calibrate_scores(
         model.config.presence_calibration = fitted
         # masks were drawn of the targets that are there, in their order
         masks = iter(drawn)
-        dice = [_dice(next(masks).ious[model.config.mask_cut]) if there else None for there in truths]
+        dice = [_dice(next(masks).ious[model.config.mask_threshold]) if there else None for there in truths]
         model.config.presence_threshold = choose_threshold(
             scores,
             dice,
@@ -256,13 +258,13 @@ def calibrate_scores(
 
 
 def choose_cut(drawn: Sequence[Drawn]) -> str:
-    """The one of `CUTS` with the higher Dice, the mean over targets; the published one where both are alike."""
+    """The one of `THRESHOLD_RULES` with the higher mean Dice over targets; the published rule if both are equal."""
     sizes = Counter(mask.target for mask in drawn)
 
     def dice(cut: str) -> float:
         return sum(_dice(m.ious[cut]) / sizes[m.target] for m in drawn) / len(sizes)
 
-    return max(CUTS, key=dice)
+    return max(THRESHOLD_RULES, key=dice)
 
 
 def choose_threshold(

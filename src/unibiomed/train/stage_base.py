@@ -138,9 +138,9 @@ class Stage:
     def _mask_losses(
         self, masks: MaskPrediction, batch: dict[str, Any], counts: Counts, name: str = "truth"
     ) -> dict[str, torch.Tensor]:
-        assert masks.quality is not None and masks.presence_logits is not None
+        assert masks.predicted_iou is not None and masks.presence_logits is not None
         truth, recipe = batch[name], self.recipe
-        logits, quality = masks.best(), masks.quality.amax(1)
+        logits, quality = masks.best(), masks.predicted_iou.amax(1)
         weights = (recipe.bce_weight, recipe.dice_weight)
         seeds = batch[f"{name}_seeds"]
         loss = segmentation_loss(logits, truth, points=recipe.points, seeds=seeds, weights=weights)
@@ -180,8 +180,8 @@ class Stage:
         if not (self.recipe.outline_weight and len(truth)):
             return {}
         masks = self.model.decode_masks(features.maps, None, batch["outline_truth_image"], boxes=batch["outline_box"])
-        assert masks.quality is not None
-        return self._box_losses(masks.best(), masks.quality.amax(1), batch, counts)
+        assert masks.predicted_iou is not None
+        return self._box_losses(masks.best(), masks.predicted_iou.amax(1), batch, counts)
 
     def _box_losses(
         self, logits: torch.Tensor, quality: torch.Tensor, batch: dict[str, Any], counts: Counts

@@ -134,7 +134,7 @@ class EncoderStage(Stage):
 
     def _context(self, features: ImageFeatures, belongs: torch.Tensor, counts: Counts) -> torch.Tensor:
         """Cross-entropy of every target in every image; an image's own targets weigh as much as all the others."""
-        seen = self.model.context.look(features.maps[2])
+        seen = self.model.context.embed_image(features.maps[2])
         logits = self.model.context(seen[:, None], self.heads.prompts.weight[None])
         errors = F.binary_cross_entropy_with_logits(logits, belongs.clamp(min=0), reduction="none")
         own, foreign = (

@@ -143,7 +143,7 @@ def at_size(processor: UniBiomedProcessor, model: UniBiomedModel, size: int) -> 
 
 def write_card(
     folder: Path,
-    model: nn.Module,
+    model: torch.nn.Module,
     licences: dict[str, str],
     records: Iterable[Record] | None = None,
     start: Path | None = None,

@@ -77,7 +77,9 @@ class TeacherFeatures:
         missing = [number for number in range(count) if not self._file(number).exists()]
         if not missing:
             return
-        encoder = load_lite_medsam(self.weights).image_encoder.to(device, memory_format=torch.channels_last)
+        encoder = load_lite_medsam(self.weights).image_encoder.to(device)
+        # the type stubs of Module.to lack memory_format
+        encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         disable = None if progress else True
         with writing(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)

@@ -249,7 +249,7 @@ def test_the_report_of_one_image(kind: Any, count: int, radiograph: Path, errors
     masks = [np.zeros((8, 9), bool) for _ in range(2)]
     masks[0][2:4, 3:8] = masks[1][6:, :2] = True
     findings = [
-        Finding.from_mask("pleural effusion", m, phrase="an effusion", score=0.9, spacing=(0.2, 0.2)) for m in masks
+        Finding.from_mask("pleural effusion", m, phrase="an effusion", presence=0.9, spacing=(0.2, 0.2)) for m in masks
     ]
     interpretation = Interpretation(
         task="report",
@@ -271,15 +271,22 @@ def test_the_report_of_one_image(kind: Any, count: int, radiograph: Path, errors
     assert [group.ContentTemplateSequence[0].TemplateIdentifier for group in groups] == ["1410"] * count
     for number, group in enumerate(groups, start=1):
         reference = items(group, "Referenced Segmentation Frame")[0].ReferencedSOPSequence[0]
-        frame = seg.pixel_array.reshape(-1, 8, 9)[reference.ReferencedFrameNumber - 1]
-        assert np.array_equal(frame == (number if kind == "LABELMAP" else 1), masks[number - 1])
+        assert reference.ReferencedSOPInstanceUID == seg.SOPInstanceUID
+        frames = seg.pixel_array.reshape(-1, 8, 9)
+        if kind == "LABELMAP":
+            assert reference.ReferencedSegmentNumber == number
+            assert np.array_equal(frames[0] == number, masks[number - 1])
+        else:
+            assert np.array_equal(frames[reference.ReferencedFrameNumber - 1], masks[number - 1])
         area = round(0.04 * int(masks[number - 1].sum()), 6)
         assert value(items(group, "Area")[0]) == (area, "mm2")
         assert value(items(group, "Comment")[0]) == "an effusion"
         image = items(group, "Source Image for Segmentation")[0].ReferencedSOPSequence[0]
         assert image.ReferencedSOPInstanceUID == dcmread(radiograph).SOPInstanceUID
     assert value(items(report, "Pneumothorax")[0]) == "Absent"
-    assert errors_of(written.files["sr"]) == []
+    # the SOP class of label maps is younger than the dciodvfy of Debian 12
+    unknown = "ReferencedSegmentNumber(0062,000b)> - Shall not be present for Referenced SOP Class"
+    assert [line for line in errors_of(written.files["sr"]) if unknown not in line or kind != "LABELMAP"] == []
 
 
 def test_one_frame_of_several(captured_frames: Path, errors_of: Check, tmp_path: Path) -> None:
@@ -303,10 +310,10 @@ def test_contents_of_an_interpretation() -> None:
         text="",
         raw_text="",
         findings=(
-            Finding.from_mask("liver", mask, score=0.9),
-            Finding.from_mask("spleen", empty, score=0.1),
-            Finding.from_mask("polyp", empty, score=0.0, searched=False),
-            Finding("cancer", "a cancer", score=0.7),
+            Finding.from_mask("liver", mask, presence=0.9),
+            Finding.from_mask("spleen", empty, presence=0.1),
+            Finding.from_mask("polyp", empty, presence=0.0, searched=False),
+            Finding("cancer", "a cancer", confidence=0.7),
             Finding.from_mask("No findings", empty),
         ),
         height=8,

@@ -242,7 +242,7 @@ def test_masks_that_do_not_fit(make_series: Make, radiograph: Path, tmp_path: Pa
     with pytest.raises(InputError, match="1 to 65535 segments"):
         write_segmentation(tmp_path / "s.dcm", source, [], grid=volume.grid)
     other = read_volume(make_series(places=(100, 102.5, 105, 107.5, 110), name="other"))
-    with pytest.raises(InputError, match="do not lie on the pixels"):
+    with pytest.raises(InputError, match="do not match the pixels"):
         write_segmentation(tmp_path / "s.dcm", source, [Segment("liver", mask)], grid=other.grid)
 
 

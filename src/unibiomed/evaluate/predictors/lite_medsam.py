@@ -10,9 +10,9 @@ from unibiomed.data.index import file_sha256
 from unibiomed.images.geometry import Box
 from unibiomed.model.lite_medsam import INSTALLED, find_weights, load_lite_medsam, read_square
 
-from .base import LITE_MEDSAM, mark_boxed
+from .base import LITE_MEDSAM, add_box_suffix
 from .box_prompts import BoxOutlines, BoxPredictor
-from .loading import pick_device
+from .loading import select_device
 
 __all__ = ["LiteMedSamPredictor"]
 
@@ -37,9 +37,9 @@ class LiteMedSamPredictor(BoxPredictor):
 
     def __init__(self, weights: str = INSTALLED, device: str | None = None) -> None:
         path = find_weights(weights)
-        self.name = mark_boxed(LITE_MEDSAM)
+        self.name = add_box_suffix(LITE_MEDSAM)
         self.fingerprint = file_sha256(path)[:16]
-        self.device = pick_device(device)
+        self.device = select_device(device)
         self.model = load_lite_medsam(path).to(self.device)
 
     @torch.inference_mode()

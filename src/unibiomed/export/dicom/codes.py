@@ -23,7 +23,7 @@ _CATEGORIES = {
     "device": Code("260787004", "SCT", "Physical object"),
 }
 _UNKNOWN_CATEGORY = Code("309825002", "SCT", "Spatial and Relational Concept")
-"""Says nothing but that the segment is a region (CID 7150)."""
+"""Category without further information: a region (CID 7150)."""
 _SIDES = {"left": Code("7771000", "SCT", "Left"), "right": Code("24028007", "SCT", "Right")}
 
 
@@ -59,7 +59,7 @@ def code_label(label: str, side: str = "") -> CodedLabel:
     Parameters
     ----------
     label : str
-        Canonical name or synonym of a target, also with a side ("left kidney"), or any other words.
+        Canonical name or synonym of a target, also with a side ("left kidney"), or any other text.
     side : str
         ``"left"`` or ``"right"`` of the patient, or ``""``; the one that the label names goes before it.
 

@@ -13,8 +13,9 @@ from pydicom.uid import generate_uid
 from unibiomed import __version__
 from unibiomed.errors import InputError
 from unibiomed.findings import NO_FINDINGS, Interpretation
+from unibiomed.terminology import match_target
 
-__all__ = ["Algorithm", "Contents", "LookedFor", "Measurement", "Quantity", "Segment", "contents_of"]
+__all__ = ["Algorithm", "Contents", "LookedFor", "Measurement", "Quantity", "Segment", "coded_name", "contents_of"]
 
 Quantity = Literal["volume", "area", "long axis", "short axis"]
 
@@ -142,6 +143,21 @@ class Contents:
     algorithm: Algorithm = field(default_factory=Algorithm)
 
 
+def coded_name(label: str, target: str) -> str:
+    """Name that a finding is coded by: the user's word for it where that is a term, else what it was read as.
+
+    Parameters
+    ----------
+    label, target : str
+        The user's word, and the name of the target that was searched for it; may be empty.
+
+    Returns
+    -------
+    str
+    """
+    return target if match_target(label) is None and match_target(target) is not None else label
+
+
 def contents_of(interpretation: Interpretation, *, sentences: Sequence[Sequence[str]] = ()) -> Contents:
     """What a SEG and SR say of the interpretation of one image.
 
@@ -160,18 +176,18 @@ def contents_of(interpretation: Interpretation, *, sentences: Sequence[Sequence[
     for number, finding in enumerate(interpretation.findings):
         if finding.label == NO_FINDINGS:
             continue
+        name = coded_name(finding.label, finding.phrase)
         if finding.mask is None or not finding.present:
-            looked_for[finding.label.lower()] = LookedFor(
-                finding.label, finding.score, finding.present, finding.searched
-            )
+            score = finding.confidence if finding.presence is None else finding.presence
+            looked_for[name.lower()] = LookedFor(name, score, finding.present, finding.searched)
             continue
         words = tuple(sentences[number]) if number < len(sentences) else (finding.phrase,)
         area = () if finding.area_mm2 is None else (Measurement("area", finding.area_mm2),)
         segments.append(
             Segment(
-                finding.label,
+                name,
                 finding.mask,
-                probability=finding.score,
+                probability=finding.presence,
                 measurements=area,
                 sentences=tuple(word for word in words if word.strip()),
                 tracking_id=f"{finding.label} {number + 1}",
@@ -180,7 +196,7 @@ def contents_of(interpretation: Interpretation, *, sentences: Sequence[Sequence[
     found = {segment.label.lower() for segment in segments}
     for target in interpretation.searched:
         if target.label.lower() not in found:
-            looked_for.setdefault(target.label.lower(), LookedFor(target.label, target.score))
+            looked_for.setdefault(target.label.lower(), LookedFor(target.label, target.presence))
     return Contents(
         tuple(segments),
         tuple(looked_for.values()),

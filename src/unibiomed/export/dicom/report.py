@@ -20,7 +20,7 @@ from .source import DicomSource
 from .toolkit import SERIES_NUMBERS, coding_schemes, device_uid, serial_number, writing
 
 if TYPE_CHECKING:
-    from highdicom.sr import ContainerContentItem, ContentItem, FindingSite
+    from highdicom.sr import ContainerContentItem, ContentItem, FindingSite, SourceImageForSegmentation
 
 __all__ = ["WrittenReport", "make_report", "write_report"]
 
@@ -132,12 +132,12 @@ def _root(
     segmentation: WrittenSegmentation | None,
 ) -> ContainerContentItem:
     """The content tree."""
-    from highdicom.sr import CodeContentItem, ContainerContentItem, ContentSequence
+    from highdicom.sr import CodeContentItem, CodedConcept, ContainerContentItem, ContentSequence
     from highdicom.sr import LanguageOfContentItemAndDescendants as Language
 
     root = ContainerContentItem(name=_TITLE, template_id="1500")
     root.ContentSequence = ContentSequence()
-    root.ContentSequence.extend(Language(Code("en-US", "RFC5646", "English (United States)")))
+    root.ContentSequence.extend(Language(CodedConcept("en-US", "RFC5646", "English (United States)")))
     root.ContentSequence.extend(_observer(contents.algorithm))
     root.ContentSequence.append(
         CodeContentItem(
@@ -158,7 +158,7 @@ def _root(
 
 
 def _observer(algorithm: Algorithm) -> Any:
-    from highdicom.sr import DeviceObserverIdentifyingAttributes, ObservationContext, ObserverContext
+    from highdicom.sr import CodedConcept, DeviceObserverIdentifyingAttributes, ObservationContext, ObserverContext
 
     device = DeviceObserverIdentifyingAttributes(
         uid=device_uid(algorithm),
@@ -167,7 +167,9 @@ def _observer(algorithm: Algorithm) -> Any:
         model_name=algorithm.name,
         serial_number=serial_number(algorithm),
     )
-    context = ObserverContext(observer_type=Code("121007", "DCM", "Device"), observer_identifying_attributes=device)
+    context = ObserverContext(
+        observer_type=CodedConcept("121007", "DCM", "Device"), observer_identifying_attributes=device
+    )
     return ObservationContext(observer_device_context=context)
 
 
@@ -206,19 +208,14 @@ def _group(
 ) -> Any:
     """Measurement group of a segment: TID 1410 of one frame, TID 1411 of several."""
     from highdicom.sr import (
-        PlanarROIMeasurementsAndQualitativeEvaluations as Planar,
-    )
-    from highdicom.sr import (
+        PlanarROIMeasurementsAndQualitativeEvaluations,
         ReferencedSegment,
         ReferencedSegmentationFrame,
-        SourceImageForSegmentation,
         TrackingIdentifier,
-    )
-    from highdicom.sr import (
-        VolumetricROIMeasurementsAndQualitativeEvaluations as Volumetric,
+        VolumetricROIMeasurementsAndQualitativeEvaluations,
     )
 
-    images = [SourceImageForSegmentation(*source.reference(frame)) for frame in segmentation.source_frames[number - 1]]
+    images = _images(source, segmentation.source_frames[number - 1])
     seg = segmentation.dataset
     common: dict[str, Any] = {
         "tracking_identifier": TrackingIdentifier(segment.tracking_uid, segment.tracking_id or segment.label),
@@ -232,12 +229,26 @@ def _group(
         frame = ReferencedSegmentationFrame(
             seg.SOPClassUID, seg.SOPInstanceUID, _frame_of(seg, number), number, images[0]
         )
-        group = Planar(referenced_segment=frame, **common)
+        # Both numbers together are not valid (PS3.3 10.3). The frame says it all, but not that of a label map.
+        labelmap = seg.SegmentationType == "LABELMAP"
+        del frame[0].ReferencedSOPSequence[0]["ReferencedFrameNumber" if labelmap else "ReferencedSegmentNumber"]
+        group: Any = PlanarROIMeasurementsAndQualitativeEvaluations(referenced_segment=frame, **common)
     else:
         whole = ReferencedSegment(seg.SOPClassUID, seg.SOPInstanceUID, number, source_images=images)
-        group = Volumetric(referenced_segment=whole, **common)
+        group = VolumetricROIMeasurementsAndQualitativeEvaluations(referenced_segment=whole, **common)
     group[0].ContentSequence.extend(_text(_COMMENT, sentence) for sentence in segment.sentences)
     return group
+
+
+def _images(source: DicomSource, frames: Sequence[int]) -> list[SourceImageForSegmentation]:
+    """References to the images that hold some frames; to a multi-frame image there is one."""
+    from highdicom.sr import SourceImageForSegmentation
+
+    found: dict[tuple[str, str], list[int]] = {}
+    for frame in frames:
+        sop_class, instance, number = source.reference(frame)
+        found.setdefault((sop_class, instance), []).extend([] if number is None else [number])
+    return [SourceImageForSegmentation(*image, numbers or None) for image, numbers in found.items()]
 
 
 def _sites(codes: CodedLabel) -> list[FindingSite] | None:
@@ -280,7 +291,7 @@ def _frame_of(seg: Dataset, number: int) -> int:
         found = group.get("SegmentIdentificationSequence")
         if found and found[0].ReferencedSegmentNumber == number:
             return position
-    # with one segment it is told for all frames together, and a label map has one frame for all segments
+    # A single segment may be identified in the shared groups, and a label map has one frame for all segments.
     return 1
 
 

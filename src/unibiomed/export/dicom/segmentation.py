@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from pydicom.dataset import Dataset
-from pydicom.uid import ExplicitVRLittleEndian, RLELossless, generate_uid
+from pydicom.uid import RLELossless, generate_uid
 
 from unibiomed.errors import InputError
-from unibiomed.images import Grid
-from unibiomed.images.planes import match_frames
+from unibiomed.images.planes import VoxelGrid, match_frames
 
 from .codes import PRIVATE_SCHEME, CodedLabel, code_label
 from .content import Algorithm, Segment
@@ -50,7 +49,7 @@ def write_segmentation(
     source: DicomSource,
     segments: Sequence[Segment],
     *,
-    grid: Grid | None = None,
+    grid: VoxelGrid | None = None,
     kind: SegmentationKind = "BINARY",
     algorithm: Algorithm | None = None,
 ) -> WrittenSegmentation:
@@ -64,8 +63,8 @@ def write_segmentation(
         The images that the masks were made of.
     segments : sequence of Segment
         At least one. They may overlap, unless `kind` is LABELMAP.
-    grid : Grid, optional
-        Of the volume whose order the masks are in; needed for masks of three dimensions.
+    grid : VoxelGrid, optional
+        That of the volume, such as `Volume.grid`, whose order the masks are in; needed for masks of three dimensions.
     kind : str
         ``"BINARY"``; ``"LABELMAP"``, of which fewer viewers know; or ``"FRACTIONAL"``: the probability of each pixel,
         or that of the whole finding where its segment gives no other.
@@ -93,7 +92,7 @@ def make_segmentation(
     source: DicomSource,
     segments: Sequence[Segment],
     *,
-    grid: Grid | None = None,
+    grid: VoxelGrid | None = None,
     kind: SegmentationKind = "BINARY",
     algorithm: Algorithm | None = None,
 ) -> WrittenSegmentation:
@@ -128,7 +127,9 @@ def _middle(source: DicomSource) -> int:
     return source.frames // 2 if source.frame is None else source.frame
 
 
-def _turner(source: DicomSource, segments: Sequence[Segment], grid: Grid | None) -> Callable[[np.ndarray], np.ndarray]:
+def _turner(
+    source: DicomSource, segments: Sequence[Segment], grid: VoxelGrid | None
+) -> Callable[[np.ndarray], np.ndarray]:
     """Check the masks, and find out how an array like theirs becomes one of (frames, rows, columns) of the source."""
     shapes = {segment.mask.shape for segment in segments}
     if all(len(shape) == 2 for shape in shapes):
@@ -147,7 +148,7 @@ def _turner(source: DicomSource, segments: Sequence[Segment], grid: Grid | None)
             f"{source.name}: the images do not say where they lie (FrameOfReferenceUID, ImagePositionPatient, "
             "ImageOrientationPatient, PixelSpacing): give a mask of a single image"
         )
-    return match_frames(grid.shape, grid.affine, source.planes, source.size, source.name).to_frames
+    return match_frames(grid, source.planes, source.size, source.name).to_frames
 
 
 def _one_of(array: np.ndarray, at: int, count: int) -> np.ndarray:
@@ -255,10 +256,12 @@ def _build(
         content_description="Findings of a segmentation model",
         series_description="Findings (segmentation)",
         specific_character_set="ISO_IR 192",
-        # One bit a pixel is small; bytes are mostly zeros.
-        transfer_syntax_uid=ExplicitVRLittleEndian if kind == "BINARY" else RLELossless,
         omit_empty_frames=bool(pixels.any()),
     )
+    if kind != "BINARY":
+        # One bit a pixel is small, and bytes are mostly zeros. highdicom would leave the encoder to chance, and that of
+        # GDCM ends the process at frames of an odd number of pixels.
+        dataset.compress(RLELossless, encoding_plugin="pydicom", generate_instance_uid=False)
     if not placed:
         # The pixels lie as those of the source, and this is all that may be known of where they lie (PS3.3 C.7.6.1).
         shared = dataset.SharedFunctionalGroupsSequence[0]

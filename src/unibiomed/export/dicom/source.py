@@ -190,7 +190,7 @@ def _read(path: Path, where: str) -> Dataset | None:
         # It has no frames in the header, of which highdicom asks nevertheless where the SOP class allows them.
         dataset.NumberOfFrames = 1
     if not dataset.get("FrameOfReferenceUID") or not _has_place(dataset):
-        # An identifier without a position says nothing of where pixels lie, and an empty one is not valid.
+        # Without a position, the identifier gives no location of the pixels; an empty one is not valid.
         dataset.pop("FrameOfReferenceUID", None)
     return dataset
 

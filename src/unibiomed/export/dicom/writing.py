@@ -10,7 +10,7 @@ import numpy as np
 from pydicom.dataset import Dataset
 
 from unibiomed.errors import InputError
-from unibiomed.images import Grid
+from unibiomed.images.planes import VoxelGrid
 
 from .content import Contents, Segment
 from .report import make_report
@@ -58,7 +58,7 @@ def write_dicom(
     source: DicomSource,
     contents: Contents,
     *,
-    grid: Grid | None = None,
+    grid: VoxelGrid | None = None,
     options: DicomOptions | None = None,
 ) -> WrittenDicom:
     """Write ``STEM_seg.dcm`` and ``STEM_sr.dcm``, both or none.
@@ -73,8 +73,8 @@ def write_dicom(
         The images that were interpreted.
     contents : Contents
         What was found and looked for.
-    grid : Grid, optional
-        Of the volume whose order the masks are in; needed for masks of three dimensions.
+    grid : VoxelGrid, optional
+        That of the volume, such as `Volume.grid`, whose order the masks are in; needed for masks of three dimensions.
     options : DicomOptions, optional
 
     Returns
@@ -107,7 +107,7 @@ def write_dicom(
     return WrittenDicom({key: files[key] for key in objects}, tuple(dict.fromkeys(notes)))
 
 
-def _empty(source: DicomSource, contents: Contents, grid: Grid | None) -> tuple[Segment, ...]:
+def _empty(source: DicomSource, contents: Contents, grid: VoxelGrid | None) -> tuple[Segment, ...]:
     """A segment without pixels for each target that was looked for."""
     labels = [target.label for target in contents.looked_for if target.searched and not target.present]
     if not labels:
