@@ -138,10 +138,12 @@ def _refine(
     threshold: float,
 ) -> None:
     """Replace the masks of fine structures in `drawn` by what a second look at them gives."""
-    rule, widths = asker.model.config.mask_threshold, {}
+    thresholds: dict[int, torch.Tensor] = {}
+    widths: dict[int, float] = {}
     for number, (one, own) in enumerate(zip(drawn, logits, strict=True)):
         if own is not None and one.presence >= threshold:
-            square = (own[0] > mask_threshold(own, rule)).cpu().numpy()
+            thresholds[number] = mask_threshold(own, asker.model.config.mask_threshold)
+            square = (own[0] > thresholds[number]).cpu().numpy()
             if worth_a_look(square):
                 widths[number] = part_width(square)
     finest = sorted(widths, key=lambda number: (widths[number], number))[:MOST_LOOKS]
@@ -152,6 +154,7 @@ def _refine(
         encoded.image,
         prompts[finest],
         torch.cat([own for number in finest if (own := logits[number]) is not None]),
+        torch.cat([thresholds[number] for number in finest]),
         [drawn[number].mask for number in finest],
         [drawn[number].quality or 0.0 for number in finest],
     )

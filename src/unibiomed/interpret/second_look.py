@@ -29,7 +29,7 @@ SCALE = 4 / 3
 """Side of the larger square by that of the model's own: the encoder's time grows with its square."""
 STEP = 32
 """Sides that the encoder reads are multiples of this."""
-MOST_WIDTH = 8.0
+MOST_WIDTH = 12.0
 """Pixels of the model's own square: parts of a mask that are wider are seen well enough in the first pass."""
 LEAST_EXTENT = 0.5
 """Share of the image's width or height that the mask reaches over: a single small object is no fine structure."""
@@ -97,6 +97,7 @@ def look_again(
     image: MedicalImage,
     prompts: torch.Tensor,
     logits: torch.Tensor,
+    thresholds: torch.Tensor,
     masks: list[np.ndarray],
     qualities: list[float],
 ) -> list[SecondLook | None]:
@@ -111,6 +112,8 @@ def look_again(
         (N, prompt width), of the first pass.
     logits : torch.Tensor
         (N, side, side) mask logits of the first pass, as the model gives them.
+    thresholds : torch.Tensor
+        (N,) logits above which the pixels of the first masks lie.
     masks : list of numpy.ndarray
         N of (height, width) bool, of the first pass.
     qualities : list of float
@@ -126,20 +129,22 @@ def look_again(
     ModelError
         The model's values are not finite.
     """
-    model, rule = asker.model, asker.model.config.mask_threshold
+    model = asker.model
     size, side = (image.height, image.width), larger_side(model.config.image_size)
     pixels = asker.processor.grounding_pixels(Image.fromarray(image.pixels).convert("RGB"), side)[None]
     predicted = model.decode_masks(model.encode_image(pixels.to(model.device), text=False).maps, prompts)
     best = predicted.best()
     asker.check_numbers(bool(torch.isfinite(best).all()))
     scores = trained_mask_scores(predicted, model.config)
+    # both passes count by how far each is above or below its own threshold
+    second = best - mask_threshold(best, model.config.mask_threshold)[:, None, None]
+    first = (logits - thresholds[:, None, None])[:, None].float()
+    both = F.interpolate(first, second.shape[-2:], mode="bilinear", align_corners=False) + second[:, None].float()
     looks: list[SecondLook | None] = []
     for number, (before, quality) in enumerate(zip(masks, qualities, strict=True)):
-        own, larger = logits[number : number + 1], best[number : number + 1]
-        # both passes count by how far each is above or below its own threshold
-        refined = asker.processor.mask_logits(own, size)[0] - mask_threshold(own, rule)
-        refined += F.interpolate(larger[None].float(), size, mode="bilinear", align_corners=False)[0, 0]
-        mask = (refined > mask_threshold(larger, rule)).cpu().numpy()
+        # one at a time: at the image's own size they are large
+        enlarged = F.interpolate(both[number : number + 1], size, mode="bilinear", align_corners=False)[0, 0]
+        mask = (enlarged > 0).cpu().numpy()
         shared = np.count_nonzero(mask & before)
         same = 2 * shared >= AGREEMENT * (np.count_nonzero(mask) + np.count_nonzero(before))
         looks.append(SecondLook(mask, (quality + scores[number]) / 2) if same else None)
