@@ -16,6 +16,8 @@ SEG = "[SEG]"
 NO_FINDINGS = "No findings"  # findings.NO_FINDINGS, spelled out: the command line is parsed without loading numpy
 SOMETHING_ELSE = "something else"
 """What ``classify`` calls a box that is around nothing with a name."""
+VOLUME_TASKS = ("segment", "recognize", "report")
+"""Tasks that are also answered for whole volumes."""
 PHRASE_START, PHRASE_END = "<p>", "</p>"
 _MARKS = re.compile(r"<\|[^<>|\s]*\|>|</?(?:img|p|vp)>|<image>|<IMG_CONTEXT>")
 

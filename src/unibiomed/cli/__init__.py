@@ -20,6 +20,7 @@ from ..tasks import TASKS
 from .data import add_data_commands
 from .evaluate import add_evaluate_command
 from .train import add_train_commands
+from .volume import interpret_studies, parse_slices, studies
 
 if TYPE_CHECKING:
     from ..interpret import Result
@@ -129,7 +130,10 @@ def make_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     verb.add_argument(
-        "images", nargs="+", metavar="IMAGE", help="PNG, JPEG, TIFF, BMP, GIF, WebP, JPEG 2000, DICOM or NIfTI"
+        "images",
+        nargs="+",
+        metavar="IMAGE",
+        help="PNG, JPEG, TIFF, BMP, GIF, WebP, JPEG 2000 or DICOM; volumes: NIfTI, NRRD, MHA, folder of a DICOM series",
     )
     tasks = "; ".join(f"{task.name}: {task.summary}" for task in TASKS.values())
     verb.add_argument("--task", help=f"{tasks} (default: the one that fits what else is given, or recognize)")
@@ -150,7 +154,13 @@ def make_parser() -> argparse.ArgumentParser:
         "--slice",
         type=int,
         metavar="N",
-        help="slice of a NIfTI volume, frame of a DICOM file or animation, page of a TIFF; from 0",
+        help="one slice of a volume as a picture, frame of a DICOM file or animation, page of a TIFF; from 0",
+    )
+    verb.add_argument(
+        "--slices",
+        type=parse_slices,
+        metavar="A:B",
+        help="of a volume, read slices A to B - 1 only; from 0 (default: all)",
     )
     verb.add_argument("--window", metavar="W", help="lung, abdomen, bone, brain, mediastinum, or CENTRE,WIDTH")
     verb.add_argument(
@@ -234,6 +244,9 @@ def run_interpret(options: argparse.Namespace) -> int:
             complain(f"{path}: no such file: check the path")
         return 2
 
+    volumes = studies(options)
+    pictures = [path for path in options.images if path not in volumes]
+
     from tqdm import tqdm
 
     from ..interpret import load
@@ -245,9 +258,9 @@ def run_interpret(options: argparse.Namespace) -> int:
         model.presence_threshold = options.presence_threshold
     items = interpret_batch(
         model,
-        options.images,
+        pictures,
         options.out,
-        progress=len(options.images) > 1 and sys.stderr.isatty(),
+        progress=len(pictures) > 1 and sys.stderr.isatty(),
         task=options.task,
         targets=options.target,
         box=box,
@@ -269,6 +282,7 @@ def run_interpret(options: argparse.Namespace) -> int:
             else:
                 print(f"{item.path}{_which_slice(item.result)}")
                 _show(item.result)
+    failed += interpret_studies(options, model, volumes, complain)
     if not options.json and failed < len(options.images):
         print(f"Written to {options.out}. {NOTICE}")
     return 0 if not failed else 2 if failed == len(options.images) else 3

@@ -74,7 +74,7 @@ def write_interpretation(
     folder = Path(out_dir)
     left = _written(folder, stem) - set(names.values())
     try:
-        _write_all(folder, {names[key]: contents[key] for key in names})
+        write_all(folder, {names[key]: contents[key] for key in names})
         for name in left:
             (folder / name).unlink(missing_ok=True)
     except (OSError, ValueError) as error:
@@ -144,8 +144,21 @@ def _png(image: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
-def _write_all(folder: Path, files: dict[str, bytes]) -> None:
-    """Write all files or leave everything as it was."""
+def write_all(folder: Path, files: dict[str, bytes]) -> None:
+    """Write all files or leave everything as it was.
+
+    Parameters
+    ----------
+    folder : Path
+        Made when it is not there.
+    files : dict of str to bytes
+        Contents by name.
+
+    Raises
+    ------
+    OSError
+        The folder or a file cannot be written.
+    """
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         if folder.exists() and not folder.is_dir():

@@ -118,7 +118,7 @@ def slice_diameters(mask: np.ndarray, spacing: tuple[float, float]) -> tuple[flo
 
 
 def _longest_chord(t: np.ndarray, s: np.ndarray) -> float:
-    """Longest chord of a convex polygon at a constant `t`; it passes through a vertex, as its length is concave in t."""
+    """Longest chord of a convex polygon at a constant `t`; one end is a vertex, as its length is concave in `t`."""
     order = np.argsort(t, kind="stable")
     first, last = order[0], order[-1]
     middle = s[first] + (s[last] - s[first]) * (t - t[first]) / (t[last] - t[first])

@@ -353,9 +353,7 @@ class VolumeResult:
         sentences, start = [], 0
         for one in self.sentences:
             span = [start, start + len(one.text)]
-            sentences.append(
-                {"text": one.text, "span": span, "findings": list(one.findings), "grounded": one.grounded}
-            )
+            sentences.append({"text": one.text, "span": span, "findings": list(one.findings), "grounded": one.grounded})
             start = span[1] + 1
         return {
             "schema": VOLUME_SCHEMA,

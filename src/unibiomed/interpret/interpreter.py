@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import torch
@@ -18,7 +18,8 @@ from unibiomed.errors import InputError, ModelError
 from unibiomed.findings import Box, Finding, SearchedTarget
 from unibiomed.findings.regions import RegionFacts
 from unibiomed.findings.sentences import is_measured
-from unibiomed.images import check_box, check_modality
+from unibiomed.findings.volume import VolumeResult
+from unibiomed.images import Volume, check_box, check_modality
 from unibiomed.model.generation import MAX_NEW_TOKENS, Answer
 from unibiomed.model.modeling import UniBiomedModel
 from unibiomed.model.processing import UniBiomedProcessor
@@ -38,6 +39,7 @@ from .requests import resolve_request
 from .result import Result
 from .sentences import check_description, check_report, headline
 from .vocabulary import ModelVocabulary
+from .volume import interpret_volume
 
 NANO = Path(__file__).parent.parent / "weights" / "nano"
 SHOWN_NAMES = 3
@@ -120,9 +122,15 @@ class Interpreter(Asker):
 
     # ---------------------------------------------------------------- asking
 
+    @overload
+    def interpret(self, image: Volume, task: str | None = None, **question: Any) -> VolumeResult: ...
+
+    @overload
+    def interpret(self, image: ImageLike | EncodedImage, task: str | None = None, **question: Any) -> Result: ...
+
     def interpret(
         self,
-        image: ImageLike | EncodedImage,
+        image: ImageLike | EncodedImage | Volume,
         task: str | None = None,
         *,
         targets: Sequence[str] | str = (),
@@ -133,12 +141,15 @@ class Interpreter(Asker):
         window: str | tuple[float, float] | None = None,
         max_new_tokens: int = MAX_NEW_TOKENS,
         allow_unknown: bool = False,
-    ) -> Result:
+        slices: tuple[int, int] | None = None,
+    ) -> Result | VolumeResult:
         """Answer one question about one image; for ``segment``, one for each target in one batch.
 
         Parameters
         ----------
-        image : path, array, PIL image, MedicalImage or EncodedImage
+        image : path, array, PIL image, MedicalImage, EncodedImage or Volume
+            A volume is read slice by slice, see :func:`unibiomed.interpret.volume.interpret_volume`, unless
+            `slice_index` chooses one of its slices. The path of a volume stands for one slice.
         task : str, optional
             One of ``segment``, ``recognize``, ``report``, ``classify``, ``describe``, ``ask``, ``outline``. When left
             out it follows from what is given: targets, a question, a box (``classify``), or nothing (``recognize``).
@@ -162,10 +173,13 @@ class Interpreter(Asker):
             Longest answer.
         allow_unknown : bool
             Search targets that are not in the model's vocabulary as they are typed, with a note.
+        slices : tuple of int, optional
+            Of a volume, the first slice and the one after the last that are read.
 
         Returns
         -------
-        Result
+        Result or VolumeResult
+            The second for volumes.
 
         Raises
         ------
@@ -186,6 +200,21 @@ class Interpreter(Asker):
                 'the task "segment" as well'
             )
         task = choose_task(task, names, question, box is not None).name
+        if isinstance(image, Volume):
+            if slice_index is None and box is None and question is None:
+                return interpret_volume(
+                    self,
+                    image,
+                    task,
+                    threshold=self.score_threshold,
+                    targets=names,
+                    modality=modality,
+                    window=window,
+                    slices=slices,
+                    allow_unknown=allow_unknown,
+                )
+            image = image.slice_image(len(image) // 2 if slice_index is None else slice_index, window)
+            slice_index = window = None
         if len(names) > MAX_QUESTIONS:
             raise InputError(f"{len(names)} targets are too many at once: ask for at most {MAX_QUESTIONS}")
         if modality is not None:
@@ -239,7 +268,8 @@ class Interpreter(Asker):
         )
 
     @property
-    def _threshold(self) -> float:
+    def score_threshold(self) -> float:
+        """The presence threshold; 0 for models whose scores were not trained."""
         return self.presence_threshold if self.model.config.scores_trained else 0.0
 
     def _segment(self, asked: _Asked, names: Sequence[str], allow_unknown: bool) -> _Reply:
@@ -254,9 +284,9 @@ class Interpreter(Asker):
             make_question("segment", target=name, modality=asked.modality, text=asked.question) for name in wanted
         ]
         answers = [a for part in in_parts(questions) for a in self._answers(asked, part)]
-        drawn = draw_masks(self, asked.encoded, answers, self._threshold)
+        drawn = draw_masks(self, asked.encoded, answers, self.score_threshold)
         findings, notes, table = segment_findings(
-            requests, dict(zip(wanted, answers, strict=True)), drawn, asked.encoded.image, self._threshold
+            requests, dict(zip(wanted, answers, strict=True)), drawn, asked.encoded.image, self.score_threshold
         )
         text = answer_text("segment", answers, findings)
         return _Reply(questions, answers, findings, text, notes, {"targets": table})
@@ -290,12 +320,12 @@ class Interpreter(Asker):
         findings, notes = read_findings(
             task,
             answer,
-            draw_masks(self, encoded, [answer], self._threshold),
+            draw_masks(self, encoded, [answer], self.score_threshold),
             encoded.image,
             box=box,
             modality=modality,
             vocabulary=self.vocabulary,
-            threshold=self._threshold,
+            threshold=self.score_threshold,
         )
         notes += [overruled] if overruled else []
         text = answer_text(task, [answer], findings)
@@ -320,7 +350,7 @@ class Interpreter(Asker):
                 notes += [
                     f"the text says '{NO_FINDINGS}', but the presence score of '{target.label}' is {target.score:.2f}"
                     for target in searched
-                    if target.score is not None and target.score >= self._threshold
+                    if target.score is not None and target.score >= self.score_threshold
                 ]
         details: dict[str, Any] = {}
         if named:

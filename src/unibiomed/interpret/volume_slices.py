@@ -34,8 +34,8 @@ class SliceReading:
     presence : numpy.ndarray
         (targets,) probability that each target is on the slice.
     decode : callable
-        Takes indices of targets; gives their margins, (indices, side, side) float32 on the model's own square: logits of
-        the mask minus the logit at which the mask ends, so that a mask is where its margin is above 0.
+        Takes indices of targets; gives their margins, (indices, side, side) float32 on the model's own square: logits
+        of the mask minus the logit at which the mask ends, so that a mask is where its margin is above 0.
     """
 
     presence: np.ndarray
@@ -86,7 +86,8 @@ class ModelReader:
         self._questions = [make_question("segment", target=name, modality=modality) for name in names]
         self._answers: list[list[int] | None] | None = None
         self.batch = batch or (4 if asker.model.device.type == "cpu" else 16)
-        parts = [model_digest(asker.model), *self._questions]
+        self.model_digest = model_digest(asker.model)
+        parts = [self.model_digest, *self._questions]
         self.digest = hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
     @torch.inference_mode()
@@ -134,7 +135,10 @@ class ModelReader:
             together = ImageFeatures([one.features.tokens[0] for one in rest], ())
             processor = self._asker.processor
             sequences = [
-                [*processor.prompt_ids(self._questions[k].replace("\0", " "), rest[0].tokens), *(self._answers[k] or [])]
+                [
+                    *processor.prompt_ids(self._questions[k].replace("\0", " "), rest[0].tokens),
+                    *(self._answers[k] or []),
+                ]
                 for k in fixed
             ]
             for row, states in zip(table, seg_prompts(self._asker.model, together, sequences), strict=True):
@@ -143,9 +147,7 @@ class ModelReader:
         free = [k for k, answer in enumerate(self._answers) if answer is None]
         if free:
             for row, one in zip(table, rest, strict=True):
-                for k, answer in zip(
-                    free, self._asker.answer(one, [self._questions[k] for k in free]), strict=True
-                ):
+                for k, answer in zip(free, self._asker.answer(one, [self._questions[k] for k in free]), strict=True):
                     row[k] = answer.prompts if answer.prompts is not None and len(answer.prompts) else None
         return [*known, *table]
 
