@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 import unibiomed
 from unibiomed.errors import InputError
@@ -25,16 +23,15 @@ from .asking import Asker
 from .modality import Modality, find_modality, known_modality
 from .outlining import MAX_QUESTIONS
 from .requests import Request, resolve_request
-from .volume_presence import SMOOTHING_MM, axis_weights, reflect, smooth, volume_presence
-from .volume_slices import ModelReader, SliceReader, SliceReading
+from .volume_presence import SMOOTHING_MM, axis_weights
+from .volume_reading import read_findings
+from .volume_slices import ModelReader
 from .volume_store import SliceStore
 from .volume_words import volume_sentences
 
-__all__ = ["interpret_volume", "read_findings", "volume_grid", "volume_window"]
+__all__ = ["interpret_volume", "volume_grid", "volume_window"]
 
 MAX_SLICES = 5000
-FORMAT = "1"
-"""Of what is kept of a slice."""
 _LOOKS = (0.5, 0.35, 0.65)
 """Slices, as shares of the volume, of which the modality is asked until one is recognized."""
 
@@ -169,145 +166,6 @@ def interpret_volume(
         },
         seconds=time.perf_counter() - started,
     )
-
-
-def read_findings(
-    reader: SliceReader,
-    slice_of: Callable[[int], MedicalImage],
-    indices: range,
-    grid: VolumeGrid,
-    names: Sequence[str],
-    *,
-    threshold: float,
-    weights: np.ndarray,
-    store: SliceStore,
-    progress: bool = False,
-) -> list[VolumeFinding]:
-    """Read slices and put what is on them together.
-
-    Parameters
-    ----------
-    reader : SliceReader
-        Of the targets `names`.
-    slice_of : callable
-        Gives the picture of a slice.
-    indices : range
-        The slices that are read.
-    grid : VolumeGrid
-        Of the whole volume.
-    names : sequence of str
-        Targets; the labels of the findings.
-    threshold : float
-        Presence from which a target is on a slice and in the volume.
-    weights : numpy.ndarray
-        Of neighbouring slices, see `axis_weights`.
-    store : SliceStore
-        Slices that it holds are not read again.
-    progress : bool
-        Show a progress bar.
-
-    Returns
-    -------
-    list of VolumeFinding
-        One for each target.
-    """
-    if not names:
-        return []
-    table = _Slices(reader, slice_of, indices, len(names), threshold, weights, store)
-    table.read(progress)
-    smoothed = smooth(table.presence, weights)
-    whole = volume_presence(smoothed)
-    findings = []
-    for number, name in enumerate(names):
-        mask = np.zeros(grid.shape, bool)
-        if whole[number] >= threshold:
-            for position, index in enumerate(indices):
-                if smoothed[position, number] >= threshold:
-                    margin = table.margin(position, number)
-                    mask[index] = reader.resize(margin, grid.shape[1:]) > 0
-        along: list[float | None] = [None] * grid.shape[0]
-        along[indices.start : indices.stop] = [round(float(p), 6) for p in smoothed[:, number]]
-        findings.append(
-            VolumeFinding.from_mask(name, mask, grid, target=name, presence=float(whole[number]), slice_presence=along)
-        )
-    return findings
-
-
-@dataclass
-class _Slices:
-    """Presence and margins of the slices that are read, in their order."""
-
-    reader: SliceReader
-    slice_of: Callable[[int], MedicalImage]
-    indices: range
-    targets: int
-    threshold: float
-    weights: np.ndarray
-    store: SliceStore
-    presence: np.ndarray = field(init=False)
-    keys: list[str] = field(init=False)
-
-    def read(self, progress: bool) -> None:
-        """Read all slices that are not kept, and keep them."""
-        count, reach = len(self.indices), len(self.weights) // 2
-        self.presence = np.zeros((count, self.targets), np.float32)
-        self.keys = [""] * count
-        waiting: deque[tuple[int, SliceReading]] = deque()
-        with tqdm(total=count, desc="reading slices", unit="slice", disable=not progress) as bar:
-            for first in range(0, count, self.reader.batch):
-                block = range(first, min(first + self.reader.batch, count))
-                waiting.extend(self._read_block(block))
-                known = block.stop
-                # a mask is decoded once the presence of all neighbours is known
-                while waiting and (waiting[0][0] + reach < known or known == count):
-                    self._finish(*waiting.popleft())
-                bar.update(len(block))
-
-    def margin(self, position: int, target: int) -> np.ndarray:
-        """(side, side) margin, averaged with those neighbours on which the mask was decoded."""
-        count, reach = len(self.indices), len(self.weights) // 2
-        total: np.ndarray | None = None
-        used = 0.0
-        for step, weight in zip(range(-reach, reach + 1), self.weights, strict=True):
-            at = reflect(position + step, count)
-            one = self.store.margin(self.indices[at], self.keys[at], target)
-            if one is not None:
-                total = weight * one if total is None else total + weight * one
-                used += weight
-        assert total is not None, "the mask of a slice that shows a target was decoded"
-        return total / used
-
-    def _read_block(self, block: range) -> Iterable[tuple[int, SliceReading]]:
-        fresh: list[tuple[int, MedicalImage]] = []
-        for position in block:
-            image = self.slice_of(self.indices[position])
-            self.keys[position] = self._key(image)
-            held = self.store.presence(self.indices[position], self.keys[position])
-            if held is not None and held.shape == (self.targets,):
-                self.presence[position] = held
-            else:
-                fresh.append((position, image))
-        if not fresh:
-            return
-        readings = self.reader.read([image for _, image in fresh])
-        for (position, _), reading in zip(fresh, readings, strict=True):
-            self.presence[position] = reading.presence
-            yield position, reading
-
-    def _finish(self, position: int, reading: SliceReading) -> None:
-        """Decode the masks of the targets that are on a slice, and keep the slice."""
-        count, reach = len(self.indices), len(self.weights) // 2
-        near = [reflect(position + step, count) for step in range(-reach, reach + 1)]
-        smoothed = smooth(self.presence[near], self.weights)[reach]
-        needed = [int(k) for k in np.flatnonzero(smoothed >= self.threshold)]
-        margins = dict(zip(needed, reading.decode(needed), strict=True)) if needed else {}
-        self.store.put(self.indices[position], self.keys[position], reading.presence, margins)
-
-    def _key(self, image: MedicalImage) -> str:
-        found = hashlib.sha256(np.ascontiguousarray(image.pixels).tobytes())
-        settings = (FORMAT, self.reader.digest, self.threshold, self.weights.tolist(), list(image.pixels.shape))
-        found.update(repr(settings).encode())
-        return found.hexdigest()[:16]
 
 
 def volume_grid(volume: Volume) -> VolumeGrid:

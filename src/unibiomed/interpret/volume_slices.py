@@ -1,11 +1,9 @@
-"""Slices of a volume as a model reads them: presence of all targets, and masks of those that need one."""
+"""A model as a reader of the slices of a volume."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -18,49 +16,12 @@ from unibiomed.tasks import make_question
 
 from .asking import Asker, EncodedImage
 from .scores import derived_scores, presence_scores, trained_scores
+from .volume_reading import SliceReading
 
-__all__ = ["ModelReader", "SliceReader", "SliceReading", "model_digest"]
+__all__ = ["ModelReader", "model_digest"]
 
 SAMPLED = 1 << 16
 """Values of each tensor that enter the digest of a model."""
-
-
-@dataclass(frozen=True, slots=True)
-class SliceReading:
-    """What was read of one slice.
-
-    Attributes
-    ----------
-    presence : numpy.ndarray
-        (targets,) probability that each target is on the slice.
-    decode : callable
-        Takes indices of targets; gives their margins, (indices, side, side) float32 on the model's own square: logits
-        of the mask minus the logit at which the mask ends, so that a mask is where its margin is above 0.
-    """
-
-    presence: np.ndarray
-    decode: Callable[[Sequence[int]], np.ndarray]
-
-
-class SliceReader(Protocol):
-    """Reads slices for targets that were chosen before.
-
-    Attributes
-    ----------
-    digest : str
-        Changes with whatever changes the readings of a slice.
-    batch : int
-        Slices that are best read together.
-    """
-
-    digest: str
-    batch: int
-
-    def read(self, images: Sequence[MedicalImage]) -> list[SliceReading]:
-        """Read slices of one volume."""
-
-    def resize(self, margin: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-        """(height, width) float32 of a (side, side) margin."""
 
 
 class ModelReader:
