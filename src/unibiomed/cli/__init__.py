@@ -133,7 +133,8 @@ def make_parser() -> argparse.ArgumentParser:
         "images",
         nargs="+",
         metavar="IMAGE",
-        help="PNG, JPEG, TIFF, BMP, GIF, WebP, JPEG 2000 or DICOM; volumes: NIfTI, NRRD, MHA, folder of a DICOM series",
+        help="PNG, JPEG, TIFF, BMP, GIF, WebP, JPEG 2000 or DICOM; a volume: NIfTI, NRRD, MHA, or a folder or zip file "
+        "with a DICOM series",
     )
     tasks = "; ".join(f"{task.name}: {task.summary}" for task in TASKS.values())
     verb.add_argument("--task", help=f"{tasks} (default: the one that fits what else is given, or recognize)")
@@ -161,6 +162,9 @@ def make_parser() -> argparse.ArgumentParser:
         type=parse_slices,
         metavar="A:B",
         help="of a volume, read slices A to B - 1 only; from 0 (default: all)",
+    )
+    verb.add_argument(
+        "--series", type=int, metavar="N", help="which of several DICOM series in a folder or zip file, from 1"
     )
     verb.add_argument("--window", metavar="W", help="lung, abdomen, bone, brain, mediastinum, or CENTRE,WIDTH")
     verb.add_argument(

@@ -32,7 +32,7 @@ def studies(options: argparse.Namespace) -> list[str]:
     Raises
     ------
     InputError
-        ``--slices`` is given and no path is a volume.
+        ``--slices`` or ``--series`` is given and no path is a volume.
     """
     from ..images.study import is_volume
     from ..tasks import VOLUME_TASKS
@@ -42,8 +42,9 @@ def studies(options: argparse.Namespace) -> list[str]:
         found = []
     else:
         found = [path for path in options.images if is_volume(path)]
-    if options.slices is not None and not found:
-        raise InputError("--slices is for whole volumes: leave it out, or choose one picture with --slice")
+    if not found and (options.slices is not None or options.series is not None):
+        option = "--slices" if options.slices is not None else "--series"
+        raise InputError(f"{option} is for whole volumes: leave it out, or give a volume")
     return found
 
 
@@ -89,10 +90,11 @@ def _interpret(options: argparse.Namespace, model: Interpreter, path: str, folde
     """Read a volume, answer, write the files and print."""
     from ..export.volume import write_volume
     from ..images import read_volume
-    from ..interpret.volume import interpret_volume, volume_window
+    from ..interpret.volume import interpret_volume
     from ..interpret.volume_store import SliceStore
+    from ..interpret.volume_view import volume_window
 
-    volume = read_volume(path)
+    volume = read_volume(path, series=options.series)
     kept = folder / "slices"
     result = interpret_volume(
         model,

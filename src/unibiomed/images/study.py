@@ -6,12 +6,13 @@ import os
 from pathlib import Path
 
 from ..errors import InputError
-from .nifti import HEADER_BYTES, nifti_kind, unzip_head
+from .archive import is_zip
+from .nifti import HEADER_BYTES
 from .nrrd_mha import worded_kind
 from .read import sniff
 from .volume import read_volume_header
 
-__all__ = ["is_volume"]
+__all__ = ["is_volume", "is_volume_only"]
 
 
 def is_volume(path: str | os.PathLike[str]) -> bool:
@@ -25,19 +26,29 @@ def is_volume(path: str | os.PathLike[str]) -> bool:
     Returns
     -------
     bool
-        True for folders, NRRD and MetaImage files, and NIfTI files of several slices of grey values. False for all
-        else, also where the path is missing or cannot be read: `read_image` says what is wrong with it.
+        True for what `is_volume_only` names, for NIfTI files of several slices of grey values, and for DICOM files of
+        several frames whose places are known. False for all else, also where the path is missing or cannot be read:
+        `read_image` says what is wrong with it.
     """
-    place = Path(path)
-    if place.is_dir():
+    if is_volume_only(path):
         return True
     try:
+        with Path(path).open("rb") as file:
+            if sniff(file.read(HEADER_BYTES)) not in ("NIfTI", "gzip", "DICOM"):
+                return False
+        return read_volume_header(path)[0].shape[0] > 1
+    except (OSError, ValueError, InputError):
+        return False
+
+
+def is_volume_only(path: str | os.PathLike[str]) -> bool:
+    """Whether only `read_volume` reads a path: folders, zip files, and NRRD and MetaImage files."""
+    place = Path(path)
+    try:
+        if place.is_dir():
+            return True
         with place.open("rb") as file:
             head = file.read(HEADER_BYTES)
-        if worded_kind(head):
-            return True
-        if nifti_kind(unzip_head(place) if sniff(head) == "gzip" else head) != "single":
-            return False
-        return read_volume_header(place)[0].shape[0] > 1
-    except (OSError, InputError, ValueError):
+    except (OSError, ValueError):
         return False
+    return is_zip(head) or worded_kind(head) is not None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,6 +12,8 @@ from typing import Any, TypeVar
 import numpy as np
 
 from ..errors import InputError
+from .archive import is_zip, unpacked
+from .frames import open_frames
 from .grid import Grid, StoredVolume
 from .image import MedicalImage, prepared_image
 from .limits import MAX_BYTES, check_size, check_slice, quiet, shown
@@ -216,15 +218,18 @@ def as_labels(values: np.ndarray, name: str) -> np.ndarray:
     return values.astype(np.int32)
 
 
-def read_volume(path: str | os.PathLike[str], channel: int | None = None) -> Volume:
-    """Read a NIfTI, NRRD, MHA or MHD file, or the DICOM series in a folder.
+def read_volume(path: str | os.PathLike[str], channel: int | None = None, *, series: int | None = None) -> Volume:
+    """Read a NIfTI, NRRD, MHA or MHD file, the DICOM series in a folder or zip file, or the frames of a DICOM file.
 
     Parameters
     ----------
     path
-        The file, whatever its suffix, or a folder with the files of one series.
+        The file, whatever its suffix; or a folder or zip file with the files of a series. A zip file may also hold a
+        single file of another format.
     channel
         Which of several volumes in one NIfTI file (4-D: sequences, frames), from 0; without it there must be one.
+    series
+        Which of several DICOM series in a folder or zip file, from 1; see `unibiomed.images.series.open_series`.
 
     Returns
     -------
@@ -237,10 +242,12 @@ def read_volume(path: str | os.PathLike[str], channel: int | None = None) -> Vol
         If the path is missing, no grey volume, damaged or too large; a folder holds no series, several, or one with
         missing slices. A file holds several volumes and no channel was chosen, or not this one.
     """
-    stored, name = _open(path, channel)
+    if (file := Path(path)).is_file() and is_zip(_head(file)):
+        return _read_zip(file, channel, series)
+    stored, name = _open(path, channel, series)
     values = stored.grid.turn(stored.load())
     modality = stored.modality
-    if modality is None and stored.details["format"] != "DICOM series":
+    if modality is None and not stored.details["format"].startswith("DICOM"):
         modality = "CT" if _is_hounsfield(values) else None
     return Volume(values, stored.grid, modality, name, stored.details)
 
@@ -279,25 +286,45 @@ def count_channels(path: str | os.PathLike[str]) -> int:
     return int(stored.details.get("channels", 1))
 
 
-def _open(path: str | os.PathLike[str], channel: int | None) -> tuple[StoredVolume, str]:
+def _read_zip(file: Path, channel: int | None, series: int | None) -> Volume:
+    _, name = check_file(file)
+    with unpacked(file, name) as (folder, names):
+        files = sorted(folder.iterdir())
+        alone = files[0] if len(files) == 1 and sniff(_head(files[0])) != "DICOM" else folder
+        try:
+            volume = read_volume(alone, channel, series=series)
+        except InputError as error:
+            # what the temporary files are called is of no use to anybody
+            reason = str(error).replace(f"{shown(folder.name)}/", "").removeprefix(f"{shown(alone.name)}: ")
+            raise InputError(f"{name}: {reason.replace('the folder holds', 'the zip file holds')}") from None
+    members = {"files": tuple(names[one] for one in volume.details["files"])} if "files" in volume.details else {}
+    return replace(volume, source=name, details={**volume.details, **members})
+
+
+def _head(file: Path) -> bytes:
+    try:
+        with file.open("rb") as stream:
+            return stream.read(HEADER_BYTES)
+    except OSError:
+        raise InputError(f"{shown(file.name)}: the file cannot be read: check its permissions") from None
+
+
+def _open(path: str | os.PathLike[str], channel: int | None, series: int | None = None) -> tuple[StoredVolume, str]:
     if Path(path).is_dir():
         # A folder named "." is called by what it is.
         name = shown(Path(path).resolve().name)
         check_slice(channel or 0, 1, name, "channel")
-        return open_series(Path(path), name), name
+        return open_series(Path(path), name, series), name
     file, name = check_file(path)
-    try:
-        with file.open("rb") as stream:
-            head = stream.read(HEADER_BYTES)
-    except OSError:
-        raise InputError(f"{name}: the file cannot be read: check its permissions") from None
+    head = _head(file)
     if kind := worded_kind(head):
         check_slice(channel or 0, 1, name, "channel")
         return open_worded(file, kind, name), name
     kind = sniff(head)
     zipped = kind == "gzip"
     if kind == "DICOM":
-        raise InputError(f"{name}: this is one DICOM file: give the folder that holds all files of its series")
+        check_slice(channel or 0, 1, name, "channel")
+        return open_frames(file, name), name
     if nifti_kind(unzip_head(file) if zipped else head) != "single":
         raise InputError(f"{name}: not a volume this reads: give NIfTI, NRRD, MHA, or the folder of a DICOM series")
     return _open_nifti(file, name, zipped, channel), name

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 import unibiomed
 from unibiomed.errors import InputError
@@ -27,9 +23,10 @@ from .volume_presence import SMOOTHING_MM, axis_weights
 from .volume_reading import read_findings
 from .volume_slices import ModelReader
 from .volume_store import SliceStore
+from .volume_view import volume_grid, volume_window, voxel_digest, window_words
 from .volume_words import volume_sentences
 
-__all__ = ["interpret_volume", "volume_grid", "volume_window"]
+__all__ = ["interpret_volume"]
 
 MAX_SLICES = 5000
 _LOOKS = (0.5, 0.35, 0.65)
@@ -156,7 +153,7 @@ def interpret_volume(
             "model_digest": reader.model_digest,
             "modality": known.name,
             "modality_source": known.source,
-            "window": _window_words(volume, shown),
+            "window": window_words(volume, shown),
             "slices_read": [indices.start, indices.stop],
             "presence_threshold": threshold,
             "smoothing_mm": smoothing_mm,
@@ -166,46 +163,6 @@ def interpret_volume(
         },
         seconds=time.perf_counter() - started,
     )
-
-
-def volume_grid(volume: Volume) -> VolumeGrid:
-    """The grid of a volume as findings have it."""
-    known = bool(volume.details.get("orientation_known", False))
-    grid = volume.grid
-    return VolumeGrid(grid.shape, grid.spacing, grid.plane, grid.affine, grid.sizes_known, known)
-
-
-def volume_window(volume: Volume, modality: str | None, window: Window) -> Window:
-    """One window for all slices, so that they stay comparable.
-
-    Parameters
-    ----------
-    volume : Volume
-    modality : str or None
-    window : str or (float, float) or None
-        What the user asks for.
-
-    Returns
-    -------
-    str, tuple of float or None
-        What was asked for; None for the window of a DICOM series or for 8-bit values, which stay as they are; for CT
-        with values of Hounsfield units the abdominal window; else the 0.5th to 99.5th percentile of the volume.
-    """
-    if window is not None:
-        return window
-    if volume.details.get("header_window") is not None or volume.values.dtype == np.uint8:
-        return None
-    if modality == "CT" and np.nanmin(volume.values, initial=0) < 0:
-        return "abdomen"
-    return volume.range_window
-
-
-def voxel_digest(volume: Volume) -> str:
-    """SHA-256 of the voxels in the order (slices, rows, columns), the same for any order of axes in the file."""
-    found = hashlib.sha256(f"{volume.values.dtype.str} {volume.grid.shape}".encode())
-    for values in volume.values:
-        found.update(np.ascontiguousarray(values).tobytes())
-    return found.hexdigest()
 
 
 def _chosen(volume: Volume, slices: tuple[int, int] | None) -> range:
@@ -238,10 +195,3 @@ def _requested(request: Request, read: dict[str, VolumeFinding], grid: VolumeGri
     if len(found) > 1 and present:
         return present
     return [replace(max(found, key=lambda one: one.presence or 0.0), label=request.words)]
-
-
-def _window_words(volume: Volume, shown: Window) -> Any:
-    if shown is not None:
-        return shown if isinstance(shown, str) else [float(v) for v in shown]
-    header = volume.details.get("header_window")
-    return "as stored" if header is None else [float(header[0]), float(header[1])]
