@@ -19,6 +19,7 @@ from .asking import Asker
 from .modality import Modality, find_modality, known_modality
 from .outlining import MAX_QUESTIONS
 from .requests import Request, resolve_request
+from .volume_findings import named_once, weigh_with_words
 from .volume_presence import SMOOTHING_MM, axis_weights
 from .volume_reading import read_findings
 from .volume_slices import ModelReader
@@ -139,7 +140,13 @@ def interpret_volume(
     findings = [one for request in requests for one in _requested(request, by_name, grid)]
     searched = sorted((SearchedTarget(n, f.presence) for n, f in by_name.items()), key=lambda one: -(one.score or 0))
     if task != "segment":
-        findings = sorted((one for one in findings if one.present), key=lambda one: -(one.presence or 0.0))
+        found = sorted((one for one in findings if one.present), key=lambda one: -(one.presence or 0.0))
+        findings, names_left_out = named_once(found)
+        # who wants to see every mask is not told that there is nothing
+        if threshold > 0 and asker.model.config.scores_trained:
+            findings, denied = weigh_with_words(asker, findings, slice_of, known.name)
+            names_left_out += denied
+        notes += names_left_out
     return VolumeResult(
         task=task,
         sentences=volume_sentences(task, findings, grid),

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
-__all__ = ["SMOOTHING_MM", "axis_weights", "reflect", "smooth", "volume_presence"]
+__all__ = ["SMOOTHING_MM", "axis_weights", "logits", "mean_odds", "reflect", "smooth", "volume_presence"]
 
 SMOOTHING_MM = 3.0
 """Standard deviation of the Gaussian along the axis, in mm."""
@@ -18,7 +16,8 @@ MAX_REACH = 3
 """Neighbours on either side, at most."""
 SMALLEST = 1e-4
 """Presence of a slice below which, and 1 minus which above, its logit does not go: calibration is not as fine."""
-SHARPNESS, SCALE, OFFSET = 1.0, 1.0, 0.0
+SCALE, OFFSET = 1.0, 0.0
+"""Platt scaling of the mean odds, see ``benchmarks/volumes.py``."""
 
 
 def axis_weights(distance_mm: float | None, sigma_mm: float = SMOOTHING_MM) -> np.ndarray:
@@ -85,6 +84,14 @@ def smooth(presence: np.ndarray, weights: np.ndarray) -> np.ndarray:
     return 1 / (1 + np.exp(-mixed))
 
 
+def mean_odds(smoothed: np.ndarray) -> np.ndarray:
+    """Logarithm of the mean odds over slices: (slices, targets) probabilities to (targets,)."""
+    values = logits(smoothed)
+    top = values.max(axis=0)
+    mean: np.ndarray = top + np.log(np.exp(values - top).mean(axis=0))
+    return mean
+
+
 def volume_presence(smoothed: np.ndarray) -> np.ndarray:
     """Presence of targets anywhere in a volume.
 
@@ -102,13 +109,4 @@ def volume_presence(smoothed: np.ndarray) -> np.ndarray:
     numpy.ndarray
         (targets,) probabilities.
     """
-    values = SHARPNESS * logits(smoothed)
-    top = values.max(axis=0)
-    mean = (top + np.log(np.exp(values - top).mean(axis=0))) / SHARPNESS
-    return 1 / (1 + np.exp(-(SCALE * mean + OFFSET)))
-
-
-def presence_logit(probability: float) -> float:
-    """Logit of a single probability, limited by `SMALLEST`."""
-    limited = min(max(probability, SMALLEST), 1 - SMALLEST)
-    return math.log(limited / (1 - limited))
+    return 1 / (1 + np.exp(-(SCALE * mean_odds(smoothed) + OFFSET)))

@@ -74,6 +74,7 @@ def read_findings(
     threshold: float,
     weights: np.ndarray,
     store: SliceStore,
+    mask_weights: np.ndarray | None = None,
     progress: bool = False,
 ) -> list[VolumeFinding]:
     """Read slices and put what is on them together.
@@ -93,9 +94,11 @@ def read_findings(
     threshold : float
         Presence from which a target is on a slice and in the volume.
     weights : numpy.ndarray
-        Of neighbouring slices, see `axis_weights`.
+        Of neighbouring slices for presence, see `axis_weights`.
     store : SliceStore
         Slices that it holds are not read again.
+    mask_weights : numpy.ndarray, optional
+        The same for the margins of masks; `weights` when left out.
     progress : bool
         Show a progress bar.
 
@@ -116,7 +119,7 @@ def read_findings(
         if whole[number] >= threshold:
             for position, index in enumerate(indices):
                 if smoothed[position, number] >= threshold:
-                    margin = table.margin(position, number)
+                    margin = table.margin(position, number, weights if mask_weights is None else mask_weights)
                     mask[index] = reader.resize(margin, grid.shape[1:]) > 0
         along: list[float | None] = [None] * grid.shape[0]
         along[indices.start : indices.stop] = [round(float(p), 6) for p in smoothed[:, number]]
@@ -156,12 +159,12 @@ class _Slices:
                     self._finish(*waiting.popleft())
                 bar.update(len(block))
 
-    def margin(self, position: int, target: int) -> np.ndarray:
+    def margin(self, position: int, target: int, weights: np.ndarray) -> np.ndarray:
         """(side, side) margin, averaged with those neighbours on which the mask was decoded."""
-        count, reach = len(self.indices), len(self.weights) // 2
+        count, reach = len(self.indices), len(weights) // 2
         total: np.ndarray | None = None
         used = 0.0
-        for step, weight in zip(range(-reach, reach + 1), self.weights, strict=True):
+        for step, weight in zip(range(-reach, reach + 1), weights, strict=True):
             at = reflect(position + step, count)
             one = self.store.margin(self.indices[at], self.keys[at], target)
             if one is not None:
