@@ -206,7 +206,8 @@ def test_the_digest_tells_models_apart(interpreter, shared_interpreter):
 def test_a_volume_object_is_interpreted(interpreter, script, phantom, monkeypatch):
     script.says = lambda question: "It is [SEG]."
     seen = []
-    monkeypatch.setattr(volumes, "read_findings", lambda *a, **k: seen.append((a, k)) or [])
+    plain = volumes.read_findings
+    monkeypatch.setattr(volumes, "read_findings", lambda *a, **k: seen.append((a, k)) or plain(*a, **k))
     result = interpreter.interpret(phantom, targets="liver", modality="CT", slices=(2, 5), window=(127.5, 255.0))
     ((arguments, options),) = seen
     assert arguments[2] == range(2, 5) and options["threshold"] == interpreter.score_threshold

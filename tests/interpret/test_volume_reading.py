@@ -25,7 +25,8 @@ class Thresholds:
     digest = model_digest = "thresholds"
     batch = 3
 
-    def __init__(self, *_: object) -> None:
+    def __init__(self, _asker: object = None, names: Sequence[str] = NAMES, _modality: str | None = None) -> None:
+        self.rows = [NAMES.index(name) for name in names]
         self.seen = 0
         self.decoded = 0
         self.stop_at: int | None = None
@@ -38,7 +39,7 @@ class Thresholds:
             raise KeyboardInterrupt
         self.seen += 1
         grey = image.pixels[..., 0].astype(np.float32)
-        margins = np.stack([(grey - 200) / 8, 2 - np.abs(grey - 100) / 5])
+        margins = np.stack([(grey - 200) / 8, 2 - np.abs(grey - 100) / 5])[self.rows]
         presence = np.where((margins > 0).any((1, 2)), 0.99, 0.01)
 
         def decode(indices: Sequence[int]) -> np.ndarray:
