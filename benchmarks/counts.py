@@ -15,11 +15,11 @@ from typing import Any
 Row = dict[str, Any]
 
 
-def read_rows(folder: Path, model: str) -> list[Row]:
+def read_sample_scores(folder: Path, model: str) -> list[Row]:
     """Rows of an evaluation, without changed images and questions in other words."""
     with (folder / "scores" / f"{model}.jsonl").open(encoding="utf-8") as file:
         rows = [json.loads(line) for line in file]
-    return [row for row in rows if not row.get("change") and not row.get("paraphrase")]
+    return [row for row in rows if not row.get("perturbation") and not row.get("paraphrase")]
 
 
 def tell(what: str, rows: Iterable[Row], of: list[Row], *by: str) -> str:
@@ -38,21 +38,25 @@ def _shown(value: Any) -> str:
 def count(rows: list[Row]) -> list[str]:
     """All lines."""
     segment = [row for row in rows if row["task"] == "segment"]
-    own = [row for row in segment if row["kind"] == "own"]
-    foreign = [row for row in segment if row["kind"] == "foreign"]
-    shown, absent = [r for r in own if r["there"]], [r for r in own if not r["there"]]
+    own = [row for row in segment if row["kind"] == "in_context"]
+    foreign = [row for row in segment if row["kind"] == "out_of_context"]
+    shown, absent = [r for r in own if r["target_present"]], [r for r in own if not r["target_present"]]
     boxes = [row for row in rows if row["task"] == "classify"]
     images = [row for row in rows if row["task"] == "recognize"]
-    ill, normal = [r for r in images if r["there"]], [r for r in images if not r["there"]]
+    ill, normal = [r for r in images if r["target_present"]], [r for r in images if not r["target_present"]]
     return [
-        tell("targets emptied", [r for r in shown if not r["found"]], shown, "target"),
-        tell("masks without the target, own body part", [r for r in absent if r["found"]], absent, "target"),
-        tell("masks of other body parts", [r for r in foreign if r["found"]], foreign, "target"),
-        tell("all masks without the target", [r for r in absent + foreign if r["found"]], absent + foreign),
-        tell("boxes named wrongly", [r for r in boxes if not r["exact"]], boxes, "wanted", "said"),
-        tell("images named rightly", [r for r in images if r["exact"]], images),
-        tell("something found where something is", [r for r in ill if r["found"]], ill, "dataset"),
-        tell("findings in normal images", [r for r in normal if r["found"]], normal, "dataset"),
+        tell("targets emptied", [r for r in shown if not r["predicted_present"]], shown, "target"),
+        tell(
+            "masks without the target, own body part", [r for r in absent if r["predicted_present"]], absent, "target"
+        ),
+        tell("masks of other body parts", [r for r in foreign if r["predicted_present"]], foreign, "target"),
+        tell("all masks without the target", [r for r in absent + foreign if r["predicted_present"]], absent + foreign),
+        tell(
+            "boxes named wrongly", [r for r in boxes if not r["exact_match"]], boxes, "true_labels", "predicted_labels"
+        ),
+        tell("images named rightly", [r for r in images if r["exact_match"]], images),
+        tell("something found where something is", [r for r in ill if r["predicted_present"]], ill, "dataset"),
+        tell("findings in normal images", [r for r in normal if r["predicted_present"]], normal, "dataset"),
     ]
 
 
@@ -62,7 +66,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="what `unibiomed evaluate` wrote")
     parser.add_argument("--model", default="nano")
     options = parser.parse_args()
-    print("\n".join(count(read_rows(options.folder, options.model))))
+    print("\n".join(count(read_sample_scores(options.folder, options.model))))
 
 
 if __name__ == "__main__":

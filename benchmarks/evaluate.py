@@ -22,7 +22,7 @@ import numpy as np
 from PIL import Image
 
 from unibiomed.data.records import Record, Region
-from unibiomed.evaluate.harness import judge
+from unibiomed.evaluate.harness import evaluate_records
 from unibiomed.evaluate.predictions import Prediction
 from unibiomed.evaluate.samples import Case
 from unibiomed.evaluate.suite import Suite
@@ -45,8 +45,8 @@ class Copier:
 
     def predict(self, case: Case, pixels: np.ndarray) -> list[Prediction]:
         """A mask by the image's number."""
-        mask = self.masks[case.number % KINDS]
-        return [Prediction.of_masks(s.id, "", [s.target], [mask], [0.9], [0.8]) for s in case.samples]
+        mask = self.masks[case.image_index % KINDS]
+        return [Prediction.from_masks(s.id, "", [s.target], [mask], [0.9], [0.8]) for s in case.samples]
 
 
 def discs(shift: int) -> list[np.ndarray]:
@@ -79,10 +79,10 @@ def records(count: int) -> list[Record]:
 def measure(count: int, out: Path) -> None:
     """One size, in a process of its own; prints a row of the table."""
     made = records(count)
-    suite = Suite("made", tasks=["segment"], foreign=False)
+    suite = Suite("made", tasks=["segment"], out_of_context=False)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     start = time.perf_counter()
-    found = judge(suite, made, [Copier(discs(2))], out, pictures=0, progress=False)
+    found = evaluate_records(suite, made, [Copier(discs(2))], out, pictures=0, progress=False)
     seconds = time.perf_counter() - start
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     dice = found["models"]["copier"]["segment"]["strict"]["dice"]["value"]

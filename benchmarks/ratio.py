@@ -18,11 +18,11 @@ from pathlib import Path
 import numpy as np
 from results import fill
 
-from unibiomed.evaluate.intervals import estimate_of
-from unibiomed.evaluate.predictors.specialists import Specialist, known_specialists
-from unibiomed.evaluate.rows import Row, read_rows
-from unibiomed.evaluate.scoring import rows_path
-from unibiomed.evaluate.tables import Sheet, number
+from unibiomed.evaluate.predictors.specialists import Specialist, find_specialists
+from unibiomed.evaluate.sample_scores import SampleScore, read_sample_scores
+from unibiomed.evaluate.scoring import sample_scores_path
+from unibiomed.evaluate.tables import Table, format_estimate
+from unibiomed.metrics.intervals import bootstrap_estimate
 
 Pair = tuple[str, str]
 """Data set and target."""
@@ -40,21 +40,25 @@ class Shared:
 
     def dice(self, *, absent: bool) -> tuple[np.ndarray, np.ndarray]:
         """Both models' Dice, of images that show the target, with `absent` of all."""
-        kept = np.ones(len(self.there), bool) if absent else np.array(self.there, bool)
+        kept = np.ones(len(self.target_present), bool) if absent else np.array(self.target_present, bool)
         return np.array(self.ours)[kept], np.array(self.theirs)[kept]
 
     def people(self, *, absent: bool) -> list[str]:
         """Whose images these are."""
-        return [one for one, there in zip(self.subjects, self.there, strict=True) if there or absent]
+        return [one for one, there in zip(self.subjects, self.target_present, strict=True) if there or absent]
 
 
-def dice_rows(out: Path, model: str) -> dict[str, Row]:
+def dice_rows(out: Path, model: str) -> dict[str, SampleScore]:
     """The samples of a model that ask for a mask of what images of the data set may show."""
-    rows = (row for row in read_rows(rows_path(out, model)) if row.task == "segment")
-    return {row.id: row for row in rows if row.kind != "foreign" and row.change is None and not row.paraphrase}
+    rows = (row for row in read_sample_scores(sample_scores_path(out, model)) if row.task == "segment")
+    return {
+        row.id: row for row in rows if row.kind != "out_of_context" and row.perturbation is None and not row.paraphrase
+    }
 
 
-def join(ours: dict[str, Row], theirs: dict[str, Row], trained: dict[Pair, Specialist]) -> dict[str, Shared]:
+def join(
+    ours: dict[str, SampleScore], theirs: dict[str, SampleScore], trained: dict[Pair, Specialist]
+) -> dict[str, Shared]:
     """Both models' Dice by target, of samples for which a U-Net was trained."""
     found: dict[str, Shared] = defaultdict(Shared)
     for name in sorted(ours.keys() & theirs.keys()):
@@ -68,8 +72,8 @@ def join(ours: dict[str, Row], theirs: dict[str, Row], trained: dict[Pair, Speci
         shared.subjects.append(row.subject)
         shared.ours.append(row.dice)
         shared.theirs.append(theirs[name].dice)
-        shared.there.append(bool(row.there))
-    return {target: shared for target, shared in sorted(found.items()) if any(shared.there)}
+        shared.target_present.append(bool(row.target_present))
+    return {target: shared for target, shared in sorted(found.items()) if any(shared.target_present)}
 
 
 def macro_ratio(often: np.ndarray, groups: list[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
@@ -87,7 +91,7 @@ def macro_ratio(often: np.ndarray, groups: list[tuple[np.ndarray, np.ndarray]]) 
     return ratio
 
 
-def ratio_sheet(found: dict[str, Shared], missing: int) -> Sheet:
+def ratio_sheet(found: dict[str, Shared], missing: int) -> Table:
     """One row a target, and one for the means over targets."""
     rows = []
     for target, shared in found.items():
@@ -107,8 +111,10 @@ def ratio_sheet(found: dict[str, Shared], missing: int) -> Sheet:
     for absent in (False, True):
         groups = [shared.dice(absent=absent) for shared in every]
         subjects = [one for shared in every for one in shared.people(absent=absent)]
-        estimate = estimate_of(lambda often, groups=groups: macro_ratio(often, groups), subjects)
-        total += [f"{np.mean([g[side].mean() for g in groups]):.3f}" for side in (0, 1)] + [number(estimate.to_dict())]
+        estimate = bootstrap_estimate(lambda often, groups=groups: macro_ratio(often, groups), subjects)
+        total += [f"{np.mean([g[side].mean() for g in groups]):.3f}" for side in (0, 1)] + [
+            format_estimate(estimate.to_dict())
+        ]
     rows.append(total)
     note = (
         "Dice of images that show the target; absent counted: of all images of the data set, where an empty mask is 1 "
@@ -118,7 +124,7 @@ def ratio_sheet(found: dict[str, Shared], missing: int) -> Sheet:
         note += f" Targets of data sets for which no U-Net is trained yet, left out on both sides: {missing}."
     columns = ("target", "images with it", "images", "training images seen", "nano", "U-Net", "ratio")
     columns += tuple(f"{name}, absent counted" for name in columns[-3:])
-    return Sheet("ratio", "Beside specialists", columns, rows, note)
+    return Table("ratio", "Beside specialists", columns, rows, note)
 
 
 def main() -> None:
@@ -129,12 +135,12 @@ def main() -> None:
     parser.add_argument("nets", type=Path, help="what benchmarks/specialists.py wrote")
     parser.add_argument("--model", default="nano")
     options = parser.parse_args()
-    trained = {key: about for key, (_, about) in known_specialists(options.nets).items()}
+    trained = {key: about for key, (_, about) in find_specialists(options.nets).items()}
     ours = dice_rows(options.out, options.model)
     found = join(ours, dice_rows(options.out, options.nets.resolve().name), trained)
     if not found:
         parser.error(f"'{options.out}' holds no target that both models were asked for")
-    missing = {(row.dataset, row.target) for row in ours.values() if row.there} - trained.keys()
+    missing = {(row.dataset, row.target) for row in ours.values() if row.target_present} - trained.keys()
     fill(options.page, {"specialists": {"ratio": ratio_sheet(found, len(missing))}})
 
 

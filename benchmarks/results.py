@@ -16,7 +16,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from unibiomed.evaluate.tables import Sheet, make_sheets
+from unibiomed.evaluate.tables import Table, make_tables
 
 PLACE = re.compile(r"<!-- (\w+): ([\w.-]+) -->\n.*?<!-- end -->", re.DOTALL)
 
@@ -24,14 +24,14 @@ PLACE = re.compile(r"<!-- (\w+): ([\w.-]+) -->\n.*?<!-- end -->", re.DOTALL)
 def main() -> None:
     """Fill the page."""
     page, *folders = (Path(argument) for argument in sys.argv[1:])
-    tables: dict[str, dict[str, Sheet]] = {}
+    tables: dict[str, dict[str, Table]] = {}
     for folder in folders:
         results = json.loads((folder / "results.json").read_text())
-        tables[results["suite"]] = {sheet.name: sheet for sheet in make_sheets(results)}
+        tables[results["suite"]] = {sheet.name: sheet for sheet in make_tables(results)}
     fill(page, tables)
 
 
-def fill(page: Path, tables: Mapping[str, Mapping[str, Sheet]]) -> None:
+def fill(page: Path, tables: Mapping[str, Mapping[str, Table]]) -> None:
     """Put the tables of some suites where the page has room for them."""
 
     def table(place: re.Match[str]) -> str:

@@ -22,20 +22,20 @@ import numpy as np
 from ratio import dice_rows
 from results import fill
 
-from unibiomed.evaluate.intervals import estimate_of
-from unibiomed.evaluate.rows import Row
-from unibiomed.evaluate.tables import Sheet, number
+from unibiomed.evaluate.sample_scores import SampleScore
+from unibiomed.evaluate.tables import Table, format_estimate
+from unibiomed.metrics.intervals import bootstrap_estimate
 
-Group = tuple[list[Row], list[Row]]
+Group = tuple[list[SampleScore], list[SampleScore]]
 """Rows of one target: internal, and of other sources."""
 
 
-def by_target(rows: Iterable[Row]) -> dict[str, list[Row]]:
+def by_target(rows: Iterable[SampleScore]) -> dict[str, list[SampleScore]]:
     """Rows of each target that any image shows."""
-    found: dict[str, list[Row]] = defaultdict(list)
+    found: dict[str, list[SampleScore]] = defaultdict(list)
     for row in rows:
         found[row.target].append(row)
-    return {target: group for target, group in found.items() if any(row.there for row in group)}
+    return {target: group for target, group in found.items() if any(row.target_present for row in group)}
 
 
 def pooled_ratio(often: np.ndarray, groups: Sequence[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
@@ -62,20 +62,20 @@ def pooled_ratio(often: np.ndarray, groups: Sequence[tuple[np.ndarray, np.ndarra
 
 def cells(groups: Sequence[Group], *, absent: bool) -> list[str]:
     """Internal Dice, that of other sources, and their ratio, with the same weight for each target."""
-    kept = [tuple([row for row in side if row.there or absent] for side in group) for group in groups]
+    kept = [tuple([row for row in side if row.target_present or absent] for side in group) for group in groups]
     dice = [(np.array([r.dice for r in mine]), np.array([r.dice for r in other])) for mine, other in kept]
     subjects = [row.subject for group in kept for side in group for row in side]
-    ratio = estimate_of(lambda often: pooled_ratio(often, dice), subjects)
+    ratio = bootstrap_estimate(lambda often: pooled_ratio(often, dice), subjects)
     means = [float(np.mean([group[side].mean() for group in dice])) for side in (0, 1)]
-    return [f"{means[0]:.3f}", f"{means[1]:.3f}", number(ratio.to_dict(), 2)]
+    return [f"{means[0]:.3f}", f"{means[1]:.3f}", format_estimate(ratio.to_dict(), 2)]
 
 
-def source_sheet(internal: dict[str, list[Row]], other: dict[str, list[Row]]) -> Sheet:
+def source_sheet(internal: dict[str, list[SampleScore]], other: dict[str, list[SampleScore]]) -> Table:
     """One row a target that both have, and one for the means over them."""
     shared = {target: (internal[target], other[target]) for target in sorted(internal.keys() & other.keys())}
     rows = []
     for name, groups in [*((t, [g]) for t, g in shared.items()), (f"mean over {len(shared)}", [*shared.values()])]:
-        shown = (sum(bool(row.there) for group in groups for row in group[side]) for side in (0, 1))
+        shown = (sum(bool(row.target_present) for group in groups for row in group[side]) for side in (0, 1))
         sets = sorted({row.dataset for group in groups for row in group[1]})
         row = [name, f"{len(sets)} data sets" if len(groups) > 1 else ", ".join(sets), *(f"{n:,}" for n in shown)]
         rows.append([*row, *cells(groups, absent=False), *cells(groups, absent=True)])
@@ -86,7 +86,7 @@ def source_sheet(internal: dict[str, list[Row]], other: dict[str, list[Row]]) ->
     note = "Dice of images that show the target; the ratio is that of the means, with its 95 % interval by subject."
     if alone:
         note += f" Without an internal source, and left out: {', '.join(alone)}."
-    return Sheet("sources", "Other sources", columns, rows, note)
+    return Table("sources", "Other sources", columns, rows, note)
 
 
 def main() -> None:

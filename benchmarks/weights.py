@@ -4,8 +4,9 @@
 
 Every image of the test split is asked for the targets that it is annotated for, and for twelve others, drawn at random,
 that such an image cannot show; of data sets that are held out of the training all images count. The modality is given.
-Printed are the rates of absent targets that are drawn, and a table of the strict Dice (0 where a target that is there
-is reported absent) and of the Dice of the mask whatever its presence score.
+Printed are the rates of absent targets that are drawn: by the weights alone, and as a user sees it who gives the
+modality, for whom targets that the modality excludes are refused before the model is asked. Then follows a table of the
+strict Dice (0 where a target that is there is reported absent) and of the Dice of the mask whatever its presence score.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from unibiomed.data import load_records
 from unibiomed.data.records import Record
 from unibiomed.interpret.scores import trained_scores
 from unibiomed.interpret.vocabulary import ModelVocabulary
-from unibiomed.model.cut import mask_cut
+from unibiomed.model.mask_threshold import mask_threshold
 from unibiomed.tasks import make_question
 from unibiomed.terminology import absent_targets
 from unibiomed.train.calibrate import question_prompts
@@ -35,7 +36,7 @@ from unibiomed.train.validation import choose
 
 OTHERS = 12
 Rows = dict[tuple[str, str, str], list[float]]
-"""Kind ("out", "in", "strict" or "mask"), data set and target, with a value an image."""
+"""Kind ("out", "answered", "in", "strict" or "mask"), data set and target, with a value an image."""
 
 
 def main() -> None:
@@ -51,7 +52,8 @@ def main() -> None:
     records = list(choose([r for r in records if r.split == "test" or r.dataset in held_out], options.limit))
     measured = {model: measure(model, records) for model in options.models}
     for model, rows in measured.items():
-        for kind, name in (("out", "out of context"), ("in", "in context")):
+        names = {"out": "out of context", "answered": "out of context, as answered", "in": "in context"}
+        for kind, name in names.items():
             values = [v for key, found in rows.items() if key[0] == kind for v in found]
             print(f"{model.name}: absent targets drawn, {name}: {np.mean(values):.2%} of {len(values)}")
     print("| data set | target | images |" + "".join(f" {m.name}, strict | {m.name}, mask |" for m in measured))
@@ -69,7 +71,8 @@ def measure(folder: Path, records: Iterable[Record]) -> Rows:
     """Ask a model about all records."""
     model, processor = load_start(str(folder))
     model.eval()
-    known = ModelVocabulary.read(folder).targets
+    vocabulary = ModelVocabulary.read(folder)
+    known = vocabulary.targets
     rows: Rows = defaultdict(list)
     for record in records:
         pixels, masks = read_square(record, processor.settings.grounding_size)
@@ -89,10 +92,13 @@ def measure(folder: Path, records: Iterable[Record]) -> Rows:
             region = own[i][0] if i < len(own) else None
             if region is None or region not in masks:
                 rows["out" if region is None else "in", record.dataset, target].append(float(drawn[i]))
+                if region is None:
+                    asked_for = vocabulary.shows(target, record.modality)
+                    rows["answered", record.dataset, target].append(float(drawn[i] and asked_for))
                 continue
             truth = torch.from_numpy(masks[region].copy()).float()[None] / 255
             logits = best[i : i + 1]
-            iou = float(soft_iou(logits - mask_cut(logits, model.config.mask_cut)[:, None, None], truth))
+            iou = float(soft_iou(logits - mask_threshold(logits, model.config.mask_threshold)[:, None, None], truth))
             rows["mask", record.dataset, target].append(2 * iou / (1 + iou))
             rows["strict", record.dataset, target].append(2 * iou / (1 + iou) * drawn[i])
     return rows

@@ -1,4 +1,4 @@
-"""The command, as a person meets it: what it prints, what it writes, and how it fails."""
+"""The command line: output, files, and errors."""
 
 from __future__ import annotations
 
@@ -107,17 +107,17 @@ def below(folder: Path) -> set[str]:
     return {str(path.relative_to(folder)) for path in folder.rglob("*")}
 
 
-def refused(run: Run, words: str, before: set[str], folder: Path) -> None:
-    """Exit code 2, one clear line, nothing printed, nothing written."""
+def refused(run: Run, pattern: str, before: set[str], folder: Path) -> None:
+    """Check exit code 2, one line on stderr, no output, and no files."""
     assert run.code == 2
     assert run.out == ""
     assert run.err.startswith("unibiomed: ") and run.err.endswith("\n") and run.err.count("\n") == 1, run.err
-    assert re.search(words, run.err), run.err
+    assert re.search(pattern, run.err), run.err
     assert "Traceback" not in run.err and len(run.err) < 600
     assert below(folder) == before
 
 
-# ---------------------------------------------------------------- the six tasks
+# ---------------------------------------------------------------- tasks
 
 
 ANSWERS = {
@@ -143,7 +143,7 @@ def test_every_task(ask, script, here, loaded, monkeypatch, task):
     words += ["--ask", "What is it?"] if needs.needs_question else []
     run = ask(*words)
     assert (run.code, run.err) == (0, "")
-    assert run.out.startswith(f"eye.png\n{text}") and NOTICE in run.out and "Written to out." in run.out
+    assert run.out.startswith(f"eye.png\n{text}") and NOTICE in run.out and "Results written to out." in run.out
     result = Interpretation.from_dict(json.loads((here / "out" / "eye_findings.json").read_text()))
     assert result.task == task and [f.label for f in result.findings] == labels
     assert (result.height, result.width, result.model) == (HEIGHT, WIDTH, "tiny")
@@ -152,7 +152,7 @@ def test_every_task(ask, script, here, loaded, monkeypatch, task):
     assert Image.open(here / "out" / "eye_overlay.png").width >= WIDTH
     for label in labels:
         assert label in run.out
-    assert ("#  finding  " in run.out) == bool(labels), "a table only where there is something to list"
+    assert ("#  finding  " in run.out) == bool(labels), "a table only if there are findings"
 
 
 @pytest.mark.parametrize(
@@ -193,12 +193,12 @@ def test_no_findings(ask, script, here):
     assert not np.asarray(Image.open(here / "out" / "eye_1_no-findings.png")).any()
 
 
-def test_what_a_reader_should_know_is_printed(ask, script):
+def test_notes_are_printed(ask, script):
     script.says, script.finished = ["It is a long"], False
     assert "Note: the answer was cut at its longest length.\n" in ask("eye.png", "--ask", "What?").out
 
 
-def test_a_target_that_is_not_known_is_not_searched_unless_it_is_allowed(ask, script, loaded, monkeypatch):
+def test_unknown_targets_are_searched_only_with_allow_unknown(ask, script, loaded, monkeypatch):
     script.says = ["It is [SEG]."]
     monkeypatch.setattr(loaded, "vocabulary", ModelVocabulary({"liver": ()}))
     out = ask("eye.png", "--target", "livr", "--modality", "CT").out
@@ -207,22 +207,22 @@ def test_a_target_that_is_not_known_is_not_searched_unless_it_is_allowed(ask, sc
     assert "livr: found" in out and "searched as typed" in out
 
 
-def test_what_was_looked_for_is_printed(ask, script, loaded, monkeypatch):
+def test_searched_targets_are_printed(ask, script, loaded, monkeypatch):
     script.says = lambda question: "It is [SEG]." if "segment the" in question else "No findings"
     script.presence = [-6.0]
     monkeypatch.setattr(loaded, "vocabulary", ModelVocabulary({}, {}, {}, {"endoscopy": ["polyp"]}))
     monkeypatch.setattr(loaded.model.config, "presence_calibration", [1.0, 0.0])
     run = ask("eye.png", "--task", "report", "--modality", "endoscopy")
-    assert "Looked for: polyp 0.2 %\n" in run.out
+    assert "Searched: polyp 0.2 %\n" in run.out
 
 
-def test_the_modality_can_be_named(ask, script):
+def test_the_modality_is_part_of_the_question(ask, script):
     script.says = ["It is [SEG]."]
     assert ask("eye.png", "--target", "optic disc", "--modality", "fundus").code == 0
     assert script.questions == ["Please segment the optic disc in the fundus image."]
 
 
-# ---------------------------------------------------------------- the input's own grid
+# ---------------------------------------------------------------- pixel grids
 
 
 def test_dicom_gives_areas_in_square_millimetres(ask, script, here):
@@ -248,32 +248,32 @@ def volume(here: Path) -> str:
 def test_a_slice_of_a_volume(ask, script, here, volume, window):
     script.says = ["It is [SEG]."]
     run = ask(volume, "--target", "lung", "--slice", "0", "--window", window, "--out", "out")
-    assert run.code == 0 and run.err == "", "a window that begins with a minus sign is not an option"
+    assert run.code == 0 and run.err == "", "a window that starts with a minus sign is not an option"
     assert np.asarray(Image.open(here / "out" / "volume_s000_1_lung.png")).shape == (47, 33)
 
 
-def test_which_slice_was_looked_at_is_told(ask, script, here, volume):
+def test_the_slice_is_printed(ask, script, here, volume):
     script.says = ["It is [SEG]."]
     run = ask(volume, "--target", "lung", "--slice", "2", "--out", "out")
     assert run.out.splitlines()[0] == "volume.nii.gz: slice 2 of 0 to 4, axial"
     document = json.loads((here / "out" / "volume_s002_findings.json").read_text())
     details = document["details"]
     assert (details["slice"], details["slices"], details["plane"]) == (2, 5, "axial")
-    # the mask can be put back into the volume
+    # The mask can be inserted into the volume.
     mask = Interpretation.from_dict(document).findings[0].mask
     assert mask_to_slice(mask, details).shape == (33, 47, 1)[: mask_to_slice(mask, details).ndim]
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
-def test_a_full_disk_behind_what_is_printed(here):
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_output_to_a_full_disk(here):
     with open("/dev/full", "w") as full:
         command = [sys.executable, "-m", "unibiomed", "info"]
         run = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
-    assert run.returncode == 2 and run.stderr.startswith("unibiomed: what is printed cannot be written (No space")
+    assert run.returncode == 2 and run.stderr.startswith("unibiomed: the output cannot be written (No space")
     assert run.stderr.count("\n") == 1
 
 
-def test_no_name_of_a_patient_gets_out(ask, script, here):
+def test_no_patient_data_in_output_and_files(ask, script, here):
     dataset = pydicom.dcmread(get_testdata_file("CT_small.dcm"))
     dataset.PatientName, dataset.PatientID = f"{PATIENT[0]}^{PATIENT[1]}", PATIENT[2]
     dataset.PatientBirthDate, dataset.InstitutionName = PATIENT[3], PATIENT[4]
@@ -294,10 +294,10 @@ def test_no_name_of_a_patient_gets_out(ask, script, here):
         assert not any(secret.encode() in content for content in contents)
 
 
-# ---------------------------------------------------------------- JSON, and many images
+# ---------------------------------------------------------------- JSON and several images
 
 
-def test_json_is_one_object_a_line_and_nothing_else(ask, script, here):
+def test_json_output_is_one_object_per_line(ask, script, here):
     shutil.copy("eye.png", "second.png")
     script.says = ["It is [SEG].", "It is [SEG]."]
     run = ask("eye.png", "second.png", "--target", "optic disc", "--target", "optic cup", "--json", "--out", "out")
@@ -313,7 +313,7 @@ def test_json_is_one_object_a_line_and_nothing_else(ask, script, here):
 
 
 @pytest.mark.parametrize("extra", [[], ["--json"]])
-def test_one_broken_image_of_several(ask, script, here, extra):
+def test_one_damaged_image_of_several(ask, script, here, extra):
     (here / "broken.png").write_bytes((here / "eye.png").read_bytes()[:300])
     (here / "deep").mkdir()
     shutil.copy("eye.png", "deep/eye.png")
@@ -326,7 +326,7 @@ def test_one_broken_image_of_several(ask, script, here, extra):
     assert {"eye_findings.json", "eye-2_findings.json"} < names and not any("broken" in name for name in names)
 
 
-def test_all_of_several_broken(ask, script, here):
+def test_all_images_missing(ask, script, here):
     before = below(here)
     run = ask("a.png", "b.png", "--out", "out")
     assert run.code == 2 and run.out == ""
@@ -334,24 +334,24 @@ def test_all_of_several_broken(ask, script, here):
     assert below(here) == before
 
 
-def test_a_box_outside_one_of_the_images_names_that_image(ask, script, here):
+def test_a_box_outside_an_image_names_the_image(ask, script, here):
     Image.new("L", (20, 20)).save("small.png")
     script.says = ["liver"]
     run = ask("small.png", "eye.png", "--box", "10,10,50,50")
-    assert run.code == 3 and run.err.startswith("unibiomed: small.png: the box 10,10,50,50 reaches outside")
+    assert run.code == 3 and run.err.startswith("unibiomed: small.png: the box 10,10,50,50 extends outside")
 
 
-def test_a_progress_bar_on_a_terminal_only(ask, script, monkeypatch):
+def test_a_progress_bar_only_on_a_terminal(ask, script, monkeypatch):
     script.says = ["No findings."]
     shutil.copy("eye.png", "second.png")
     assert ask("eye.png", "second.png").err == ""
     monkeypatch.setattr(type(sys.stderr), "isatty", lambda self: True)
     run = ask("eye.png", "second.png", "--json")
     assert "2/2" in run.err and len([json.loads(line) for line in run.out.splitlines()]) == 2
-    assert ask("eye.png").err == "", "nothing to count with one image"
+    assert ask("eye.png").err == "", "no progress bar for one image"
 
 
-def test_an_interruption_keeps_what_is_done(ask, script, here):
+def test_an_interruption_keeps_finished_results(ask, script, here):
     def says(question: str) -> str:
         if len(script.questions) > 1:
             raise KeyboardInterrupt
@@ -360,7 +360,7 @@ def test_an_interruption_keeps_what_is_done(ask, script, here):
     script.says = says
     shutil.copy("eye.png", "second.png")
     run = ask("eye.png", "second.png", "--out", "out")
-    assert run.code == 130 and run.err == "unibiomed: interrupted; what was finished is kept\n"
+    assert run.code == 130 and run.err == "unibiomed: interrupted; finished results are kept\n"
     assert (here / "out" / "eye_findings.json").is_file() and not (here / "out" / "second_findings.json").exists()
 
 
@@ -374,7 +374,7 @@ def test_running_twice_replaces_the_results(ask, script, here):
     assert below(here) - before == {"out/eye_1_drusen.png"}
 
 
-# ---------------------------------------------------------------- images that cannot be used
+# ---------------------------------------------------------------- invalid images and options
 
 
 def chunk(kind: bytes, data: bytes) -> bytes:
@@ -402,7 +402,7 @@ BAD_IMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "words.png": (lambda path: path.write_text("I am not an image. " * 50), "not an image"),
     "cut.png": (lambda path: path.write_bytes(Path("eye.png").read_bytes()[:2000]), "truncated"),
     "empty.png": (lambda path: path.write_bytes(b""), "the file is empty"),
-    "giant.png": (giant_png, "more than the limit of 100 million pixels: crop or shrink"),
+    "giant.png": (giant_png, "more than the limit of 100 million pixels: crop or downsample"),
     "inf.tif": (infinite_tiff, "infinite"),
     "inf.nii": (infinite_nifti, "infinite"),
     "plan.dcm": (lambda path: shutil.copy(get_testdata_file("rtplan.dcm"), path), "holds no pixels"),
@@ -410,7 +410,7 @@ BAD_IMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
         lambda path: path.write_bytes(Path(get_testdata_file("MR_small.dcm")).read_bytes()[:-4000]),
         "truncated or damaged",
     ),
-    "cut.nii.gz": (lambda path: path.write_bytes(b"\x1f\x8b\x08\0" + b"x" * 50), "holds no NIfTI volume"),
+    "cut.nii.gz": (lambda path: path.write_bytes(b"\x1f\x8b\x08\0" + b"x" * 50), "contains no NIfTI volume"),
     "folder": (lambda path: path.mkdir(), "this is a folder"),
     "nothing.png": (lambda path: None, "no such file"),
     "new\nline.png": (lambda path: path.write_bytes(b""), "the file is empty"),
@@ -418,7 +418,7 @@ BAD_IMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
 
 
 @pytest.mark.parametrize("name", BAD_IMAGES)
-def test_an_image_that_cannot_be_used(ask, script, here, name):
+def test_an_invalid_image(ask, script, here, name):
     make, words = BAD_IMAGES[name]
     make(here / name)
     before = below(here)
@@ -438,14 +438,17 @@ def test_an_image_that_cannot_be_used(ask, script, here, name):
         (["--task", "ask"], "needs a question: give it with --ask"),
         (["--ask", ""], "the question is empty"),
         (["--ask", " \t"], "the question is empty"),
-        (["--box", "0,0,98,61"], "reaches outside the image of 97x61 pixels: keep it within 0,0,97,61"),
-        (["--box", "-1,0,10,10"], "reaches outside"),
+        (["--box", "0,0,98,61"], "extends outside the image of 97x61 pixels: keep it within 0,0,97,61"),
+        (["--box", "-1,0,10,10"], "extends outside"),
         (["--box", "1,2,3"], "give x0,y0,x1,y1"),
         (["--target", "liver", "--box", "1,2,30,40"], "is about the whole image: leave the box out"),
-        (["--target", "liver", "--ask", "Where is it?"], "two questions: give one of them"),
-        (["--task", "recognize", "--ask", "Where is it?"], "a question of its own: leave out --task recognize"),
-        (["--out", ""], "a name is needed; leave the option out"),
-        (["--model", ""], "a name is needed; leave the option out"),
+        (["--target", "liver", "--ask", "Where is it?"], "cannot be combined: give one of them"),
+        (
+            ["--task", "recognize", "--ask", "Where is it?"],
+            "cannot be combined with --task recognize: leave one of them out",
+        ),
+        (["--out", ""], "the name is empty: give a name, or leave the option out"),
+        (["--model", ""], "the name is empty: give a name, or leave the option out"),
         (["--box", "a,b,c,d"], "give x0,y0,x1,y1"),
         (["--box", "9,9,9,20"], "has no area"),
         (["--window", "kitchen"], "window"),
@@ -460,24 +463,24 @@ def test_an_image_that_cannot_be_used(ask, script, here, name):
         (["--target", "a"] * 65, "at most 64"),
     ],
 )
-def test_a_question_that_cannot_be_asked(ask, script, here, words, complaint):
+def test_invalid_options(ask, script, here, words, complaint):
     script.says = ["No findings."]
     refused(ask("eye.png", *words), complaint, below(here), here)
 
 
-@pytest.mark.skipif(not Path("/proc").is_dir(), reason="no /proc here")
-def test_a_folder_where_nobody_can_write(ask, script, here):
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs /proc")
+def test_an_output_folder_that_is_not_writable(ask, script, here):
     refused(ask("eye.png", "--out", "/proc/unibiomed"), "cannot write to '/proc/unibiomed'", below(here), here)
 
 
 @pytest.mark.parametrize("number", ["5", "-1"])
-def test_a_slice_that_is_not_there(ask, script, here, volume, number):
+def test_a_slice_that_does_not_exist(ask, script, here, volume, number):
     refused(ask(volume, "--slice", number), "does not exist: choose 0 to 4", below(here), here)
 
 
-def test_what_is_wrong_with_the_words_is_told_before_the_model_is_loaded(command, here, monkeypatch):
+def test_options_are_checked_before_the_model_is_loaded(command, here, monkeypatch):
     def never(*_: Any, **__: Any) -> None:
-        pytest.fail("loads the model for nothing")
+        pytest.fail("the model was loaded")
 
     monkeypatch.setattr(interpret, "load", never)
     wrong = (["--task", "x"], ["--box", "1"], ["--window", "x"], ["--modality", "x"], ["--out", "eye.png"])
@@ -485,17 +488,17 @@ def test_what_is_wrong_with_the_words_is_told_before_the_model_is_loaded(command
         assert command("interpret", "eye.png", *words).code == 2
 
 
-# ---------------------------------------------------------------- models that cannot be used
+# ---------------------------------------------------------------- invalid models
 
 
 def without(folder: Path, name: str, content: bytes | None = None) -> None:
-    """The files are links to the good model's: they are replaced, never written to."""
+    """Delete or replace a file; the files are links to the intact model and are never written to."""
     (folder / name).unlink()
     if content is not None:
         (folder / name).write_bytes(content)
 
 
-BROKEN_MODELS: dict[str, tuple[Callable[[Path], Any], str]] = {
+INVALID_MODELS: dict[str, tuple[Callable[[Path], Any], str]] = {
     "missing": (shutil.rmtree, "not a folder"),
     "empty": (lambda folder: [path.unlink() for path in folder.iterdir()], "no config.json"),
     "no config": (lambda folder: without(folder, "config.json"), "no config.json"),
@@ -503,7 +506,7 @@ BROKEN_MODELS: dict[str, tuple[Callable[[Path], Any], str]] = {
     "no tokenizer": (lambda folder: without(folder, "tokenizer.json"), "tokenizer"),
     "truncated weights": (
         lambda folder: without(folder, "model.safetensors", (folder / "model.safetensors").read_bytes()[:100_000]),
-        "not a whole weight file",
+        "is truncated or damaged",
     ),
     "garbage config": (lambda folder: without(folder, "config.json", b'{"model_type": '), "config.json"),
     "another model": (lambda folder: without(folder, "config.json", b'{"model_type": "bert"}'), "bert"),
@@ -516,18 +519,18 @@ BROKEN_MODELS: dict[str, tuple[Callable[[Path], Any], str]] = {
 }
 
 
-@pytest.mark.parametrize("name", BROKEN_MODELS)
-def test_a_broken_model_folder(command, model, here, name):
-    spoil, words = BROKEN_MODELS[name]
+@pytest.mark.parametrize("name", INVALID_MODELS)
+def test_an_invalid_model_folder(command, model, here, name):
+    damage, pattern = INVALID_MODELS[name]
     shutil.copytree(model, here / "model", copy_function=os.link)
-    spoil(here / "model")
-    refused(command("interpret", "eye.png", "--model", "model"), words, below(here), here)
+    damage(here / "model")
+    refused(command("interpret", "eye.png", "--model", "model"), pattern, below(here), here)
 
 
 @pytest.mark.parametrize(("option", "value"), [("--device", "abacus"), ("--device", "cuda:99"), ("--dtype", "int8")])
-def test_a_device_or_dtype_that_cannot_be_used(command, model, here, option, value):
+def test_an_unavailable_device_or_dtype(command, model, here, option, value):
     run = command("interpret", "eye.png", "--model", model, option, value)
-    refused(run, f"{option.strip('-')} '{value}' cannot be used", below(here), here)
+    refused(run, f"{option.strip('-')} '{value}' is not (available|supported)", below(here), here)
 
 
 def test_the_presence_threshold(command, here, loaded, monkeypatch, script):
@@ -542,10 +545,10 @@ def test_the_presence_threshold(command, here, loaded, monkeypatch, script):
     assert seen == [own, 0.25, 0.0]
     for value in ("1.5", "-0.1", "nan", "half"):
         run = command("interpret", "eye.png", f"--presence-threshold={value}")
-        assert run.code == 2 and f"'{value}' is not a number from 0 to 1" in run.err
+        assert run.code == 2 and f"'{value}' is not valid: give a number from 0 to 1" in run.err
 
 
-# ---------------------------------------------------------------- the other verbs
+# ---------------------------------------------------------------- other commands
 
 
 def test_the_demo(command, here, script, loaded, monkeypatch):
@@ -564,11 +567,11 @@ def test_info(command):
     run = command("info")
     assert run.code == 0 and f"version: {unibiomed.__version__}" in run.out and NOTICE in run.out
     assert run.err == "" and all(task in run.out for task in TASKS)
-    # the vocabulary is a line each, not Python's dictionaries
+    # The vocabulary has one line per entry.
     assert "    polyp: " in run.out and "{" not in run.out
 
 
-def test_convert_and_train_complain_in_one_line(command, here):
+def test_convert_and_train_report_errors_in_one_line(command, here):
     before = below(here)
     refused(command("convert", "nowhere", "there"), "nowhere", before, here)
     refused(command("train", "nowhere.yaml", "--data", "."), "nowhere.yaml", before, here)
@@ -577,28 +580,28 @@ def test_convert_and_train_complain_in_one_line(command, here):
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
-        ([], "required: VERB; see unibiomed --help"),
+        ([], "required: COMMAND; see unibiomed --help"),
         (["operate"], "invalid choice: 'operate'"),
         (["interpret"], "required: IMAGE; see unibiomed interpret --help"),
         (["convert", "a"], "required: DST"),
         (["train", "a"], "required: --data"),
     ],
 )
-def test_words_that_are_no_command(command, here, words, complaint):
+def test_invalid_commands(command, here, words, complaint):
     refused(command(*words), complaint, below(here), here)
 
 
-def test_help_tells_the_exit_codes(command):
+def test_help_lists_the_exit_codes(command):
     for words in (["--help"], ["interpret", "--help"]):
         run = command(*words)
         assert run.code == 0 and "exit codes:" in run.out and "130" in run.out and NOTICE in run.out
     assert command("--version").out == f"unibiomed {unibiomed.__version__}\n"
 
 
-# ---------------------------------------------------------------- as a process of its own
+# ---------------------------------------------------------------- as a separate process
 
 
-def test_info_as_json_does_without_torch():
+def test_info_as_json_does_not_import_torch():
     code = (
         "import sys; from unibiomed.cli import main; code = main(['info', '--json']);"
         "print(code, sorted({'torch', 'transformers', 'skimage'} & set(sys.modules)), file=sys.stderr)"
@@ -610,7 +613,7 @@ def test_info_as_json_does_without_torch():
     assert len(facts["modalities"]) == 10 and "lung" in facts["windows"]
 
 
-def test_a_reader_that_leaves_early_is_no_error():
+def test_a_closed_pipe_is_not_an_error():
     reader, writer = os.pipe()
     os.close(reader)
     words = [sys.executable, "-m", "unibiomed", "info"]
@@ -619,19 +622,19 @@ def test_a_reader_that_leaves_early_is_no_error():
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_a_warning_is_one_line_without_source():
+def test_a_warning_is_one_line_without_its_location():
     code = (
         "import warnings; from unibiomed import cli\n"
         "cli.run_info = lambda options: warnings.warn('no image in \\'a\\nb\\'') or 0\n"
         "cli.main(['info']); warnings.warn('of others')"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
-    told, other = done.stderr.splitlines()[:2]
-    assert told == "unibiomed: warning: no image in 'a b'" and "UserWarning: of others" in other
+    own, other = done.stderr.splitlines()[:2]
+    assert own == "unibiomed: warning: no image in 'a b'" and "UserWarning: of others" in other
 
 
-def test_the_whole_way_in_a_plain_terminal(model, here):
-    """Real answers of the tiny model: nothing on stderr, though a terminal without UTF-8 lacks the table's lines."""
+def test_interpret_as_a_process_with_an_ascii_terminal(model, here):
+    """Without mocks, with the tiny model: no error although the terminal cannot show the rules of the table."""
     words = [sys.executable, "-m", "unibiomed", "interpret", "eye.png", "--target", "optic disc", "--model", str(model)]
     environment = {**os.environ, "PYTHONIOENCODING": "ascii", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(words, capture_output=True, text=True, timeout=120, env=environment)

@@ -1,4 +1,4 @@
-"""``unibiomed data ...`` as a person meets it."""
+"""The command ``unibiomed data``."""
 
 from __future__ import annotations
 
@@ -58,22 +58,22 @@ def test_show(capsys: pytest.CaptureFixture[str], root: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "complaint"),
+    ("words", "pattern"),
     [
         (["show", "chaso"], "did you mean chaos"),
         (["show"], "required: NAME"),
         (["list", "--data", "nowhere"], "not a folder"),
-        ([], "required: VERB; see unibiomed data --help"),
+        ([], "required: COMMAND; see unibiomed data --help"),
         (["dance"], "invalid choice: 'dance'"),
         (["add", "nowhere"], "not a folder"),
         (["check", "nowhere"], "not a folder"),
         (["check", ".", "--limit", "0"], "not described yet"),
     ],
 )
-def test_complaints_are_one_line(capsys: pytest.CaptureFixture[str], words: list[str], complaint: str) -> None:
+def test_errors_are_one_line(capsys: pytest.CaptureFixture[str], words: list[str], pattern: str) -> None:
     code, out, err = run(capsys, *words)
     assert (code, out) == (2, "")
-    assert err.startswith("unibiomed: ") and complaint in err and err.count("\n") == 1
+    assert err.startswith("unibiomed: ") and pattern in err and err.count("\n") == 1
 
 
 @pytest.fixture
@@ -129,7 +129,7 @@ def test_check_writes_the_duplicates(capsys: pytest.CaptureFixture[str], undescr
     assert code == 0 and 'near_duplicates = "near_duplicates.txt"' in entry.read_text()
 
 
-def test_check_tells_what_leaks_from_an_external_set(capsys: pytest.CaptureFixture[str], undescribed: Path) -> None:
+def test_check_reports_leaks_from_an_external_set(capsys: pytest.CaptureFixture[str], undescribed: Path) -> None:
     root, external = undescribed.parent, undescribed.parent / "CHAOS"
     shutil.copytree(undescribed, external)
     for folder in (undescribed, external):
@@ -146,14 +146,14 @@ def test_check_tells_what_leaks_from_an_external_set(capsys: pytest.CaptureFixtu
     assert len(json.loads(run(capsys, "check", str(root), "--json", "--datasets", "polyps")[1])) == 1
 
 
-def test_check_says_with_its_code_that_there_are_errors(capsys: pytest.CaptureFixture[str], undescribed: Path) -> None:
+def test_the_exit_code_of_check_with_errors(capsys: pytest.CaptureFixture[str], undescribed: Path) -> None:
     run(capsys, "add", str(undescribed))
     (undescribed / "masks" / "p1_1.png").write_bytes(b"broken")
     code, out, err = run(capsys, "check", str(undescribed))
     assert (code, err) == (3, "") and "unreadable mask" in out and "masks/p1_1.png" in out
 
 
-def test_list_is_quick_and_does_without_numpy() -> None:
+def test_list_does_not_import_numpy() -> None:
     code = (
         "import sys, time; start = time.perf_counter(); from unibiomed.cli import main; main(['data', 'list']);"
         "print(time.perf_counter() - start, sorted({'torch', 'numpy', 'nibabel'} & set(sys.modules)), file=sys.stderr)"
@@ -164,7 +164,7 @@ def test_list_is_quick_and_does_without_numpy() -> None:
     assert float(seconds) < 2  # about 0.15 s on an idle machine
 
 
-def test_build_says_where_nobody_looked_for_near_duplicates(capsys: pytest.CaptureFixture[str], root: Path) -> None:
+def test_build_warns_without_a_search_for_near_duplicates(capsys: pytest.CaptureFixture[str], root: Path) -> None:
     (root / "mine" / "images").mkdir()
     (root / "mine" / "masks").mkdir()
     rng = np.random.default_rng(0)
@@ -176,7 +176,7 @@ def test_build_says_where_nobody_looked_for_near_duplicates(capsys: pytest.Captu
     words = ("build", "--data", str(root), "--out", str(root / "shards"), "--workers", "1")
     code, out, err = run(capsys, *words)
     assert code == 0 and "3 records" in out
-    assert "mine: nobody has looked for near-duplicates" in err and f"check {root / 'mine'} --write-duplicates" in err
+    assert "mine: not searched for near-duplicates" in err and f"check {root / 'mine'} --write-duplicates" in err
     assert run(capsys, "check", str(root / "mine"), "--write-duplicates")[0] == 0
     code, out, err = run(capsys, *words)
     assert code == 0 and err == ""

@@ -140,7 +140,7 @@ def test_json_and_several_studies(ask, study, phantom, tmp_path):
     first, second = map(json.loads, out.splitlines())
     assert [f["present"] for f in first["findings"]] == [True, True]
     assert [f["present"] for f in second["findings"]] == [False, False]
-    assert "hardly" not in second["text"] and any("16 of 16 slices" in note for note in second["notes"])
+    assert any("16 of 16 slices" in note for note in second["notes"])
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"study", "study-2"}
 
 
@@ -168,7 +168,7 @@ def test_ctrl_c_and_the_same_command_again(ask, study, thresholds, readers, monk
     ask("study.nii.gz", *ASK, "--out", "whole")
     monkeypatch.setattr(thresholds, "stops", 10)
     code, out, err = ask("study.nii.gz", *ASK, "--out", "out")
-    assert (code, out, err) == (130, "", "unibiomed: interrupted; what was finished is kept\n")
+    assert (code, out, err) == (130, "", "unibiomed: interrupted; finished results are kept\n")
     folder = tmp_path / "out" / "study"
     kept = len(list((folder / "slices").glob("*.npz")))
     assert [path.name for path in folder.iterdir()] == ["slices"] and 4 <= kept <= 10
@@ -242,12 +242,12 @@ BAD: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "a slice twice": (
         "s",
         lambda p: series(p, lambda k: {"ImagePositionPatient": [0, 0, 2 * max(k, 1)]}),
-        "same place",
+        "same position",
     ),
     "orientations": (
         "s",
         lambda p: series(p, lambda k: {"ImageOrientationPatient": [1, 0, 0, 0, 1, 0] if k else [0, 1, 0, 0, 0, -1]}),
-        "another plane",
+        "another orientation",
     ),
     "two patients": ("s", lambda p: series(p, lambda k: {"PatientID": f"SECRET{k // 2}"}), "several patients"),
     "two series": (

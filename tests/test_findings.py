@@ -1,4 +1,4 @@
-"""Findings: agreement with pycocotools, round trips, and hostile input that may only ever end in an InputError."""
+"""Findings: agreement with pycocotools, JSON round trips, and invalid input, which always raises InputError."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pycocotools import mask as coco
 from unibiomed.errors import InputError
 from unibiomed.findings import Finding, Interpretation, mask_box, rle_decode, rle_encode
 
-# pycocotools itself is not yet at ease with numpy 2.
+# pycocotools warns with numpy 2.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
 MASKS = hnp.arrays(bool, hnp.array_shapes(min_dims=2, max_dims=2, max_side=40))
@@ -32,8 +32,8 @@ def interpretations(draw: st.DrawFn) -> Interpretation:
     height, width = draw(st.integers(1, 12)), draw(st.integers(1, 12))
     spacing = draw(st.none() | st.tuples(st.floats(0.01, 50), st.floats(0.01, 50)))
     masked = st.builds(
-        lambda label, mask, phrase, score, quality: Finding.from_mask(
-            label, mask, phrase=phrase, score=score, mask_score=quality, spacing=spacing
+        lambda label, mask, phrase, presence, iou: Finding.from_mask(
+            label, mask, phrase=phrase, presence=presence, mask_score=iou, spacing=spacing
         ),
         st.text(),
         hnp.arrays(bool, (height, width)),
@@ -41,7 +41,7 @@ def interpretations(draw: st.DrawFn) -> Interpretation:
         SCORES,
         SCORES,
     )
-    boxed = st.builds(Finding, label=st.text(), phrase=st.text(), score=SCORES, box=st.just((0, 0, width, height)))
+    boxed = st.builds(Finding, label=st.text(), phrase=st.text(), confidence=SCORES, box=st.just((0, 0, width, height)))
     odds = draw(st.lists(st.floats(0, 1), max_size=4))
     return Interpretation(
         task=draw(st.text()),
@@ -64,8 +64,8 @@ def interpretations(draw: st.DrawFn) -> Interpretation:
 def example() -> dict[str, Any]:
     mask = np.zeros((6, 8), dtype=bool)
     mask[1:4, 2:7] = True
-    finding = Finding.from_mask("liver", mask, score=0.9, mask_score=0.8, spacing=(2.0, 0.5))
-    absent = Finding.from_mask("spleen", np.zeros((6, 8), dtype=bool), score=0.1, spacing=(2.0, 0.5))
+    finding = Finding.from_mask("liver", mask, presence=0.9, mask_score=0.8, spacing=(2.0, 0.5))
+    absent = Finding.from_mask("spleen", np.zeros((6, 8), dtype=bool), presence=0.1, spacing=(2.0, 0.5))
     return Interpretation(
         task="segment",
         question="Where is the liver?",
@@ -80,22 +80,22 @@ def example() -> dict[str, Any]:
     ).to_dict()
 
 
-def test_from_mask_measures_the_mask() -> None:
+def test_from_mask_computes_box_and_areas() -> None:
     mask = np.zeros((10, 20), dtype=np.uint8)
     mask[2:5, 4:14] = 255
-    finding = Finding.from_mask("liver", mask, score=np.float32(0.5), spacing=(2.0, 0.5))  # type: ignore[arg-type]
+    finding = Finding.from_mask("liver", mask, presence=np.float32(0.5), spacing=(2.0, 0.5))  # type: ignore[arg-type]
     assert finding.box == (4, 2, 14, 5)
     assert finding.area_fraction == pytest.approx(30 / 200)
     assert finding.area_mm2 == pytest.approx(30.0)
-    assert finding.present is True and finding.phrase == "liver" and type(finding.score) is float
+    assert finding.present is True and finding.phrase == "liver" and type(finding.presence) is float
 
 
-def test_an_empty_mask_is_an_absent_target() -> None:
+def test_an_empty_mask_means_absent() -> None:
     finding = Finding.from_mask("liver", np.zeros((3, 4), dtype=bool), spacing=(1.0, 1.0))
     assert (finding.present, finding.box, finding.area_fraction, finding.area_mm2) == (False, None, 0.0, 0.0)
 
 
-def test_the_mask_cannot_be_changed_from_outside() -> None:
+def test_the_mask_is_a_read_only_copy() -> None:
     mask = np.ones((3, 4), dtype=bool)
     finding = Finding.from_mask("liver", mask)
     mask[:] = False
@@ -110,13 +110,13 @@ def test_the_mask_cannot_be_changed_from_outside() -> None:
         {"box": (0, 0, 1, 1)},
         {"area_fraction": 0.5},
         {"present": False},
-        {"score": float("nan")},
-        {"score": 1.5},
-        {"score": True},
+        {"presence": float("nan")},
+        {"presence": 1.5},
+        {"confidence": True},
         {"label": 3},
     ],
 )
-def test_a_finding_that_contradicts_itself_cannot_be_built(wrong: dict[str, Any]) -> None:
+def test_an_inconsistent_finding_is_refused(wrong: dict[str, Any]) -> None:
     right: dict[str, Any] = {
         "label": "a",
         "phrase": "a",
@@ -130,13 +130,13 @@ def test_a_finding_that_contradicts_itself_cannot_be_built(wrong: dict[str, Any]
 
 
 @pytest.mark.parametrize("mask", [np.ones((2, 2, 2), bool), np.ones((2, 2)), np.ones((0, 3), bool), [[True]]])
-def test_what_is_not_a_mask_is_refused(mask: Any) -> None:
+def test_an_invalid_mask_is_refused(mask: Any) -> None:
     with pytest.raises(InputError):
         Finding.from_mask("liver", mask)
 
 
 @pytest.mark.parametrize("spacing", [(0.0, 1.0), (-1.0, 1.0), (float("nan"), 1.0), (1.0,), "ab", 3])
-def test_a_spacing_that_measures_nothing_is_refused(spacing: Any) -> None:
+def test_an_invalid_spacing_is_refused(spacing: Any) -> None:
     with pytest.raises(InputError, match="spacing"):
         Finding.from_mask("liver", np.ones((2, 2), dtype=bool), spacing=spacing)
 
@@ -161,7 +161,7 @@ def test_run_lengths_of_long_runs_agree_with_pycocotools() -> None:
 
 
 @given(st.integers(1, 9), st.integers(1, 9), st.text(st.characters(min_codepoint=40, max_codepoint=120)))
-def test_damaged_run_lengths_are_refused_or_fill_the_size(height: int, width: int, counts: str) -> None:
+def test_damaged_run_lengths_are_refused_or_sum_to_the_size(height: int, width: int, counts: str) -> None:
     try:
         mask = rle_decode({"size": [height, width], "counts": counts})
     except InputError:
@@ -188,14 +188,14 @@ def test_damaged_run_lengths_are_refused_or_fill_the_size(height: int, width: in
         {"size": [10**400, 1], "counts": "4"},
     ],
 )
-def test_run_lengths_that_are_none_are_refused(rle: Any) -> None:
+def test_invalid_run_lengths_are_refused(rle: Any) -> None:
     with pytest.raises(InputError):
         rle_decode(rle)
 
 
 @settings(max_examples=60)
 @given(interpretations())
-def test_an_interpretation_survives_json(interpretation: Interpretation) -> None:
+def test_json_round_trip_of_an_interpretation(interpretation: Interpretation) -> None:
     text = json.dumps(interpretation.to_dict(), allow_nan=False)
     again = Interpretation.from_dict(json.loads(text))
     assert again == interpretation
@@ -205,7 +205,27 @@ def test_an_interpretation_survives_json(interpretation: Interpretation) -> None
         assert ours.mask is None or np.array_equal(ours.mask, theirs.mask)  # type: ignore[arg-type]
 
 
-def test_interpretations_with_other_masks_differ() -> None:
+def test_a_file_of_schema_1_is_read() -> None:
+    data = example()
+    old = {**data, "schema": 1, "searched": [{"label": "liver", "score": 0.9}]}
+    name = {"label": "polyp", "phrase": "polyp", "score": 0.7, "box": [0, 0, 2, 2]}
+    old["findings"] = [*({**one, "score": one["presence"]} for one in data["findings"]), name]
+    for finding in old["findings"]:
+        finding.pop("presence", None), finding.pop("confidence", None)
+    read = Interpretation.from_dict(json.loads(json.dumps(old)))
+    assert [(f.presence, f.confidence) for f in read.findings] == [(0.9, None), (0.1, None), (None, 0.7)]
+    assert read.searched[0].presence == 0.9
+    assert Interpretation.from_dict(read.to_dict()) == read and read.to_dict()["schema"] == 2
+
+
+def test_the_old_name_of_the_score_warns() -> None:
+    masked = Finding.from_mask("liver", np.ones((2, 2), dtype=bool), presence=0.9)
+    for finding, score in ((masked, 0.9), (Finding("polyp", "polyp", confidence=0.7), 0.7)):
+        with pytest.warns(DeprecationWarning, match="use presence"):
+            assert finding.score == score
+
+
+def test_interpretations_with_different_masks_are_not_equal() -> None:
     one, two = example(), example()
     two["findings"][0] = Finding.from_mask("liver", np.eye(6, 8, dtype=bool))._to_dict()
     assert Interpretation.from_dict(one) != Interpretation.from_dict(two)
@@ -213,7 +233,7 @@ def test_interpretations_with_other_masks_differ() -> None:
     assert flipped != Finding.from_mask("a", np.array([[1, 1, 0], [1, 0, 1]]))
 
 
-def test_unknown_keys_are_ignored_and_optional_ones_may_lack() -> None:
+def test_unknown_keys_are_ignored_and_optional_keys_may_be_missing() -> None:
     data = {**example(), "files": {}, "later": 1}
     for name in ("tokens", "token_probabilities", "seconds", "notes", "model", "image"):
         del data[name]
@@ -223,7 +243,8 @@ def test_unknown_keys_are_ignored_and_optional_ones_may_lack() -> None:
 @pytest.mark.parametrize(
     ("path", "value"),
     [
-        (("schema",), 2),
+        (("schema",), 0),
+        (("schema",), 3),
         (("schema",), True),
         (("height",), 7),
         (("height",), 10**30),
@@ -247,8 +268,8 @@ def test_unknown_keys_are_ignored_and_optional_ones_may_lack() -> None:
         (("findings",), [{}]),
         (("findings",), [{"label": "a", "phrase": "a"}] * 1001),
         (("findings", 0, "label"), 1),
-        (("findings", 0, "score"), float("nan")),
-        (("findings", 0, "score"), "0.9"),
+        (("findings", 0, "presence"), float("nan")),
+        (("findings", 0, "confidence"), "0.9"),
         (("findings", 0, "mask_score"), -0.1),
         (("findings", 0, "area_mm2"), float("inf")),
         (("findings", 0, "area_fraction"), None),
@@ -263,7 +284,7 @@ def test_unknown_keys_are_ignored_and_optional_ones_may_lack() -> None:
         (("findings", 0, "mask", "counts"), None),
     ],
 )
-def test_a_wrong_value_in_a_file_is_one_line_of_input_error(path: tuple[Any, ...], value: object) -> None:
+def test_an_invalid_value_in_a_file_raises_a_one_line_input_error(path: tuple[Any, ...], value: object) -> None:
     data = example()
     assert Interpretation.from_dict(data)
     place: Any = data
@@ -275,7 +296,7 @@ def test_a_wrong_value_in_a_file_is_one_line_of_input_error(path: tuple[Any, ...
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 200
 
 
-def test_many_masks_are_refused_before_any_is_decoded() -> None:
+def test_too_many_masks_are_refused_before_decoding() -> None:
     data = example()
     data["height"] = data["width"] = 10_000
     giant = {"size": [10_000, 10_000], "counts": rle_encode(np.zeros((100, 100), bool))["counts"]}
@@ -294,7 +315,7 @@ def test_a_missing_value_is_refused(name: str) -> None:
 
 @settings(max_examples=300)
 @given(st.data())
-def test_any_json_in_any_place_is_read_or_refused(data: st.DataObject) -> None:
+def test_random_json_in_any_field_is_read_or_refused(data: st.DataObject) -> None:
     document = example()
     target: Any = data.draw(st.sampled_from([document, document["findings"][0], document["findings"][0]["mask"]]))
     target[data.draw(st.sampled_from(sorted(target)))] = data.draw(JSON)
@@ -306,6 +327,6 @@ def test_any_json_in_any_place_is_read_or_refused(data: st.DataObject) -> None:
 
 
 @given(JSON)
-def test_any_json_at_all_is_refused(document: object) -> None:
+def test_random_json_documents_are_refused(document: object) -> None:
     with pytest.raises(InputError):
         Interpretation.from_dict(document)

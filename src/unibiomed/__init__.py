@@ -1,4 +1,4 @@
-"""Grounded biomedical image interpretation: findings in words, each tied to the pixels that justify it.
+"""Grounded interpretation of biomedical images: findings in words, each with a segmentation mask.
 
 >>> import unibiomed
 >>> model = unibiomed.load()
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 try:
     __version__ = version("unibiomed")
-except PackageNotFoundError:  # a source tree that is not installed
+except PackageNotFoundError:  # the source tree is not installed
     __version__ = "0+unknown"
 
 __all__ = ["Interpreter", "Result", "__version__", "load"]
 
 
 def __getattr__(name: str) -> Any:
-    # importing the package stays quick: torch is loaded with the first model
+    # torch is imported only when a model is loaded, so that `import unibiomed` is fast.
     if name in ("Interpreter", "Result", "load"):
         from . import interpret
 

@@ -1,26 +1,27 @@
-"""The few errors a user can meet.
+"""Errors that a user can fix.
 
-Every message is one line that says what is wrong and what to do; the command prints it on stderr and exits with code 2.
+Each message is one line of the form "what is wrong: how to fix it". The command prints it on stderr and exits with
+code 2.
 """
 
 from __future__ import annotations
 
 
 class UniBiomedError(Exception):
-    """Base of all errors a user can mend; ``str(error)`` is the whole message, on one line."""
+    """Base class of all errors that a user can fix; ``str(error)`` is the complete one-line message."""
 
 
 class InputError(UniBiomedError, ValueError):
-    """An image, box, question, slice, window or option that cannot be used."""
+    """An image, box, question, slice, window or option is not valid."""
 
 
 class ModelError(UniBiomedError):
-    """A model folder that is missing, broken, or does not fit this version."""
+    """A model folder is missing, damaged, or not compatible with this version."""
 
 
 class DataError(UniBiomedError):
-    """A data set, recipe or record that cannot be used."""
+    """A data set, recipe or record is not valid."""
 
 
 class OutputError(UniBiomedError, OSError):
-    """A folder or file that cannot be written."""
+    """A folder or file cannot be written."""

@@ -1,6 +1,6 @@
-"""The task families: what is asked, and how the answer is read.
+"""The tasks: their questions, and parsing of their answers.
 
-Six are the paper's (section 2.1, figure A3). ``outline`` is not: the mask decoder alone answers it, given a box.
+Six tasks are those of the paper (section 2.1, figure A3). ``outline`` is an addition, which uses only a mask decoder.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from itertools import pairwise
 from .errors import InputError
 
 SEG = "[SEG]"
-NO_FINDINGS = "No findings"  # findings.NO_FINDINGS, spelled out: the command line is parsed without loading numpy
+NO_FINDINGS = "No findings"  # equals findings.NO_FINDINGS, which would import numpy for the command line
 SOMETHING_ELSE = "something else"
-"""What ``classify`` calls a box that is around nothing with a name."""
+"""Answer of ``classify`` for a box without a known structure."""
 VOLUME_TASKS = ("segment", "recognize", "report")
 """Tasks that are also answered for whole volumes."""
 PHRASE_START, PHRASE_END = "<p>", "</p>"
@@ -24,20 +24,20 @@ _MARKS = re.compile(r"<\|[^<>|\s]*\|>|</?(?:img|p|vp)>|<image>|<IMG_CONTEXT>")
 
 @dataclass(frozen=True)
 class Task:
-    """One task family.
+    """One task.
 
     Attributes
     ----------
     name : str
-        The verb a user types.
+        Name of the task.
     question : str
-        What the model is asked; ``{target}`` and ``{image}`` ("CT image", or "image") are filled in.
+        Question to the model, with the placeholders ``{target}`` and ``{image}`` ("CT image", or "image").
     summary : str
-        One line for people.
+        Summary for the help, in one line.
     needs_target, needs_box, needs_question : bool
-        What the user must give.
+        Inputs that are required.
     in_words : bool
-        Whether the question is put to the language model. If not, it only stands in the result.
+        Whether the language model answers the question. Otherwise the question is only part of the result.
     """
 
     name: str
@@ -52,45 +52,45 @@ class Task:
 TASKS: dict[str, Task] = {
     task.name: task
     for task in (
-        Task("segment", "Please segment the {target} in the {image}.", "outline named targets", needs_target=True),
+        Task("segment", "Please segment the {target} in the {image}.", "segment the given targets", needs_target=True),
         Task(
             "recognize",
             "Can you identify any abnormality within this {image}? Please respond with segmentation masks.",
-            "find and name any abnormality, or say there is none",
+            "find, name and segment abnormalities",
         ),
         Task(
             "report",
             "Please describe the abnormality in this {image} and highlight it with segmentation masks.",
-            "write the findings, each phrase tied to its pixels",
+            "describe the findings, with a mask for each phrase",
         ),
-        Task("classify", "What is in the green box of this {image}?", "name what a box holds", needs_box=True),
+        Task("classify", "What is in the green box of this {image}?", "name the structure in a box", needs_box=True),
         Task(
             "describe",
             "Please describe the region in the green box of this {image}.",
-            "report on a box",
+            "describe a box",
             needs_box=True,
         ),
-        Task("ask", "{target}", "answer any question", needs_question=True),
-        Task("outline", "Outline the region in the box.", "segment what a box holds", needs_box=True, in_words=False),
+        Task("ask", "{target}", "answer a question", needs_question=True),
+        Task("outline", "Outline the region in the box.", "segment what is in a box", needs_box=True, in_words=False),
     )
 }
 
 
 @dataclass(frozen=True)
 class GroundedPhrase:
-    """One ``[SEG]`` of an answer and the words it belongs to."""
+    """The phrase and label that belong to one ``[SEG]`` of an answer."""
 
     label: str
     phrase: str
 
 
 def get_task(name: str) -> Task:
-    """The task called `name`.
+    """Task with the name `name`.
 
     Raises
     ------
     InputError
-        If there is no such task.
+        If the task is unknown.
     """
     try:
         return TASKS[name]
@@ -99,15 +99,30 @@ def get_task(name: str) -> Task:
 
 
 def choose_task(task: str | None, targets: Sequence[str], question: str | None, box: bool) -> Task:
-    """The task that is meant: the one named, or what follows from what else is given.
+    """Select the task: the given one, or the one that follows from the other inputs.
 
-    Targets mean ``segment``, a question ``ask``, a box ``classify``, and nothing at all ``recognize``.
+    The default is ``segment`` for targets, ``ask`` for a question, ``classify`` for a box, otherwise ``recognize``.
+
+    Parameters
+    ----------
+    task : str or None
+        Name of the task.
+    targets : sequence of str
+        Names of targets.
+    question : str or None
+        A question.
+    box : bool
+        Whether a box is given.
+
+    Returns
+    -------
+    Task
 
     Raises
     ------
     InputError
-        If the task is unknown, lacks the target, box or question that it needs, or is given a box or a question that
-        it cannot use.
+        If the task is unknown, a required target, box or question is missing, or a box or question is given that the
+        task does not accept.
     """
     chosen = get_task(
         task or ("segment" if targets else "ask" if question is not None else "classify" if box else "recognize")
@@ -126,23 +141,27 @@ def choose_task(task: str | None, targets: Sequence[str], question: str | None, 
 
 
 def image_words(modality: str | None) -> str:
-    """How a question names the image: "CT image", "ultrasound image", or just "image"."""
+    """Name of the image in a question: "CT image", "ultrasound image", or "image"."""
     return f"{modality} image" if modality else "image"
 
 
 def make_question(task: str, *, target: str | None = None, modality: str | None = None, text: str | None = None) -> str:
-    """The question to put to the model.
+    """Question to the model for a task.
 
     Parameters
     ----------
     task : str
         One of ``TASKS``.
     target : str, optional
-        For ``segment``: what to outline.
+        For ``segment``: the target.
     modality : str, optional
-        One of the ten modalities; named in the question when known.
+        One of the ten modalities, which is part of the question if known.
     text : str, optional
-        For ``ask``: the question itself. For other tasks it replaces the task's own words.
+        For ``ask``: the question. For other tasks it replaces the default question.
+
+    Returns
+    -------
+    str
 
     Raises
     ------
@@ -164,35 +183,40 @@ def make_question(task: str, *, target: str | None = None, modality: str | None 
 
 
 def _plain(text: str) -> str:
-    """`text` on one line, in characters that UTF-8 knows, and without the tokens that steer the model.
+    """Normalize `text` to one line of valid UTF-8 without special tokens of the model.
 
-    A space takes the place of each, so what stood around it cannot become another: ``[S[SEG]EG]`` leaves ``[S EG]``.
+    Special tokens are replaced by spaces, so that the remaining text cannot form another one: ``[S[SEG]EG]`` becomes
+    ``[S EG]``.
     """
     text = text.encode("utf-8", "replace").decode("utf-8")
     return " ".join(_MARKS.sub(" ", text.replace(SEG, " ")).split())
 
 
 def clean_text(raw: str) -> str:
-    """An answer as people read it: without ``[SEG]``, ``<p>`` and the end marks."""
+    """Answer without ``[SEG]``, ``<p>`` and end tokens."""
     text = _MARKS.sub(" ", raw)
     text = re.sub(r"\s*\[SEG\]\s*", " [SEG] ", text)
-    # "It is [SEG]. Liver tumor" says no more than its label
+    # "It is [SEG]. Liver tumor" becomes "Liver tumor".
     text = re.sub(r"(?:\b(?:It is|Sure,?(?: it is)?|They are)\s*)?\[SEG\]\s*\.?", " ", text)
     text = re.sub(r"\s+([.,;:])", r"\1", " ".join(text.split()))
     return re.sub(r"\.{2,}", ".", text).strip(" ,;")
 
 
 def read_phrases(raw: str, default: str = "finding") -> list[GroundedPhrase]:
-    """The words that belong to each ``[SEG]`` of an answer, in order.
+    """Phrases of the ``[SEG]`` tokens of an answer, in order.
 
-    ``<p> words </p> [SEG]`` is read first (reports), then ``[SEG]. Label`` (recognition), else `default`.
+    The forms are ``<p> phrase </p> [SEG]`` (reports) and ``[SEG]. Label`` (recognition); otherwise `default` is used.
 
     Parameters
     ----------
     raw : str
-        The generated text with its special tokens.
+        The generated text with special tokens.
     default : str
-        Label of a ``[SEG]`` without words of its own; for ``segment`` the target that was asked for.
+        Label of a ``[SEG]`` without a phrase, for example the target of ``segment``.
+
+    Returns
+    -------
+    list of GroundedPhrase
     """
     phrases = []
     parts = re.sub(r"<\|[a-z_]+\|>", " ", raw).split(SEG)
@@ -213,10 +237,10 @@ def read_phrases(raw: str, default: str = "finding") -> list[GroundedPhrase]:
 
 
 def read_class(raw: str) -> str:
-    """The class in an answer of ``classify``: "liver in abdomen CT" names the liver."""
+    """Name in an answer of ``classify``, for example "liver" in "liver in abdomen CT"."""
     return clean_text(raw).split(" in ")[0].strip(" .")
 
 
 def is_no_findings(raw: str) -> bool:
-    """The answer says that nothing abnormal is there."""
+    """Whether the answer states that there are no findings."""
     return SEG not in raw and clean_text(raw).lower().rstrip(".").startswith(NO_FINDINGS.lower())

@@ -12,7 +12,8 @@ from PIL import Image
 
 from unibiomed.data.records import Record
 from unibiomed.errors import InputError
-from unibiomed.evaluate.samples import Case, make_cases, suite_records
+from unibiomed.evaluate.record_selection import suite_records
+from unibiomed.evaluate.samples import Case, make_cases
 from unibiomed.evaluate.suite import Suite
 
 SIZE = (20, 30)

@@ -10,13 +10,14 @@ import pytest
 from PIL import Image
 
 from unibiomed.errors import DataError, InputError
+from unibiomed.evaluate.case_scoring import score_case
+from unibiomed.evaluate.predict import predict_case, predict_cases, predictions_folder
 from unibiomed.evaluate.predictions import Prediction, PredictionStore
-from unibiomed.evaluate.predictors import Context, make_predictor
+from unibiomed.evaluate.predictors import PredictorContext, make_predictor
 from unibiomed.evaluate.predictors.files import FilesPredictor
-from unibiomed.evaluate.run import answer_case, predict_cases, predictions_folder
-from unibiomed.evaluate.samples import make_cases, suite_records
-from unibiomed.evaluate.score import score_case
-from unibiomed.evaluate.suite import Changes, Suite
+from unibiomed.evaluate.record_selection import suite_records
+from unibiomed.evaluate.samples import make_cases
+from unibiomed.evaluate.suite import PerturbationOptions, Suite
 from unibiomed.findings import NO_FINDINGS, rle_encode
 from unibiomed.tasks import TASKS
 
@@ -57,41 +58,41 @@ def write(folder, *rows):
     )
 
 
-def ask(folder, case):
-    """Its answers by what follows the image's name, as the run counts them."""
+def predict(folder, case):
+    """Return the predictions by the end of their sample IDs."""
     predictor = FilesPredictor(folder)
-    found = answer_case(predictor, case, case.pixels())
+    found = predict_case(predictor, case, case.pixels())
     return {p.sample.partition("#")[2]: p for p in found}
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("target", ["liver", "liver tumor"])
-def test_every_way_to_name_a_mask(folder, segment_case, layout, target):
+def test_all_mask_names(folder, segment_case, layout, target):
     words = {"name": "test_0", "target": target, "TARGET": target.upper()}
     words |= {"target_": target.replace(" ", "_"), "target+": target.replace(" ", "+")}
     save(folder / "organs" / layout.format(**words))
-    answers = ask(folder, segment_case)
+    answers = predict(folder, segment_case)
     found = answers.pop(f"segment/{target}")
     assert found.error is None and found.labels == (target,) and found.scores == (None,)
     assert np.array_equal(found.decode(SIZE)[0], MASK > 0)
     assert {p.error for p in answers.values()} == {"no prediction"}
 
 
-def test_masks_of_changed_images_have_the_change_in_their_names(folder, toy_cases):
-    cases = toy_cases(datasets=["organs"], tasks=["segment"], changes=Changes(["noise"], limit=1))
-    changed = next(case for case in cases if case.change == ("noise", 2))
+def test_masks_of_perturbed_images_are_named_after_the_perturbation(folder, toy_cases):
+    cases = toy_cases(datasets=["organs"], tasks=["segment"], perturbations=PerturbationOptions(["noise"], limit=1))
+    changed = next(case for case in cases if case.perturbation == ("noise", 2))
     name = changed.record.key.removeprefix("organs/")
     save(folder / "organs" / name / "liver.png")
-    assert ask(folder, changed)["segment/liver@noise2"].error == "no prediction"
+    assert predict(folder, changed)["segment/liver@noise2"].error == "no prediction"
     save(folder / "organs" / f"{name}@noise2" / "liver.png")
-    assert ask(folder, changed)["segment/liver@noise2"].error is None
+    assert predict(folder, changed)["segment/liver@noise2"].error is None
 
 
-def test_two_masks_of_one_target_are_none(folder, segment_case):
+def test_two_masks_of_one_target_are_a_failure(folder, segment_case):
     save(folder / "organs" / "test_0" / "liver.png")
     save(folder / "organs" / "test_0__liver.png")
-    found = ask(folder, segment_case)["segment/liver"]
-    assert found.error == "two masks of one target: liver.png and test_0__liver.png"
+    found = predict(folder, segment_case)["segment/liver"]
+    assert found.error == "two masks for one target: liver.png and test_0__liver.png"
 
 
 @pytest.mark.parametrize(
@@ -101,37 +102,37 @@ def test_two_masks_of_one_target_are_none(folder, segment_case):
         (np.stack([MASK, 255 - MASK, MASK], 2), "has colours"),
     ],
 )
-def test_masks_that_do_not_fit_fail_alone(folder, segment_case, mask, words):
+def test_masks_of_wrong_size_fail_separately(folder, segment_case, mask, words):
     save(folder / "organs" / "test_0" / "liver.png", mask)
     save(folder / "organs" / "test_0" / "liver tumor.png")
-    answers = ask(folder, segment_case)
+    answers = predict(folder, segment_case)
     assert words in answers["segment/liver"].error
     assert answers["segment/liver tumor"].error is None
 
 
-def test_a_broken_picture_fails_alone(folder, segment_case):
+def test_broken_image_fails_separately(folder, segment_case):
     path = save(folder / "organs" / "test_0" / "liver.png")
     path.write_bytes(path.read_bytes()[:30])
     save(folder / "organs" / "test_0" / "liver tumor.png")
-    answers = ask(folder, segment_case)
+    answers = predict(folder, segment_case)
     assert "liver.png" in answers["segment/liver"].error and answers["segment/liver tumor"].error is None
 
 
-def test_strangers_are_named(folder, case):
+def test_unmatched_files_are_listed(folder, case):
     save(folder / "organs" / "test_0" / "liver.png")
     save(folder / "organs" / "test_0" / "spleen.png")
     save(folder / "lungs" / "test_0" / "liver.png")
     write(folder, {"sample": "organs/test_0#ask/9", "text": "x"}, {"sample": "organs/test_0#describe/0", "text": "x"})
     predictor = FilesPredictor(folder)
-    predictor.claim(case)
-    assert predictor.unused() == [
+    predictor.match(case)
+    assert predictor.unmatched() == [
         "lungs/test_0/liver.png",
         "organs/test_0/spleen.png",
         "answers.jsonl: organs/test_0#ask/9",
     ]
 
 
-def test_answers_in_words(folder, case):
+def test_text_answers(folder, case):
     save(folder / "organs" / "test_0" / "liver tumor.png")
     write(
         folder,
@@ -141,7 +142,7 @@ def test_answers_in_words(folder, case):
         {"sample": "organs/test_0#describe/1", "text": "A lesion."},
         {"sample": "organs/test_0#report", "text": "<p> Cyst. Small </p> [SEG] <p> Liver tumor. </p> [SEG]"},
     )
-    answers = ask(folder, case)
+    answers = predict(folder, case)
     found = answers["recognize"]
     assert found.labels == ("Liver tumor",) and found.scores == (0.75,)
     assert np.array_equal(found.decode(SIZE)[0], MASK > 0)
@@ -153,13 +154,13 @@ def test_answers_in_words(folder, case):
     assert answers["classify/1"].error == "no prediction"
 
 
-def test_labels_may_be_given(folder, case):
+def test_explicit_labels(folder, case):
     write(folder, {"sample": "organs/test_0#recognize", "text": "I see a mass.", "labels": ["Mass"]})
-    assert ask(folder, case)["recognize"].labels == ("Mass",)
+    assert predict(folder, case)["recognize"].labels == ("Mass",)
     write(folder, {"sample": "organs/test_0#recognize", "labels": [NO_FINDINGS]})
-    assert ask(folder, case)["recognize"].labels == (NO_FINDINGS,)
+    assert predict(folder, case)["recognize"].labels == (NO_FINDINGS,)
     write(folder, {"sample": "organs/test_0#recognize", "text": "No findings. All is well."})
-    assert ask(folder, case)["recognize"].labels == (NO_FINDINGS,)
+    assert predict(folder, case)["recognize"].labels == (NO_FINDINGS,)
 
 
 SAMPLE = '"sample": "organs/test_0#describe/0"'
@@ -171,20 +172,20 @@ SAMPLE = '"sample": "organs/test_0#describe/0"'
         (f'{{{SAMPLE}, "text": "A les', "line 2: not a JSON object"),
         (f'[{{{SAMPLE}, "text": "x"}}]', "line 2: not a JSON object"),
         (f'{{{SAMPLE}, "text": "{"x" * 1_000_001}"}}', "line 2: not a JSON object"),
-        (f'{{{SAMPLE}, "text": 1}}', "line 2: its text is no text"),
+        (f'{{{SAMPLE}, "text": 1}}', "line 2: the text is not a string"),
         (f'{{{SAMPLE}, "text": null}}', "line 2: neither 'text' nor 'labels' nor 'masks'"),
         (f"{{{SAMPLE}}}", "line 2: neither 'text' nor 'labels' nor 'masks'"),
     ],
     ids=["cut", "list", "long", "number as text", "null as text", "nothing"],
 )
-def test_a_broken_line_of_answers_fails_alone(folder, case, line, words):
+def test_invalid_line_of_answers_fails_separately(folder, case, line, words):
     write(folder, {"sample": "organs/test_0#recognize", "text": "x"}, line)
-    answers = ask(folder, case)
+    answers = predict(folder, case)
     assert answers["recognize"].error is None
     assert answers["describe/0"].error.startswith("answers.jsonl") and words in answers["describe/0"].error
     predictor = FilesPredictor(folder)
-    predictor.claim(case)
-    assert predictor.unused() == []
+    predictor.match(case)
+    assert predictor.unmatched() == []
 
 
 @pytest.mark.parametrize(
@@ -199,147 +200,147 @@ def test_a_broken_line_of_answers_fails_alone(folder, case, line, words):
     ],
     ids=["cut", "no string", "null", "no sample", "number", "deep"],
 )
-def test_a_line_of_answers_without_a_sample_is_named(folder, case, line):
+def test_line_of_answers_without_sample_is_listed(folder, case, line):
     write(folder, {"sample": "organs/test_0#recognize", "text": "x"}, line)
     predictor = FilesPredictor(folder)
-    predictor.claim(case)
-    assert predictor.unused() == ["answers.jsonl, line 2: not a JSON object with 'sample'"]
+    predictor.match(case)
+    assert predictor.unmatched() == ["answers.jsonl, line 2: not a JSON object with 'sample'"]
 
 
-def test_answers_of_which_no_line_can_be_read(folder, one_line):
+def test_answers_without_a_valid_line(folder, one_line):
     (folder / "answers.jsonl").write_bytes(b'{"sample": "a", "text": "\xff\xfe"}\n')
     with pytest.raises(DataError, match=r"answers.jsonl, line 1: ") as caught:
         FilesPredictor(folder)
     one_line(caught.value)
 
 
-def test_answers_with_a_byte_order_mark(folder, case):
+def test_answers_with_byte_order_mark(folder, case):
     line = json.dumps({"sample": "organs/test_0#describe/0", "text": "Größe"}, ensure_ascii=False)
     (folder / "answers.jsonl").write_bytes(b"\xef\xbb\xbf" + line.encode() + b"\r\n")
-    assert ask(folder, case)["describe/0"].text == "Größe"
+    assert predict(folder, case)["describe/0"].text == "Größe"
 
 
-def test_two_answers_to_one_question_are_none(folder, case):
+def test_two_answers_to_one_question_are_a_failure(folder, case):
     write(folder, *[{"sample": "organs/test_0#describe/0", "text": t} for t in "ab"])
-    assert ask(folder, case)["describe/0"].error == "2 answers in answers.jsonl"
+    assert predict(folder, case)["describe/0"].error == "2 answers in answers.jsonl"
 
 
 @pytest.mark.parametrize("score", ["NaN", "2", "-0.1", '"high"', "true"])
 def test_scores_are_probabilities(folder, segment_case, score):
     save(folder / "organs" / "test_0" / "liver.png")
     write(folder, f'{{"sample": "organs/test_0#segment/liver", "score": {score}}}')
-    assert "is not in [0, 1]" in ask(folder, segment_case)["segment/liver"].error
+    assert "is not in [0, 1]" in predict(folder, segment_case)["segment/liver"].error
 
 
-def test_tasks_follow_from_what_there_is(folder):
+def test_tasks_depend_on_the_files(folder):
     write(folder, {"sample": "a", "text": "x"})
     assert FilesPredictor(folder).tasks == frozenset(TASKS) - {"segment", "outline"}
     save(folder / "organs" / "a.png")
     assert FilesPredictor(folder).tasks == frozenset(TASKS)
-    # masks do not tell in which words they were asked for
-    assert FilesPredictor(folder).worded == frozenset(TASKS) - {"segment", "outline"}
+    # masks do not depend on the wording of the question
+    assert FilesPredictor(folder).paraphrase_tasks == frozenset(TASKS) - {"segment", "outline"}
     (folder / "answers.jsonl").unlink()
-    assert FilesPredictor(folder).tasks == {"segment", "outline"} and not FilesPredictor(folder).worded
+    assert FilesPredictor(folder).tasks == {"segment", "outline"} and not FilesPredictor(folder).paraphrase_tasks
 
 
-def test_nothing_to_read(tmp_path, folder):
+def test_empty_folder(tmp_path, folder):
     (folder / "organs" / "notes.txt").write_text("x")
     (folder / "lonely.png").write_bytes(b"")
-    with pytest.raises(InputError, match="holds no masks"):
+    with pytest.raises(InputError, match="contains no predictions"):
         FilesPredictor(folder)
     with pytest.raises(InputError, match="is not a folder"):
         FilesPredictor(tmp_path / "nowhere")
 
 
-def test_a_folder_of_an_evaluation_is_read_again(toy_cases, toy_training, tmp_path):
+def test_predictions_of_an_evaluation_are_read(toy_cases, toy_training, tmp_path):
     cases = toy_cases(datasets=["organs"], tasks=["segment", "recognize"])
-    floor = make_predictor("floor:nearest", Context(toy_training))
-    predict_cases(cases, [floor], tmp_path / "first", progress=False)
-    written = predictions_folder(tmp_path / "first", floor.name)
-    again = make_predictor(f"copy=files:{written}", Context(toy_training))
+    baseline = make_predictor("baseline:nearest-neighbor", PredictorContext(toy_training))
+    predict_cases(cases, [baseline], tmp_path / "first", progress=False)
+    written = predictions_folder(tmp_path / "first", baseline.name)
+    again = make_predictor(f"copy=files:{written}", PredictorContext(toy_training))
     assert again.name == "copy" and isinstance(again, FilesPredictor)
     counts = predict_cases(cases, [again], tmp_path / "second", progress=False)
-    assert counts["copy"]["answered"] == sum(len(case.samples) for case in cases)
+    assert counts["copy"]["predicted"] == sum(len(case.samples) for case in cases)
     first, second = PredictionStore(written), PredictionStore(predictions_folder(tmp_path / "second", "copy"))
     for sample in (s.id for case in cases for s in case.samples):
         assert first.read(sample) == second.read(sample)
-    assert len(again.unused()) == counts["copy"]["answered"]
+    assert len(again.unmatched()) == counts["copy"]["predicted"]
     for case in cases:
-        again.claim(case)
-    assert again.unused() == []
+        again.match(case)
+    assert again.unmatched() == []
 
 
-def test_broken_files_of_an_evaluation_fail_alone(toy_cases, toy_training, tmp_path):
+def test_broken_predictions_of_an_evaluation_fail_separately(toy_cases, toy_training, tmp_path):
     cases = toy_cases(datasets=["organs"], tasks=["segment"])
-    floor = make_predictor("floor:empty", Context(toy_training))
-    predict_cases(cases, [floor], tmp_path, progress=False)
+    baseline = make_predictor("baseline:empty", PredictorContext(toy_training))
+    predict_cases(cases, [baseline], tmp_path, progress=False)
     store = PredictionStore(predictions_folder(tmp_path, "empty"))
     broken, twisted, fine = (s.id for s in cases[0].samples)
     store.path(broken).write_text("{")
     values = json.loads(store.path(twisted).read_text())
     store.path(twisted).write_text(json.dumps(values | {"masks": [{"size": 5, "counts": "1"}]}))
-    answers = {p.sample: p.error for p in answer_case(FilesPredictor(store.folder), cases[0], cases[0].pixels())}
+    answers = {p.sample: p.error for p in predict_case(FilesPredictor(store.folder), cases[0], cases[0].pixels())}
     assert answers[broken] and answers[twisted] and answers[fine] is None
 
 
 def blurred(mask):
-    """As a JPEG blurs it."""
+    """Add noise as from JPEG compression."""
     return np.clip(mask.astype(int) + np.random.default_rng(0).integers(-12, 12, mask.shape), 0, 255).astype(np.uint8)
 
 
 @pytest.mark.parametrize("bright", [255, 100])
 @pytest.mark.parametrize("name", ["test_0#segment/liver_mask_0", "test_0_liver_mask_0", "liver/test_0_mask_0"])
-def test_masks_as_jpeg_have_half_the_brightness(folder, segment_case, name, bright):
-    # LISA writes 100 for the inside
+def test_jpeg_masks_use_half_of_their_maximum(folder, segment_case, name, bright):
+    # LISA writes 100 inside of the mask
     save(folder / "organs" / f"{name}.jpg", np.where(MASK > 0, bright, 0).astype(np.uint8))
-    found = ask(folder, segment_case)["segment/liver"]
+    found = predict(folder, segment_case)["segment/liver"]
     overlap = np.logical_and(found.decode(SIZE)[0], MASK).sum() / np.logical_or(found.decode(SIZE)[0], MASK).sum()
     assert found.error is None and overlap > 0.9
     save(folder / "organs" / f"{name}.jpg", blurred(np.zeros(SIZE)))
-    assert not ask(folder, segment_case)["segment/liver"].decode(SIZE)[0].any()
+    assert not predict(folder, segment_case)["segment/liver"].decode(SIZE)[0].any()
 
 
 @pytest.mark.parametrize(
     ("mask", "words"),
     [(MASK.T, "mask is 20 x 30 pixels"), (np.stack([MASK, 255 - MASK, MASK], 2), "has colours"), (None, "cannot")],
 )
-def test_jpegs_that_are_no_masks_fail(folder, segment_case, mask, words):
+def test_invalid_jpeg_masks_fail(folder, segment_case, mask, words):
     path = save(folder / "organs" / "test_0_liver.jpg", MASK if mask is None else mask)
     if mask is None:
         path.write_bytes(path.read_bytes()[:200])
-    assert words in ask(folder, segment_case)["segment/liver"].error
+    assert words in predict(folder, segment_case)["segment/liver"].error
 
 
-def test_the_mask_of_an_image_that_was_asked_one_thing(folder, toy_cases):
-    case = toy_cases(datasets=["organs"], tasks=["segment"], foreign=False)[0]
+def test_numbered_mask_of_an_image_with_one_question(folder, toy_cases):
+    case = toy_cases(datasets=["organs"], tasks=["segment"], out_of_context=False)[0]
     save(folder / "organs" / "test_0_mask_0.png")
     save(folder / "organs" / "test_0_masked_img_0.jpg", np.stack([MASK] * 3, 2))
-    answers = ask(folder, case)
-    assert all("may answer several questions: name it SAMPLE_mask_0" in p.error for p in answers.values())
+    answers = predict(folder, case)
+    assert all("could belong to several questions: rename it to SAMPLE_mask_0" in p.error for p in answers.values())
     predictor = FilesPredictor(folder)
-    predictor.claim(case)
-    assert predictor.unused() == ["organs/test_0_mask_0.png"]
+    predictor.match(case)
+    assert predictor.unmatched() == ["organs/test_0_mask_0.png"]
     save(folder / "organs" / "test_0_liver.png", np.zeros(SIZE, dtype=np.uint8))
-    answers = ask(folder, case)
+    answers = predict(folder, case)
     assert answers["segment/liver tumor"].decode(SIZE)[0].sum() == (MASK > 0).sum()
     assert not answers["segment/liver"].decode(SIZE)[0].any()
     predictor = FilesPredictor(folder)
-    predictor.claim(case)
-    assert predictor.unused() == []
+    predictor.match(case)
+    assert predictor.unmatched() == []
 
 
 @pytest.mark.parametrize("name", ["test_0_mask_{}", "test_0#report_mask_{}"])
-def test_masks_by_their_place_in_the_answer(folder, case, name):
+def test_masks_by_index_in_the_answer(folder, case, name):
     save(folder / "organs" / f"{name.format(0)}.png", np.zeros(SIZE, dtype=np.uint8))
     save(folder / "organs" / f"{name.format(1)}.png")
     text = "<p> Cyst </p> <SEG> and <p> Liver tumor </p> <SEG>"
     write(folder, {"sample": "organs/test_0#report", "text": text})
-    found = ask(folder, case)["report"]
+    found = predict(folder, case)["report"]
     assert found.labels == ("Cyst", "Liver tumor") and "[SEG]" in found.text
     assert [mask.any() for mask in found.decode(SIZE)] == [False, True]
     predictor = FilesPredictor(folder)
-    predictor.claim(case)
-    assert predictor.unused() == []
+    predictor.match(case)
+    assert predictor.unmatched() == []
 
 
 RLE = rle_encode(MASK > 0)
@@ -348,7 +349,7 @@ GLAMM = {"caption": "A liver with a lesion.", "phrases": ["liver", "liver tumor"
 
 
 def runs(mask):
-    """COCO run lengths as a list."""
+    """Return an uncompressed COCO run-length encoding."""
     flat = np.concatenate(([0], mask.flatten(order="F").astype(int), [2]))
     edges = np.flatnonzero(np.diff(flat))
     return {"size": list(mask.shape), "counts": np.diff(np.concatenate(([0], edges))).tolist()}
@@ -365,9 +366,9 @@ def runs(mask):
         ("all.jsonl", {"image_id": "organs/test_0"} | GLAMM),
     ],
 )
-def test_grounded_descriptions_with_run_lengths(folder, case, name, row):
+def test_grounded_descriptions_with_rle(folder, case, name, row):
     (folder / name).write_text(json.dumps(row))
-    answers = ask(folder, case)
+    answers = predict(folder, case)
     assert not answers["segment/liver"].decode(SIZE)[0].any()
     assert np.array_equal(answers["segment/liver tumor"].decode(SIZE)[0], MASK > 0)
     assert answers["report"].labels == ("liver", "liver tumor") and answers["report"].text == GLAMM["caption"]
@@ -375,64 +376,64 @@ def test_grounded_descriptions_with_run_lengths(folder, case, name, row):
     assert answers["classify/0"].error == answers["describe/0"].error == "no prediction"
     predictor = FilesPredictor(folder)
     assert predictor.tasks == frozenset(TASKS)
-    predictor.claim(case)
-    assert predictor.unused() == []
+    predictor.match(case)
+    assert predictor.unmatched() == []
 
 
-def test_rows_say_what_they_answer(folder, case):
+def test_rows_state_their_question(folder, case):
     last = [sample for sample in case.samples if sample.task == "describe"][-1]
-    asked = {"image": "test_0", "prompt": f"<image>\n{last.question}", "text": "A lesion."}
+    common = {"image": "test_0", "prompt": f"<image>\n{last.question}", "text": "A lesion."}
     rows = [
         {"image": "test_0", "target": "Liver", "text": "Sure, <SEG>.", "segmentation": runs(MASK > 0), "score": 0.5},
         {"image": "test_0", "task": "recognize", "text": "It is [SEG]. Cyst", "masks": [RLE]},
-        asked | {"box": list(last.box)},
-        {"image": "test_0", "text": "nothing says what this answers"},
+        common | {"box": list(last.box)},
+        {"image": "test_0", "text": "does not state its question"},
         {"image": "test_1", "task": "recognize", "text": "It is [SEG]. Cyst"},
         {"sample": "organs/test_0#describe/0", "text": "Round."},
-        asked,
+        common,
     ]
     (folder / "organs" / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n{\n{}\n")
-    answers = ask(folder, case)
+    answers = predict(folder, case)
     assert np.array_equal(answers["segment/liver"].decode(SIZE)[0], MASK > 0)
     assert answers["segment/liver"].scores == (0.5,) and answers["segment/liver"].text == "Sure, [SEG]."
     assert answers["recognize"].labels == ("Cyst",) and answers["recognize"].decode(SIZE)[0].any()
     assert answers[last.id.partition("#")[2]].text == "A lesion."
     assert answers["describe/0"].text == "Round."
     predictor = FilesPredictor(folder)
-    predictor.claim(case)
-    assert predictor.unused() == [
+    predictor.match(case)
+    assert predictor.unmatched() == [
         "organs/rows.jsonl, line 4",
         "organs/rows.jsonl, line 5",
         "organs/rows.jsonl, line 7",
         "organs/rows.jsonl, line 8: not JSON",
-        "organs/rows.jsonl, line 9: no answer with an image and a text or masks",
+        "organs/rows.jsonl, line 9: not an answer with an image and a text or masks",
     ]
 
 
-def test_images_of_one_name_in_two_folders_are_told_apart(folder, case):
+def test_images_with_the_same_name_in_two_folders(folder, case):
     case = replace(case, record=replace(case.record, key="organs/a/test_0"))
     rows = [{"image": name} | GLAMM for name in ("test_0", "b/test_0", "a/test_0")]
     (folder / "organs" / "rows.json").write_text(json.dumps(rows))
     predictor = FilesPredictor(folder)
-    predictor.claim(case)
-    assert ask(folder, case)["report"].error is None
-    assert predictor.unused() == ["organs/rows.json, entry 1", "organs/rows.json, entry 2"]
+    predictor.match(case)
+    assert predict(folder, case)["report"].error is None
+    assert predictor.unmatched() == ["organs/rows.json, entry 1", "organs/rows.json, entry 2"]
     (folder / "organs" / "a").mkdir()
     (folder / "organs" / "rows.json").rename(folder / "organs" / "a" / "test_0.json")
     (folder / "organs" / "a" / "test_0.json").write_text(json.dumps(GLAMM))
-    assert ask(folder, case)["report"].error is None
+    assert predict(folder, case)["report"].error is None
 
 
-def test_answers_may_bring_their_masks(folder, case):
+def test_answers_with_masks(folder, case):
     write(
         folder,
         {"sample": "organs/test_0#segment/liver", "text": "It is [SEG].", "masks": [RLE]},
         {"sample": "organs/test_0#recognize", "labels": ["Cyst"], "masks": [RLE]},
     )
-    answers = ask(folder, case)
+    answers = predict(folder, case)
     assert answers["segment/liver"].decode(SIZE)[0].any() and answers["recognize"].decode(SIZE)[0].any()
     save(folder / "organs" / "test_0_liver.png")
-    assert "two masks of one target" in ask(folder, case)["segment/liver"].error
+    assert "two masks for one target" in predict(folder, case)["segment/liver"].error
 
 
 @pytest.mark.parametrize(
@@ -442,65 +443,65 @@ def test_answers_may_bring_their_masks(folder, case):
         ({"pred_masks": [{"size": [30, 20], "counts": RLE["counts"]}] * 2}, "mask is 20 x 30 pixels"),
         ({"pred_masks": [{"size": [10**9, 10**9], "counts": "0"}] * 2}, "pixels, its image"),
         ({"pred_masks": [{"size": list(SIZE), "counts": "zz"}] * 2}, "run lengths"),
-        ({"pred_masks": [{"size": list(SIZE), "counts": [1, 2]}] * 2}, "do not fill its size"),
-        ({"pred_masks": [{"size": list(SIZE), "counts": [-1, 601]}] * 2}, "do not fill its size"),
-        ({"pred_masks": [[1, 2, 3, 4, 5, 6]] * 2}, "polygons are not read"),
-        ({"pred_masks": "x"}, "no list"),
-        ({"caption": 5}, "its text is no text"),
+        ({"pred_masks": [{"size": list(SIZE), "counts": [1, 2]}] * 2}, "do not add up to its size"),
+        ({"pred_masks": [{"size": list(SIZE), "counts": [-1, 601]}] * 2}, "do not add up to its size"),
+        ({"pred_masks": [[1, 2, 3, 4, 5, 6]] * 2}, "polygons are not supported"),
+        ({"pred_masks": "x"}, "are not a list"),
+        ({"caption": 5}, "the text is not a string"),
     ],
 )
-def test_broken_rows_fail_alone(folder, case, one_line, changes, words):
+def test_broken_rows_fail_separately(folder, case, one_line, changes, words):
     (folder / "organs" / "test_0.json").write_text(json.dumps(GLAMM | changes))
     save(folder / "organs" / "test_1_liver.png")
-    found = ask(folder, case)["report"]
+    found = predict(folder, case)["report"]
     assert words in found.error and found.error.startswith("organs/test_0.json")
-    FilesPredictor(folder).claim(case)
+    FilesPredictor(folder).match(case)
 
 
-def test_scores_of_rows_are_probabilities(folder, case):
+def test_row_scores_are_probabilities(folder, case):
     for scores in ([0.5], [2, 0.5], "high", [True, 0.5]):
         (folder / "organs" / "test_0.json").write_text(json.dumps(GLAMM | {"scores": scores}))
-        assert ask(folder, case)["report"].error
+        assert predict(folder, case)["report"].error
 
 
-def test_a_broken_table_of_one_image_fails_there(folder, case):
+def test_broken_table_of_an_image_fails_its_samples(folder, case):
     (folder / "organs" / "test_0.json").write_text("{")
     save(folder / "organs" / "test_1_liver.png")
     write(folder, {"sample": "organs/test_1#describe/0", "text": "x"})
-    assert "test_0.json: not JSON" in ask(folder, case)["report"].error
+    assert "test_0.json: not JSON" in predict(folder, case)["report"].error
     (folder / "organs" / "test_0.json").write_text("[" * 100_000)
     predictor = FilesPredictor(folder)
-    predictor.claim(case)
-    assert "organs/test_0.json: not JSON in UTF-8 of at most 200 MB" in predictor.unused()
+    predictor.match(case)
+    assert "organs/test_0.json: not JSON in UTF-8 of at most 200 MB" in predictor.unmatched()
 
 
-def test_two_answers_from_two_tables_are_none(folder, case):
+def test_answers_from_two_tables_are_a_failure(folder, case):
     (folder / "organs" / "test_0.json").write_text(json.dumps(GLAMM))
     write(folder, {"sample": "organs/test_0#report", "text": "x"})
-    assert ask(folder, case)["report"].error == "2 answers in answers.jsonl and organs/test_0.json"
+    assert predict(folder, case)["report"].error == "2 answers in answers.jsonl and organs/test_0.json"
 
 
-def test_a_kept_answer_and_a_mask_are_two_answers(folder, segment_case):
+def test_stored_prediction_and_mask_are_two_answers(folder, segment_case):
     sample = segment_case.samples[0]
-    PredictionStore(folder).write(Prediction.of_masks(sample.id, "", ["liver"], [MASK > 0]))
-    assert ask(folder, segment_case)["segment/liver"].decode(SIZE)[0].any()
+    PredictionStore(folder).write(Prediction.from_masks(sample.id, "", ["liver"], [MASK > 0]))
+    assert predict(folder, segment_case)["segment/liver"].decode(SIZE)[0].any()
     save(folder / "organs" / "test_0_liver.png")
-    error = ask(folder, segment_case)["segment/liver"].error
+    error = predict(folder, segment_case)["segment/liver"].error
     assert error == "2 answers in test_0%23segment%2Fliver.json and test_0_liver.png"
 
 
-def test_names_without_masks_are_believed(folder, case):
-    """As of models that write and draw nothing: what is named is found."""
+def test_labels_without_masks_are_accepted(folder, case):
+    """For models that answer with text only, a named finding counts as found."""
     write(folder, {"sample": "organs/test_0#recognize", "text": "It is [SEG]. Cyst"})
-    found = ask(folder, case)["recognize"]
+    found = predict(folder, case)["recognize"]
     assert (found.labels, found.masks) == (("Cyst",), ())
-    store = PredictionStore(folder / "kept")
+    store = PredictionStore(folder / "reused")
     store.write(found)
     (row,) = score_case(case, [s for s in case.samples if s.task == "recognize"], store)
-    assert row.said == ["Cyst"] and row.found
+    assert row.predicted_labels == ["Cyst"] and row.predicted_present
 
 
-def test_answers_that_cannot_be_opened(folder, one_line):
+def test_unreadable_answers_file(folder, one_line):
     (folder / "answers.jsonl").mkdir()
     with pytest.raises(InputError, match=r"answers.jsonl' cannot be read \(") as caught:
         FilesPredictor(folder)
@@ -508,24 +509,24 @@ def test_answers_that_cannot_be_opened(folder, one_line):
 
 
 @pytest.mark.parametrize("box", ["<box>[[1,2,30,40]]</box>", "<box>1,2,30,40</box>"])
-def test_boxes_stay_text_and_make_no_mask(folder, case, box):
+def test_boxes_in_text_are_not_converted_to_masks(folder, case, box):
     text = f"<ref>liver</ref>{box}: no lesion."
     write(folder, *[{"sample": f"organs/test_0#{task}", "text": text} for task in ("describe/0", "report")])
-    answers = ask(folder, case)
+    answers = predict(folder, case)
     assert answers["describe/0"].text == text
     assert answers["report"].text == text and answers["report"].error is None and not answers["report"].masks
 
 
-def test_files_of_unknown_kinds_are_named(folder, case):
+def test_unknown_files_are_listed(folder, case):
     save(folder / "organs" / "test_0_liver.png")
     for name in ("organs/test_0_liver.npy", "lonely.png", "results.json"):
         (folder / name).write_text("{}")
     predictor = FilesPredictor(folder)
-    predictor.claim(case)
-    assert predictor.unused() == [
+    predictor.match(case)
+    assert predictor.unmatched() == [
         "lonely.png",
         "organs/test_0_liver.npy",
-        "results.json: no answer with an image and a text or masks",
+        "results.json: not an answer with an image and a text or masks",
     ]
 
 
@@ -551,7 +552,7 @@ values = [2]
 
 @pytest.fixture
 def scans(tmp_path):
-    """A data set of one volume, stored from left to right and back to front; its labels; its cases."""
+    """Data set with one volume in LPS orientation; returns its labels and cases."""
     root = tmp_path / "data"
     for name in ("images", "labels"):
         (root / "scans" / name).mkdir(parents=True)
@@ -562,7 +563,7 @@ def scans(tmp_path):
     values = np.random.default_rng(0).integers(-1000, 1000, SHAPE).astype(np.int16)
     nib.save(nib.Nifti1Image(values, AFFINE), root / "scans" / "images" / "test_0.nii.gz")
     nib.save(nib.Nifti1Image(labels, AFFINE), root / "scans" / "labels" / "test_0.nii.gz")
-    suite = Suite("toy", tasks=["segment"], foreign=False)
+    suite = Suite("toy", tasks=["segment"], out_of_context=False)
     (tmp_path / "model" / "scans").mkdir(parents=True)
     return labels, list(make_cases(suite, suite_records(suite, root)))
 
@@ -577,10 +578,10 @@ def keep(folder, name, values, affine=AFFINE):
 
 
 def right(folder, cases, targets):
-    """Every slice has the mask of its own data set; other targets have no prediction."""
+    """Check that every slice has the ground-truth mask and other targets have no prediction."""
     for case in cases:
         truth = case.masks(case.pixels().shape[:2])
-        for (name, found), sample in zip(ask(folder, case).items(), case.samples, strict=True):
+        for (name, found), sample in zip(predict(folder, case).items(), case.samples, strict=True):
             if sample.target in targets:
                 assert found.error is None, (name, found.error)
                 assert np.array_equal(found.decode(truth[0].shape)[0], truth[sample.regions[0]])
@@ -591,7 +592,7 @@ def right(folder, cases, targets):
 
 @pytest.mark.parametrize("name", ["test_0/{}", "test_0_{}", "{}/test_0", "seg_test_0/{}"])
 @pytest.mark.parametrize("ending", [".nii.gz", ".nii", ".npz", " slices first.npz"])
-def test_volumes_of_one_target(tmp_path, scans, name, ending):
+def test_volumes_of_single_targets(tmp_path, scans, name, ending):
     labels, cases = scans
     folder, values = tmp_path / "model", (labels == 2).astype(np.float64)
     if "first" in ending:
@@ -599,12 +600,12 @@ def test_volumes_of_one_target(tmp_path, scans, name, ending):
     keep(folder, name.format("liver tumor") + ending, values)
     assert len(cases) == 7 and right(folder, cases, {"liver tumor"})
     predictor = FilesPredictor(folder)
-    assert predictor.tasks == {"segment", "outline"} and len(predictor.unused()) == 1
-    predictor.claim(cases[0])
-    assert predictor.unused() == []
+    assert predictor.tasks == {"segment", "outline"} and len(predictor.unmatched()) == 1
+    predictor.match(cases[0])
+    assert predictor.unmatched() == []
 
 
-def test_volumes_in_another_order_of_axes(tmp_path, scans):
+def test_volumes_with_reversed_axes(tmp_path, scans):
     labels, cases = scans
     turned = nib.Nifti1Image(labels, AFFINE).as_reoriented(nib.orientations.axcodes2ornt("SPR"))
     (tmp_path / "model" / "labels.json").write_text('{"1": "liver"}')
@@ -612,9 +613,9 @@ def test_volumes_in_another_order_of_axes(tmp_path, scans):
     assert right(tmp_path / "model", cases, {"liver"})
 
 
-def test_volumes_of_sat_have_no_position(tmp_path, scans):
+def test_sat_volumes_without_position(tmp_path, scans):
     labels, cases = scans
-    # it loads with the axes to the right, front and head
+    # SAT loads volumes in RAS orientation
     loaded = np.asarray(nib.as_closest_canonical(nib.Nifti1Image(labels, AFFINE)).dataobj)
     folder = tmp_path / "model"
     for number, name in enumerate(("liver", "liver tumor"), 1):
@@ -622,8 +623,8 @@ def test_volumes_of_sat_have_no_position(tmp_path, scans):
     keep(folder, "seg_test_0.nii.gz", loaded.astype(np.float32), np.eye(4))
     assert right(folder, cases, {"liver", "liver tumor"})
     predictor = FilesPredictor(folder)
-    predictor.claim(cases[0])
-    assert predictor.unused() == []
+    predictor.match(cases[0])
+    assert predictor.unmatched() == []
 
 
 @pytest.mark.parametrize("where", ["", "scans/"])
@@ -631,7 +632,7 @@ def test_volumes_of_sat_have_no_position(tmp_path, scans):
     "meaning", [{"1": "Liver", "2": "liver_tumor"}, {"background": 0, "liver": 1, "liver tumor": 2}]
 )
 @pytest.mark.parametrize("name", ["test_0.nii.gz", "test_0.npz", "seg_test_0.nii.gz"])
-def test_volumes_with_numbers(tmp_path, scans, name, meaning, where):
+def test_label_map_volumes(tmp_path, scans, name, meaning, where):
     labels, cases = scans
     keep(tmp_path / "model", name, labels)
     (tmp_path / "model" / where / "labels.json").write_text(json.dumps(meaning))
@@ -641,20 +642,20 @@ def test_volumes_with_numbers(tmp_path, scans, name, meaning, where):
 @pytest.mark.parametrize(
     ("meaning", "words"),
     [
-        (None, "no labels.json tells what its numbers mean"),
+        (None, "label map without labels.json"),
         ("{", "labels.json cannot be read"),
-        ("[]", "labels.json names no label"),
+        ("[]", "labels.json contains no label"),
         ('{"one": "liver"}', "does not give a number and a name"),
         ('{"1": [2]}', "does not give a number and a name"),
-        ("{}", "labels.json names no label"),
+        ("{}", "labels.json contains no label"),
     ],
 )
-def test_numbers_without_a_meaning(tmp_path, scans, meaning, words):
+def test_label_maps_without_labels(tmp_path, scans, meaning, words):
     labels, cases = scans
     keep(tmp_path / "model", "test_0.nii.gz", labels)
     if meaning is not None:
         (tmp_path / "model" / "labels.json").write_text(meaning)
-    assert words in ask(tmp_path / "model", cases[0])["segment/liver"].error
+    assert words in predict(tmp_path / "model", cases[0])["segment/liver"].error
 
 
 @pytest.mark.parametrize(
@@ -667,15 +668,15 @@ def test_numbers_without_a_meaning(tmp_path, scans, meaning, words):
         ("test_0_liver.npz", np.full(SHAPE, 0.3), "labels are whole numbers"),
         ("test_0_liver.npz", np.full(SHAPE, "a"), "values of type <U1"),
         ("test_0_liver.npz", np.full(SHAPE, None), "values of type object"),
-        ("test_0_liver.npz", {"a": np.zeros(SHAPE), "b": np.zeros(SHAPE)}, "which array"),
-        ("test_0_liver.npz", {"a": np.zeros(3)}, "which array"),
+        ("test_0_liver.npz", {"a": np.zeros(SHAPE), "b": np.zeros(SHAPE)}, "which array is the mask"),
+        ("test_0_liver.npz", {"a": np.zeros(3)}, "which array is the mask"),
     ],
 )
-def test_volumes_that_do_not_fit_fail_alone(tmp_path, scans, one_line, name, values, words):
+def test_volumes_of_wrong_size_fail_separately(tmp_path, scans, one_line, name, values, words):
     labels, cases = scans
     keep(tmp_path / "model", name, values)
     keep(tmp_path / "model", "test_0_liver tumor.nii.gz", (labels == 2).astype(np.uint8))
-    answers = ask(tmp_path / "model", cases[4])
+    answers = predict(tmp_path / "model", cases[4])
     assert words in answers["segment/liver"].error and name in answers["segment/liver"].error
     assert answers["segment/liver tumor"].error is None
 
@@ -687,64 +688,64 @@ def test_damaged_volumes_fail(tmp_path, scans, name, left):
     keep(tmp_path / "model", name, np.random.default_rng(0).integers(0, 2, SHAPE).astype(np.uint8))
     path = tmp_path / "model" / "scans" / name
     path.write_bytes(path.read_bytes()[:left])
-    assert "test_0_liver" in ask(tmp_path / "model", cases[0])["segment/liver"].error
+    assert "test_0_liver" in predict(tmp_path / "model", cases[0])["segment/liver"].error
     path.write_bytes(b"PK" + bytes(left))
-    assert "test_0_liver" in ask(tmp_path / "model", cases[0])["segment/liver"].error
+    assert "test_0_liver" in predict(tmp_path / "model", cases[0])["segment/liver"].error
 
 
-def test_volumes_elsewhere_in_the_patient_fail(tmp_path, scans):
+def test_volumes_at_another_position_fail(tmp_path, scans):
     labels, cases = scans
     moved = AFFINE.copy()
     moved[:3, 3] = 40
     keep(tmp_path / "model", "test_0_liver.nii.gz", labels, moved)
-    assert "lies elsewhere in the patient" in ask(tmp_path / "model", cases[0])["segment/liver"].error
+    assert "its position differs from that of the image" in predict(tmp_path / "model", cases[0])["segment/liver"].error
     keep(tmp_path / "model", "test_0_liver.npz", labels)
-    assert "two masks of one target" in ask(tmp_path / "model", cases[0])["segment/liver"].error
+    assert "two masks for one target" in predict(tmp_path / "model", cases[0])["segment/liver"].error
 
 
-def test_slices_may_have_images_and_rows_of_their_own(tmp_path, scans):
+def test_slices_with_images_and_rows(tmp_path, scans):
     _, cases = scans
     size = cases[4].pixels().shape[:2]
     save(tmp_path / "model" / "scans" / "test_0@4_liver.png", np.ones(size, dtype=np.uint8))
     row = {"image": "scans/images/test_0.nii.gz", "slice": 4, "target": "liver tumor"}
     (tmp_path / "model" / "rows.jsonl").write_text(json.dumps(row | {"masks": [rle_encode(np.ones(size, dtype=bool))]}))
-    assert [p.decode(size)[0].all() for p in ask(tmp_path / "model", cases[4]).values()] == [True, True]
-    assert {p.error for p in ask(tmp_path / "model", cases[3]).values()} == {"no prediction"}
+    assert [p.decode(size)[0].all() for p in predict(tmp_path / "model", cases[4]).values()] == [True, True]
+    assert {p.error for p in predict(tmp_path / "model", cases[3]).values()} == {"no prediction"}
 
 
-def test_volumes_are_of_no_use_to_flat_images(folder, segment_case):
+def test_volumes_are_ignored_for_2d_images(folder, segment_case):
     nib.save(nib.Nifti1Image(np.zeros(SHAPE), AFFINE), folder / "organs" / "test_0_liver.nii.gz")
-    assert ask(folder, segment_case)["segment/liver"].error == "no prediction"
+    assert predict(folder, segment_case)["segment/liver"].error == "no prediction"
     predictor = FilesPredictor(folder)
-    predictor.claim(segment_case)
-    assert predictor.unused() == ["organs/test_0_liver.nii.gz"]
+    predictor.match(segment_case)
+    assert predictor.unmatched() == ["organs/test_0_liver.nii.gz"]
 
 
 @pytest.mark.parametrize("row", [{"masks": []}, {"text": "There is no such thing."}, {"text": "None.", "masks": []}])
-def test_a_refusal_is_an_empty_mask(folder, segment_case, row):
-    """It is right where the target is not there, also where a model refuses everything."""
+def test_denied_target_is_an_empty_mask(folder, segment_case, row):
+    """Such an answer is correct for absent targets."""
     key = segment_case.record.key
     write(folder, {"sample": f"{key}#segment/liver", "score": 0.25, **row})
     assert "segment" in FilesPredictor(folder).tasks
-    answers = ask(folder, segment_case)
+    answers = predict(folder, segment_case)
     refused = answers.pop("segment/liver")
     assert refused.error is None and refused.scores == (0.25,) and not refused.decode(SIZE)[0].any()
     assert {p.error for p in answers.values()} == {"no prediction"}
 
 
-def test_a_promised_mask_that_is_not_there_is_no_refusal(folder, segment_case):
+def test_missing_mask_of_a_seg_token_is_a_failure(folder, segment_case):
     write(folder, {"sample": f"{segment_case.record.key}#segment/liver", "text": "It is [SEG]."})
-    assert ask(folder, segment_case)["segment/liver"].error == "no prediction"
+    assert predict(folder, segment_case)["segment/liver"].error == "no prediction"
 
 
 @pytest.mark.parametrize(
-    ("asked", "row"),
+    ("sample", "row"),
     [
         ("classify/0", {"text": "liver", "score": math.nan}),
         ("recognize", {"text": "No findings", "scores": [0.5, math.inf]}),
         ("describe/1", {"text": "A lesion.", "score": 3.0}),
     ],
 )
-def test_scores_that_are_of_no_use_are_looked_at_too(folder, case, asked, row):
-    write(folder, {"sample": f"organs/test_0#{asked}", **row})
-    assert "not in [0, 1]" in ask(folder, case)[asked].error
+def test_unused_scores_are_validated(folder, case, sample, row):
+    write(folder, {"sample": f"organs/test_0#{sample}", **row})
+    assert "not in [0, 1]" in predict(folder, case)[sample].error

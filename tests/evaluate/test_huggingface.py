@@ -26,11 +26,11 @@ from transformers import (
 )
 
 from unibiomed.errors import InputError, ModelError
-from unibiomed.evaluate.predictors import Context, huggingface_text, make_predictor
+from unibiomed.evaluate.predict import predict_case
+from unibiomed.evaluate.predictors import PredictorContext, huggingface_text, make_predictor
 from unibiomed.evaluate.predictors.huggingface_masks import SamPredictor
 from unibiomed.evaluate.predictors.huggingface_text import TextPredictor, read_findings
-from unibiomed.evaluate.run import answer_case
-from unibiomed.evaluate.suite import Changes
+from unibiomed.evaluate.suite import PerturbationOptions
 from unibiomed.findings import NO_FINDINGS
 from unibiomed.images.geometry import mask_box
 from unibiomed.train.tokenizer import train_tokenizer
@@ -172,7 +172,7 @@ def models(tmp_path_factory):
 
 @pytest.fixture
 def copy(models, tmp_path):
-    """A copy of a model's folder, to be broken."""
+    """Copy the folder of a model."""
 
     def make(kind):
         return shutil.copytree(models / f"tiny-{kind}", tmp_path / kind)
@@ -181,7 +181,7 @@ def copy(models, tmp_path):
 
 
 def boxes_as_masks(predictor, monkeypatch):
-    """Let the model fill the box that it is given, so that what is left is the way of the box there and back."""
+    """Replace the model by one that fills its box, in order to test the transformation of boxes and masks."""
     calls = []
 
     def embed(pixel_values):
@@ -204,21 +204,21 @@ def boxes_as_masks(predictor, monkeypatch):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_masks_of_every_kind(models, segment_case, toy_training, kind):
-    predictor = make_predictor(f"sam:{models / f'tiny-{kind}'}", Context(toy_training, "cpu"))
-    assert predictor.name == f"tiny-{kind} (box)" and predictor.boxed
-    assert predictor.tasks == {"segment", "outline"} and not predictor.worded
-    assert predictor.note.startswith("is given the box of the truth")
-    liver, tumor, foreign = answer_case(predictor, segment_case, segment_case.pixels())
-    assert [p.error for p in (liver, tumor, foreign)] == [None] * 3
+def test_all_sam_models(models, segment_case, toy_training, kind):
+    predictor = make_predictor(f"sam:{models / f'tiny-{kind}'}", PredictorContext(toy_training, "cpu"))
+    assert predictor.name == f"tiny-{kind} (box)" and predictor.true_box
+    assert predictor.tasks == {"segment", "outline"} and not predictor.paraphrase_tasks
+    assert predictor.note.startswith("is given the ground-truth box")
+    liver, tumor, other = predict_case(predictor, segment_case, segment_case.pixels())
+    assert [p.error for p in (liver, tumor, other)] == [None] * 3
     assert [p.labels[0] for p in (liver, tumor)] == ["liver", "liver tumor"]
-    # what is there is given by the box, so the model has no score of its own for it
+    # the box reveals the presence, so there is no presence score
     assert liver.scores == (None,) and 0 <= liver.mask_scores[0] <= 1 and liver.seconds > 0
-    assert not foreign.decode(SIZE)[0].any() and foreign.mask_scores == (None,)
-    assert answer_case(predictor, segment_case, segment_case.pixels())[0].masks == liver.masks
+    assert not other.decode(SIZE)[0].any() and other.mask_scores == (None,)
+    assert predict_case(predictor, segment_case, segment_case.pixels())[0].masks == liver.masks
 
 
-def test_sam_is_that_of_transformers(models, segment_case):
+def test_sam_matches_transformers(models, segment_case):
     folder, pixels = models / "tiny-sam", segment_case.pixels()
     predictor = SamPredictor(str(folder), "cpu")
     found = predictor.predict(segment_case, pixels)
@@ -236,51 +236,54 @@ def test_sam_is_that_of_transformers(models, segment_case):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_box_of_the_truth_comes_back_in_its_place(models, toy_cases, monkeypatch, kind):
+def test_masks_match_their_boxes(models, toy_cases, monkeypatch, kind):
     predictor = SamPredictor(str(models / f"tiny-{kind}"), "cpu")
-    looked = boxes_as_masks(predictor, monkeypatch)
+    calls = boxes_as_masks(predictor, monkeypatch)
     words = {"segment": ["Where is the {target}?"]}
     cases = toy_cases(
-        datasets=["organs"], tasks=["segment"], changes=Changes(["flip", "rotation"], limit=3), paraphrases=words
+        datasets=["organs"],
+        tasks=["segment"],
+        perturbations=PerturbationOptions(["flip", "rotation"], limit=3),
+        paraphrases=words,
     )
     for case in cases:
-        looked.clear()
+        calls.clear()
         masks = case.masks(SIZE)
-        found = answer_case(predictor, case, case.pixels())
+        found = predict_case(predictor, case, case.pixels())
         for sample, prediction in zip(case.samples, found, strict=True):
             box = mask_box(case.truths(sample, masks, SIZE)[0])
             got = mask_box(prediction.decode(SIZE)[0])
             assert (got is None) == (box is None)
             assert box is None or np.abs(np.subtract(got, box)).max() <= 1
             assert prediction.mask_scores == ((None,) if box is None else (1.0,))
-        # once for all targets and ways to ask, and not at all where there is nothing to look for
-        assert len(looked) == any(mask.any() for mask in masks.values())
-        assert all(values.shape == (1, 3, SIDE, SIDE) for values in looked)
+        # the image is encoded once if any target is present
+        assert len(calls) == any(mask.any() for mask in masks.values())
+        assert all(values.shape == (1, 3, SIDE, SIDE) for values in calls)
 
 
-def test_sam2_reads_pixels_as_its_folder_says(models, segment_case, monkeypatch):
-    seen = {}
+def test_sam2_uses_settings_of_its_folder(models, segment_case, monkeypatch):
+    values = {}
     for kind in ("sam2", "sam2_video"):
         predictor = SamPredictor(str(models / f"tiny-{kind}"), "cpu")
-        looked = boxes_as_masks(predictor, monkeypatch)
+        calls = boxes_as_masks(predictor, monkeypatch)
         predictor.predict(segment_case, np.full((*SIZE, 3), 255, np.uint8))
-        seen[kind] = looked[0][0, :, 5, 5]
-    assert torch.allclose(seen["sam2"], torch.full((3,), 2.0))
-    # without a file those of ImageNet
+        values[kind] = calls[0][0, :, 5, 5]
+    assert torch.allclose(values["sam2"], torch.full((3,), 2.0))
+    # default: ImageNet
     wanted = (1 - torch.tensor([0.485, 0.456, 0.406])) / torch.tensor([0.229, 0.224, 0.225])
-    assert torch.allclose(seen["sam2_video"], wanted)
+    assert torch.allclose(values["sam2_video"], wanted)
 
 
-def test_models_that_take_no_boxes(copy, one_line):
+def test_models_without_box_prompts(copy, one_line):
     folder = copy("sam")
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"model_type": "bert"}))
-    with pytest.raises(ModelError, match="is a model of type 'bert'; 'sam:' takes sam, sam2, sam2_video") as caught:
+    with pytest.raises(ModelError, match="is a model of type 'bert': 'sam:' supports sam, sam2, sam2_video") as caught:
         SamPredictor(str(folder))
     one_line(caught.value)
 
 
-def test_weights_that_are_missing_are_not_made_up(copy, one_line):
+def test_missing_weights_are_an_error(copy, one_line):
     from safetensors.torch import load_file, save_file
 
     folder = copy("sam2")
@@ -314,23 +317,23 @@ def test_broken_weights(copy, one_line, content):
     one_line(caught.value)
 
 
-def test_means_that_are_none(copy):
+def test_invalid_normalisation(copy):
     folder = copy("sam2")
     (folder / "preprocessor_config.json").write_text('{"image_mean": [0.5]}')
     with pytest.raises(ModelError, match="three numbers"):
         SamPredictor(str(folder), "cpu")
 
 
-def test_no_such_model_or_device(models, tmp_path, monkeypatch):
+def test_unknown_model_or_device(models, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for predictor in (SamPredictor, TextPredictor):
         with pytest.raises(ModelError, match="is not a folder"):
             predictor("nowhere")
-    with pytest.raises(InputError, match="device 'abacus' cannot be used"):
+    with pytest.raises(InputError, match="device 'abacus' is not available"):
         SamPredictor(str(models / "tiny-sam"), "abacus")
 
 
-# ---------------------------------------------------------------- words
+# ---------------------------------------------------------------- texts
 
 
 @pytest.fixture(scope="module")
@@ -338,21 +341,21 @@ def llava(models):
     return TextPredictor(str(models / "tiny-llava"), "cpu")
 
 
-def test_a_model_answers_in_words(llava, toy_cases, monkeypatch):
+def test_text_model(llava, toy_cases, monkeypatch):
     monkeypatch.setattr(huggingface_text, "MAX_NEW_TOKENS", 10)
     assert llava.name == "tiny-llava" and llava.tasks == {"recognize", "classify", "describe", "ask"}
     tasks = ["recognize", "classify"]
     case = toy_cases(datasets=["organs"], tasks=tasks)[0]
-    found = answer_case(llava, case, case.pixels())
+    found = predict_case(llava, case, case.pixels())
     assert [p.error for p in found] == [None] * 4 and all(p.seconds > 0 and not p.masks for p in found)
     assert any(p.text for p in found)
-    # the likeliest words, though the model's own settings ask for drawn ones
-    assert [p.text for p in answer_case(llava, case, case.pixels())] == [p.text for p in found]
-    # the answer alone: neither the question nor what ends it
+    # greedy decoding, although the generation config has sampling
+    assert [p.text for p in predict_case(llava, case, case.pixels())] == [p.text for p in found]
+    # neither the question nor special tokens are part of the answer
     assert not any("Answer:" in p.text or "<image>" in p.text or "<|im_end|>" in p.text for p in found)
 
 
-def test_a_llava_as_it_was_released(copy, llava, toy_cases, monkeypatch):
+def test_released_llava_format(copy, llava, toy_cases, monkeypatch):
     monkeypatch.setattr(huggingface_text, "MAX_NEW_TOKENS", 10)
     folder = copy("llava")
     about = json.loads((folder / "processor_config.json").read_text())
@@ -365,19 +368,19 @@ def test_a_llava_as_it_was_released(copy, llava, toy_cases, monkeypatch):
     assert [p.text for p in found] == [p.text for p in llava.predict(case, case.pixels())]
 
 
-def test_what_a_model_is_shown_and_asked(llava, toy_cases, monkeypatch):
+def test_inputs_of_a_text_model(llava, toy_cases, monkeypatch):
     case = toy_cases(datasets=["organs"], tasks=["recognize", "classify", "describe"])[0]
-    asked = []
+    calls = []
 
     def answer(image, question):
-        asked.append((np.asarray(image), question))
+        calls.append((np.asarray(image), question))
         return "Liver in abdomen CT."
 
     monkeypatch.setattr(llava, "_answer", answer)
     pixels = case.pixels()
     found = {p.sample.partition("#")[2]: p for p in llava.predict(case, pixels)}
-    assert [question for _, question in asked] == [s.question for s in case.samples]
-    for (image, _), sample in zip(asked, case.samples, strict=True):
+    assert [question for _, question in calls] == [s.question for s in case.samples]
+    for (image, _), sample in zip(calls, case.samples, strict=True):
         changed = (image != pixels).any(2)
         if sample.box is None:
             assert not changed.any()
@@ -431,7 +434,7 @@ def test_findings_of_an_answer(text, labels):
     assert read_findings(text) == labels
 
 
-def test_a_model_without_a_chat_template(copy, one_line):
+def test_model_without_chat_template(copy, one_line):
     folder = copy("llava")
     (folder / "chat_template.jinja").unlink()
     with pytest.raises(ModelError, match="has no chat template") as caught:
@@ -440,22 +443,22 @@ def test_a_model_without_a_chat_template(copy, one_line):
 
 
 @pytest.mark.parametrize("kind", ["llava", "internvl_chat"])
-def test_code_of_a_stranger_is_not_run(copy, tmp_path, one_line, kind):
+def test_remote_code_is_not_run(copy, tmp_path, one_line, kind):
     folder, sign = copy("llava"), tmp_path / "was here"
     for name in ("config.json", "processor_config.json", "tokenizer_config.json"):
         values = json.loads((folder / name).read_text())
         values["auto_map"] = {
-            "AutoConfig": "stranger.Model",
-            "AutoModelForImageTextToText": "stranger.Model",
-            "AutoProcessor": "stranger.Model",
-            "AutoTokenizer": ["stranger.Model", None],
+            "AutoConfig": "custom.Model",
+            "AutoModelForImageTextToText": "custom.Model",
+            "AutoProcessor": "custom.Model",
+            "AutoTokenizer": ["custom.Model", None],
         }
         (folder / name).write_text(json.dumps(values | {"model_type": kind}))
-    (folder / "stranger.py").write_text(f"open({str(sign)!r}, 'w')\nclass Model: pass\n")
+    (folder / "custom.py").write_text(f"open({str(sign)!r}, 'w')\nclass Model: pass\n")
     if kind == "llava":
         TextPredictor(str(folder), "cpu")
     else:
-        with pytest.raises(ModelError, match="of type 'internvl_chat', which transformers does not run") as caught:
+        with pytest.raises(ModelError, match="of type 'internvl_chat', which transformers does not support") as caught:
             TextPredictor(str(folder), "cpu")
         one_line(caught.value)
     assert not sign.exists()
@@ -463,12 +466,12 @@ def test_code_of_a_stranger_is_not_run(copy, tmp_path, one_line, kind):
 
 def test_templates_are_fetched_from_the_hub(models, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    asked = []
+    calls = []
 
     def snapshot(name, allow_patterns):
-        asked.append((name, allow_patterns))
+        calls.append((name, allow_patterns))
         return str(models / "tiny-llava")
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot)
     assert TextPredictor("somebody/talker", "cpu").name == "talker"
-    assert asked == [("somebody/talker", ["*.json", "*.safetensors", "*.txt", "*.jinja"])]
+    assert calls == [("somebody/talker", ["*.json", "*.safetensors", "*.txt", "*.jinja"])]

@@ -1,4 +1,4 @@
-"""A tiny random InternVL in a folder like those of its releases; `transformers` says what its inputs must be."""
+"""A tiny random InternVL in the format of its releases; inputs are compared with those of `transformers`."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from transformers import (
 )
 
 from unibiomed.errors import ModelError
-from unibiomed.evaluate.predictors import Context, huggingface_text, make_predictor
-from unibiomed.evaluate.predictors.huggingface_internvl import InternVLReader
+from unibiomed.evaluate.predict import predict_case
+from unibiomed.evaluate.predictors import PredictorContext, huggingface_text, make_predictor
+from unibiomed.evaluate.predictors.huggingface_internvl import InternVLPreprocessor
 from unibiomed.evaluate.predictors.huggingface_text import TextPredictor
-from unibiomed.evaluate.run import answer_case
 from unibiomed.train.tokenizer import train_tokenizer
 
 SIDE = 28
 TOKENS = 4
-# as releases have it, also that tiles are not cut: their processor cuts them all the same
+# as in releases; InternVLProcessor ignores crop_to_patches
 IMAGES = {
     "crop_to_patches": False,
     "image_mean": [0.485, 0.456, 0.406],
@@ -107,8 +107,8 @@ def picture(width, height):
 
 @pytest.fixture
 def native(monkeypatch):
-    """`transformers`' own inputs for an image and a question."""
-    # its processor wants a reader of videos, for which torchvision is needed
+    """Return the inputs of `transformers` for an image and a question."""
+    # its processor checks for a video processor, which needs torchvision
     monkeypatch.setattr(InternVLProcessor, "check_argument_for_proper_class", lambda *_: None)
 
     def inputs(folder, image, question):
@@ -134,9 +134,9 @@ def native(monkeypatch):
 @pytest.mark.parametrize(
     ("width", "height", "tiles"), [(28, 28, 1), (20, 20, 1), (90, 30, 4), (30, 61, 3), (100, 100, 5), (97, 61, 7)]
 )
-def test_inputs_are_those_of_transformers(folder, native, width, height, tiles):
+def test_inputs_match_transformers(folder, native, width, height, tiles):
     image, question = picture(width, height), "What is in the green box?"
-    ours, wanted = InternVLReader(folder)(image, question), native(folder, image, question)
+    ours, wanted = InternVLPreprocessor(folder)(image, question), native(folder, image, question)
     assert ours["pixel_values"].shape == (tiles, 3, SIDE, SIDE)
     torch.testing.assert_close(ours["pixel_values"], wanted["pixel_values"], atol=1e-5, rtol=0)
     for name in ("input_ids", "attention_mask"):
@@ -147,56 +147,56 @@ def test_inputs_are_those_of_transformers(folder, native, width, height, tiles):
     )
 
 
-def test_settings_of_the_folder_are_followed(copy, native):
+def test_settings_of_the_folder_are_used(copy, native):
     change(copy / "preprocessor_config.json", min_patches=3, max_patches=4, image_mean=[0.5] * 3, image_std=[0.25] * 3)
     image = picture(28, 28)
-    ours, wanted = InternVLReader(copy)(image, "?"), native(copy, image, "?")
+    ours, wanted = InternVLPreprocessor(copy)(image, "?"), native(copy, image, "?")
     assert len(ours["pixel_values"]) == 5
     torch.testing.assert_close(ours["pixel_values"], wanted["pixel_values"], atol=1e-5, rtol=0)
     assert torch.equal(ours["input_ids"], wanted["input_ids"])
 
 
-def test_numbers_of_tiles_that_no_file_tells(copy, native):
+def test_default_numbers_of_tiles(copy, native):
     change(copy / "preprocessor_config.json", min_patches=None, max_patches=None)
     image = picture(28 * 4, 28 * 3)
-    ours, wanted = InternVLReader(copy)(image, "?"), native(copy, image, "?")
+    ours, wanted = InternVLPreprocessor(copy)(image, "?"), native(copy, image, "?")
     assert len(ours["pixel_values"]) == 13
     assert torch.equal(ours["input_ids"], wanted["input_ids"])
 
 
-def test_folders_as_transformers_writes_them(copy):
-    wanted = InternVLReader(copy)(picture(60, 30), "?")
+def test_folders_saved_by_transformers(copy):
+    wanted = InternVLPreprocessor(copy)(picture(60, 30), "?")
     (copy / "preprocessor_config.json").unlink()
     change(copy / "processor_config.json", image_processor=IMAGES)
-    # a template of the tokenizer is for words alone
+    # the template of the tokenizer is for text only
     (copy / "chat_template.jinja").write_text("{{ messages }}")
     (copy / "chat_template.json").write_text(json.dumps({"chat_template": TEMPLATE}))
-    found = InternVLReader(copy)(picture(60, 30), "?")
+    found = InternVLPreprocessor(copy)(picture(60, 30), "?")
     assert all(torch.equal(found[name], wanted[name]) for name in wanted)
 
 
-def test_it_answers_in_words(folder, native, toy_cases, toy_training, monkeypatch):
+def test_generates_text(folder, native, toy_cases, toy_training, monkeypatch):
     monkeypatch.setattr(huggingface_text, "MAX_NEW_TOKENS", 10)
-    predictor = make_predictor(f"text:{folder}", Context(toy_training, "cpu"))
-    assert predictor.name == "tiny-internvl" and predictor.worded == predictor.tasks
+    predictor = make_predictor(f"text:{folder}", PredictorContext(toy_training, "cpu"))
+    assert predictor.name == "tiny-internvl" and predictor.paraphrase_tasks == predictor.tasks
     case = toy_cases(datasets=["organs"], tasks=["recognize", "classify"])[0]
     pixels = case.pixels()
-    found = answer_case(predictor, case, pixels)
+    found = predict_case(predictor, case, pixels)
     assert [p.error for p in found] == [None] * 4 and all(p.seconds > 0 and not p.masks for p in found)
-    assert [p.text for p in answer_case(predictor, case, pixels)] == [p.text for p in found]
+    assert [p.text for p in predict_case(predictor, case, pixels)] == [p.text for p in found]
     sample = next(s for s in case.samples if s.box is None)
     inputs = native(folder, Image.fromarray(pixels), sample.question)
     model = InternVLForConditionalGeneration.from_pretrained(folder).eval()
     ids = model.generate(**inputs, max_new_tokens=10, do_sample=False)[0, inputs["input_ids"].shape[1] :]
-    [said] = [p.text for p in found if p.sample == sample.id]
-    assert said and said == AutoTokenizer.from_pretrained(folder).decode(ids, skip_special_tokens=True).strip()
+    [text] = [p.text for p in found if p.sample == sample.id]
+    assert text and text == AutoTokenizer.from_pretrained(folder).decode(ids, skip_special_tokens=True).strip()
 
 
-def test_the_image_matters(folder):
+def test_answers_depend_on_the_image(folder):
     predictor = TextPredictor(str(folder), "cpu")
-    seen = [predictor._reader(image, "?") for image in (picture(60, 30), Image.new("RGB", (60, 30)))]
+    inputs = [predictor._processor(image, "?") for image in (picture(60, 30), Image.new("RGB", (60, 30)))]
     with torch.inference_mode():
-        first, second = (predictor.model(**inputs).logits[0, -1] for inputs in seen)
+        first, second = (predictor.model(**one).logits[0, -1] for one in inputs)
     assert not torch.allclose(first, second)
 
 
@@ -206,34 +206,34 @@ def test_the_image_matters(folder):
         ({"size": None}, "size is 'None'"),
         ({"size": {"height": SIDE, "width": 14}}, "square"),
         ({"size": {"height": 10**6, "width": 10**6}}, "size is '1000000'"),
-        ({"size": {"height": 42, "width": 42}}, "image_seq_length is '4', but the vision tower makes 9 tokens"),
-        ({"max_patches": "6"}, "max_patches is '6', not a whole number from 1 to 128"),
+        ({"size": {"height": 42, "width": 42}}, "image_seq_length is '4', but a tile of 42 pixels has 9 tokens"),
+        ({"max_patches": "6"}, "max_patches is '6', not an integer from 1 to 128"),
         ({"max_patches": 10**6}, "max_patches"),
         ({"min_patches": 0}, "min_patches"),
-        ({"min_patches": 7}, "min_patches is '7', not a whole number from 1 to 6"),
+        ({"min_patches": 7}, "min_patches is '7', not an integer from 1 to 6"),
         ({"image_mean": None}, "three numbers"),
         ({"image_std": [1.0, 0.0, 1.0]}, "three numbers"),
         ({"resample": 0}, "resample"),
     ],
 )
-def test_sizes_that_make_no_sense(copy, one_line, values, words):
+def test_invalid_sizes(copy, one_line, values, words):
     change(copy / "preprocessor_config.json", **values)
     with pytest.raises(ModelError, match=words) as caught:
-        InternVLReader(copy)
+        InternVLPreprocessor(copy)
     one_line(caught.value)
 
 
-def test_numbers_of_tokens_that_do_not_fit(copy, one_line):
+def test_inconsistent_numbers_of_tokens(copy, one_line):
     change(copy / "processor_config.json", image_seq_length=256)
-    with pytest.raises(ModelError, match="image_seq_length is '256', but the vision tower makes 4") as caught:
-        InternVLReader(copy)
+    with pytest.raises(ModelError, match="image_seq_length is '256', but a tile of 28 pixels has 4 tokens") as caught:
+        InternVLPreprocessor(copy)
     one_line(caught.value)
 
 
 def test_tokens_of_another_model(copy, one_line):
     change(copy / "config.json", image_token_id=5)
-    with pytest.raises(ModelError, match="has no token '<IMG_CONTEXT>' of its model") as caught:
-        InternVLReader(copy)
+    with pytest.raises(ModelError, match="lacks the token '<IMG_CONTEXT>'") as caught:
+        InternVLPreprocessor(copy)
     one_line(caught.value)
 
 
@@ -242,14 +242,14 @@ def test_tokens_of_another_model(copy, one_line):
     [
         (None, "has no chat template"),
         ("{% for", "cannot be used"),
-        ("{{ messages[0]['content'][1]['text'] }}", "0 places for one image"),
-        ("<IMG_CONTEXT><IMG_CONTEXT>", "2 places for one image"),
+        ("{{ messages[0]['content'][1]['text'] }}", "0 placeholders for one image"),
+        ("<IMG_CONTEXT><IMG_CONTEXT>", "2 placeholders for one image"),
     ],
 )
-def test_templates_that_cannot_ask(copy, one_line, template, words):
+def test_invalid_chat_templates(copy, one_line, template, words):
     (copy / "chat_template.jinja").unlink()
     if template is not None:
         (copy / "chat_template.jinja").write_text(template)
     with pytest.raises(ModelError, match=words) as caught:
-        InternVLReader(copy)
+        InternVLPreprocessor(copy)
     one_line(caught.value)

@@ -15,18 +15,12 @@ from torch import nn
 
 from unibiomed.data import load_records
 from unibiomed.errors import ModelError
-from unibiomed.evaluate.predictors import lite_medsam as module
-from unibiomed.evaluate.predictors.lite_medsam import (
-    LiteMedSam,
-    LiteMedSamPredictor,
-    find_weights,
-    load_lite_medsam,
-    published_name,
-    read_square,
-)
-from unibiomed.evaluate.predictors.tiny_vit import Attention, AttentionBlock, TinyVit
+from unibiomed.evaluate.predictors.lite_medsam import LiteMedSamPredictor
 from unibiomed.images.geometry import mask_box
 from unibiomed.metrics.segmentation import overlap
+from unibiomed.model import lite_medsam as module
+from unibiomed.model.lite_medsam import LiteMedSam, find_weights, load_lite_medsam, published_name, read_square
+from unibiomed.model.tiny_vit import Attention, AttentionBlock, TinyVit
 
 
 def published_names() -> list[str]:
@@ -148,12 +142,12 @@ def test_weights_are_read_and_boxes_come_back_in_their_place(weights, model, mon
     monkeypatch.setattr(TinyVit, "forward", lambda self, x: torch.zeros(1, 256, 64, 64))
 
     def draw(features, boxes):
-        logits = torch.full((len(boxes), 256, 256), -9.0)
-        for one, (x0, y0, x1, y1) in zip(logits, boxes.round().int().tolist(), strict=True):
+        logits = torch.full((1, boxes.shape[1], 256, 256), -9.0)
+        for one, (x0, y0, x1, y1) in zip(logits[0], boxes[0].round().int().tolist(), strict=True):
             one[y0 : y1 + 1, x0 : x1 + 1] = 9.0
-        return logits, torch.full((len(boxes),), 0.5)
+        return logits, torch.full((1, boxes.shape[1]), 0.5)
 
-    monkeypatch.setattr(LiteMedSam, "forward", lambda self, features, boxes: draw(features, boxes))
+    monkeypatch.setattr(LiteMedSam, "outline", lambda self, features, boxes: draw(features, boxes))
     wanted = [(10, 20, 200, 120), (300, 100, 512, 256)]
     for pixels in (np.zeros((256, 512, 3), np.uint8), np.zeros((700, 512, 3), np.uint8)):
         found = predictor.outline(pixels, wanted)

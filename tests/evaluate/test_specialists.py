@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 
 from unibiomed.errors import InputError, ModelError, OutputError
-from unibiomed.evaluate.predictors import Context, make_predictor, specialists
+from unibiomed.evaluate.predict import predict_case
+from unibiomed.evaluate.predictors import PredictorContext, make_predictor, specialists
 from unibiomed.evaluate.predictors.specialists import (
     Specialist,
     SpecialistsPredictor,
@@ -20,8 +21,7 @@ from unibiomed.evaluate.predictors.specialists import (
     save_specialist,
     specialist_path,
 )
-from unibiomed.evaluate.run import answer_case
-from unibiomed.model.cut import mask_cut
+from unibiomed.model.mask_threshold import mask_threshold
 from unibiomed.train.packing import normalise_batch
 from unibiomed.train.views import Viewer
 
@@ -33,10 +33,10 @@ TUMOR = Specialist("organs", "liver tumor", 32, 100)
 
 @pytest.fixture(scope="module")
 def net():
-    """Random, with weights that half precision holds."""
+    """U-Net with random weights in the range of half precision."""
     torch.manual_seed(0)
     net = UNet().eval()
-    # an image's two halves on two sides of zero
+    # about half of the logits are positive
     net.out[0].bias.data.zero_()
     return net.half().float()
 
@@ -48,13 +48,13 @@ def folder(net, tmp_path):
     return tmp_path / "nets"
 
 
-def test_the_net_gives_a_logit_a_pixel(net):
+def test_unet_output_has_the_size_of_the_input(net):
     with torch.inference_mode():
         assert net(torch.zeros(2, 3, 64, 96)).shape == (2, 64, 96)
         assert net(torch.zeros(1, 3, 33, 50)).shape == (1, 33, 50)
 
 
-def test_what_is_kept_of_a_net(net, folder):
+def test_saved_files(net, folder):
     path = specialist_path(folder, "organs", "liver tumor")
     assert path.name == "organs__liver_tumor.safetensors"
     assert json.loads(path.with_suffix(".json").read_text()) == {
@@ -70,7 +70,7 @@ def test_what_is_kept_of_a_net(net, folder):
     assert sorted(p.suffix for p in folder.iterdir()) == [".json", ".json", ".safetensors", ".safetensors"]
 
 
-def test_what_was_written_is_read_again(net, folder):
+def test_round_trip(net, folder):
     kept, about = read_specialist(specialist_path(folder, "organs", "liver tumor"))
     assert about == TUMOR
     whole = net.state_dict()
@@ -80,7 +80,7 @@ def test_what_was_written_is_read_again(net, folder):
     assert read_specialist(specialist_path(folder, "organs", "liver tumor")) is None
 
 
-def test_what_half_precision_cannot_hold_is_kept_whole(tmp_path):
+def test_values_beyond_half_precision_are_kept(tmp_path):
     torch.manual_seed(0)
     net = UNet().eval()
     name = next(name for name in net.state_dict() if name.endswith("running_var"))
@@ -89,43 +89,43 @@ def test_what_half_precision_cannot_hold_is_kept_whole(tmp_path):
     assert kept[name].dtype == torch.float32 and (kept[name] == 1e6).all()
 
 
-def test_the_same_masks_as_in_the_benchmark(net, folder, segment_case, toy_training):
-    predictor = make_predictor(f"specialists:{folder}", Context(toy_training, "cpu"))
+def test_masks_match_the_threshold_of_nano(net, folder, segment_case, toy_training):
+    predictor = make_predictor(f"specialists:{folder}", PredictorContext(toy_training, "cpu"))
     assert predictor.name == "nets" and predictor.tasks == {"segment"} and predictor.note
-    found = answer_case(predictor, segment_case, segment_case.pixels())
+    found = predict_case(predictor, segment_case, segment_case.pixels())
     assert [p.error for p in found] == [None] * 3
     for about, prediction in zip((LIVER, TUMOR), found, strict=False):
         view = Viewer(about.size).view(segment_case.record, random.Random(0), 0.0)
         with torch.inference_mode():
             logits = net(normalise_batch([torch.from_numpy(view.image).permute(2, 0, 1).float() / 255]))
-        cut = float(mask_cut(logits, "dice")[0])
+        cut = float(mask_threshold(logits, "dice")[0])
         logits = F.interpolate(logits[None], SIZE, mode="bilinear", align_corners=False)[0, 0].numpy()
         mask = prediction.decode(SIZE)[0]
-        # the last digit of float32 may decide where a random net is undecided
-        sure = np.abs(logits - cut) > 1e-5
-        assert sure.mean() > 0.9 and np.array_equal(mask[sure], (logits > cut)[sure] & (logits.max() > 0))
+        # rounding errors decide for logits at the threshold
+        decided = np.abs(logits - cut) > 1e-5
+        assert decided.mean() > 0.9 and np.array_equal(mask[decided], (logits > cut)[decided] & (logits.max() > 0))
         assert mask.any()
         assert prediction.scores[0] == pytest.approx(1 / (1 + np.exp(-logits.max())), abs=1e-5)
         assert prediction.labels == (about.target,)
 
 
-def test_targets_that_none_was_trained_for_are_absent(folder, segment_case, toy_cases):
+def test_targets_without_a_unet_are_absent(folder, segment_case, toy_cases):
     predictor = SpecialistsPredictor(folder, "cpu")
-    foreign = answer_case(predictor, segment_case, segment_case.pixels())[2]
-    assert foreign.scores == (0.0,) and not foreign.decode(SIZE)[0].any()
-    # the liver of another data set is another target
-    elsewhere = replace(segment_case.record, dataset="quiz", key="quiz/x")
-    case = replace(segment_case, record=elsewhere)
-    assert [p.scores for p in answer_case(predictor, case, segment_case.pixels())] == [(0.0,)] * 3
+    other = predict_case(predictor, segment_case, segment_case.pixels())[2]
+    assert other.scores == (0.0,) and not other.decode(SIZE)[0].any()
+    # U-Nets are specific to a data set
+    other_record = replace(segment_case.record, dataset="quiz", key="quiz/x")
+    case = replace(segment_case, record=other_record)
+    assert [p.scores for p in predict_case(predictor, case, segment_case.pixels())] == [(0.0,)] * 3
 
 
-def test_nets_are_loaded_when_asked_for_and_few_are_kept(folder, segment_case, monkeypatch):
+def test_unets_are_loaded_on_demand(folder, segment_case, monkeypatch):
     loaded = []
-    own = SpecialistsPredictor._load
+    original = SpecialistsPredictor._load
 
     def load(self, path):
         loaded.append(path.stem)
-        return own(self, path)
+        return original(self, path)
 
     monkeypatch.setattr(SpecialistsPredictor, "_load", load)
     pixels = segment_case.pixels()
@@ -135,16 +135,16 @@ def test_nets_are_loaded_when_asked_for_and_few_are_kept(folder, segment_case, m
         predictor.predict(segment_case, pixels)
     assert loaded == ["organs__liver", "organs__liver_tumor"]
     loaded.clear()
-    monkeypatch.setattr(specialists, "KEPT", 1)
+    monkeypatch.setattr(specialists, "CACHE_SIZE", 1)
     narrow = SpecialistsPredictor(folder, "cpu")
     for _ in range(2):
         narrow.predict(segment_case, pixels)
     assert loaded == ["organs__liver", "organs__liver_tumor"] * 2
 
 
-def test_broken_weights_fail_where_they_are_asked_for(folder, segment_case):
+def test_broken_weights_fail_on_use(folder, segment_case):
     path = specialist_path(folder, "organs", "liver")
-    # copies: what is read is mapped from the file, which is about to be broken
+    # copies, because tensors are mapped from the file, which is overwritten
     state = {name: tensor.clone() for name, tensor in load_file(path).items()}
     for change in ("cut", "misfit", "lacking"):
         if change == "cut":
@@ -153,7 +153,7 @@ def test_broken_weights_fail_where_they_are_asked_for(folder, segment_case):
             save_file(state | {"out.0.bias": torch.zeros(7)}, path)
         else:
             save_file({k: v for k, v in state.items() if k != "out.0.bias"}, path)
-        found = answer_case(SpecialistsPredictor(folder, "cpu"), segment_case, segment_case.pixels())
+        found = predict_case(SpecialistsPredictor(folder, "cpu"), segment_case, segment_case.pixels())
         assert all(p.error and "organs__liver.safetensors" in p.error for p in found)
 
 
@@ -170,7 +170,7 @@ def test_broken_weights_fail_where_they_are_asked_for(folder, segment_case):
         {"dataset": "organs", "target": "liver", "size": 0, "samples": 1},
     ],
 )
-def test_broken_descriptions_are_named(tmp_path, one_line, values):
+def test_broken_descriptions(tmp_path, one_line, values):
     (tmp_path / "organs__liver.json").write_text(json.dumps(values))
     (tmp_path / "organs__liver.safetensors").write_bytes(b"")
     with pytest.raises(ModelError, match=r"organs__liver.json") as caught:
@@ -178,32 +178,32 @@ def test_broken_descriptions_are_named(tmp_path, one_line, values):
     one_line(caught.value)
 
 
-def test_folders_that_are_not_whole(tmp_path, one_line):
+def test_incomplete_folders(tmp_path, one_line):
     for nothing in (tmp_path / "nowhere", tmp_path):
         with pytest.raises(InputError, match="holds no U-Nets"):
             SpecialistsPredictor(nothing, "cpu")
     for name in ("liver", "copy"):
         (tmp_path / f"organs__{name}.json").write_text(json.dumps(asdict(LIVER)))
     (tmp_path / "organs__liver.safetensors").write_bytes(b"")
-    with pytest.raises(ModelError, match=r"has organs__copy.json, but no organs__copy.safetensors"):
+    with pytest.raises(ModelError, match=r"holds organs__copy.json but not organs__copy.safetensors"):
         SpecialistsPredictor(tmp_path, "cpu")
     (tmp_path / "organs__copy.safetensors").write_bytes(b"")
-    with pytest.raises(ModelError, match="are for one target") as caught:
+    with pytest.raises(ModelError, match="have the same target") as caught:
         SpecialistsPredictor(tmp_path, "cpu")
     one_line(caught.value)
 
 
-def test_a_folder_that_cannot_be_written(net, tmp_path):
+def test_read_only_folder(net, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError):
         save_specialist(net, LIVER, tmp_path / "file")
 
 
-def test_a_net_that_is_sure_of_no_pixel_finds_nothing(net, tmp_path, segment_case, toy_training, monkeypatch):
+def test_low_probabilities_give_an_empty_mask(net, tmp_path, segment_case, toy_training, monkeypatch):
     save_specialist(net, LIVER, tmp_path)
-    predictor = make_predictor(f"specialists:{tmp_path}", Context(toy_training, "cpu"))
+    predictor = make_predictor(f"specialists:{tmp_path}", PredictorContext(toy_training, "cpu"))
     for level, found in ((-0.5, False), (0.5, True)):
         monkeypatch.setattr(predictor, "_net", lambda path, level=level: lambda x: torch.full((1, *x.shape[2:]), level))
-        first = answer_case(predictor, segment_case, segment_case.pixels())[0]
+        first = predict_case(predictor, segment_case, segment_case.pixels())[0]
         assert bool(first.decode(SIZE)[0].any()) == found
         assert (first.scores[0] > 0.5) == found

@@ -4,43 +4,68 @@ from dataclasses import replace
 
 import pytest
 
-from unibiomed.evaluate.rows import Row
-from unibiomed.evaluate.samples import ELSEWHERE
+from unibiomed.evaluate.sample_scores import SampleScore
+from unibiomed.evaluate.samples import BACKGROUND_BOX
 from unibiomed.evaluate.summary import PUBLISHED_LIMIT, summarise
-from unibiomed.evaluate.texts import CHEST
+from unibiomed.evaluate.text_metrics import CHEST_F1
 
 
-def segment(name: str, dice: float | None, *, target: str = "liver", there: bool = True, **more) -> Row:
-    """A row with a Dice of tenths; None for an empty mask."""
-    row = Row(f"set/{name}#segment/{target}", "segment", "set", "CT", f"set/{name}", 0, target, kind="own", there=there)
-    row.shared, row.predicted, row.true = (round(10 * (dice or 0)), 10 if dice is not None else 0, 10 if there else 0)
-    row.found, row.surface_dice = dice is not None, dice or 0.0
+def segment(
+    name: str, dice: float | None, *, target: str = "liver", target_present: bool = True, **more
+) -> SampleScore:
+    """Return a score with a Dice in tenths; None for an empty mask."""
+    row = SampleScore(
+        f"set/{name}#segment/{target}",
+        "segment",
+        "set",
+        "CT",
+        f"set/{name}",
+        0,
+        target,
+        kind="in_context",
+        target_present=target_present,
+    )
+    row.intersection, row.predicted_area, row.true_area = (
+        round(10 * (dice or 0)),
+        10 if dice is not None else 0,
+        10 if target_present else 0,
+    )
+    row.predicted_present, row.surface_dice = dice is not None, dice or 0.0
     for key, value in more.items():
         setattr(row, key, value)
     return row
 
 
-def test_strict_counts_what_the_published_protocol_leaves_out():
-    rows = [segment("a", 0.8), segment("b", 0.4), segment("c", None, there=False), segment("d", 0.0, there=False)]
+def test_strict_protocol_includes_absent_targets():
+    rows = [
+        segment("a", 0.8),
+        segment("b", 0.4),
+        segment("c", None, target_present=False),
+        segment("d", 0.0, target_present=False),
+    ]
     table = summarise(rows)["segment"]
     assert table["strict"]["dice"]["value"] == pytest.approx(0.6)
-    # of two images without the target one is right (1), one has a false mask (0)
+    # of two images without the target, one is correct (1) and one has a false mask (0)
     assert table["strict"]["dice_with_absent"]["value"] == pytest.approx((0.8 + 0.4 + 1 + 0) / 4)
     assert table["strict"]["false_masks"]["value"] == 0.5 and table["strict"]["false_masks"]["count"] == 2
     assert table["published"]["dice"]["value"] == pytest.approx(0.6)
     assert table["published"]["dice"]["count"] == 2
 
 
-def test_published_stops_after_300_annotations():
+def test_published_protocol_uses_300_annotations():
     rows = [segment(f"{i:04}", 1.0 if i < PUBLISHED_LIMIT else 0.0) for i in range(PUBLISHED_LIMIT + 100)]
     table = summarise(rows)["segment"]
     assert table["published"]["dice"]["value"] == 1.0
     assert table["strict"]["dice"]["value"] == pytest.approx(0.75)
 
 
-def test_a_failure_scores_nothing_and_is_named():
-    rows = [segment("a", 1.0), segment("b", 1.0, failure="RuntimeError: crashed"), segment("c", None, there=False)]
-    rows[2].failure, rows[2].found = "no prediction", True
+def test_failures_score_zero_and_are_listed():
+    rows = [
+        segment("a", 1.0),
+        segment("b", 1.0, failure="RuntimeError: crashed"),
+        segment("c", None, target_present=False),
+    ]
+    rows[2].failure, rows[2].predicted_present = "no prediction", True
     table = summarise(rows)
     assert table["failures"] == {"segment: RuntimeError: crashed": 1, "segment: no prediction": 1}
     assert table["segment"]["strict"]["dice"]["value"] == 0.5
@@ -49,22 +74,26 @@ def test_a_failure_scores_nothing_and_is_named():
     assert table["samples"] == 3
 
 
-def test_a_target_is_detected_where_a_pixel_is_shared():
-    rows = [segment("a", 0.5, false_parts=1), segment("b", 0.0, false_parts=3), segment("c", None, false_parts=0)]
+def test_target_is_detected_by_a_common_pixel():
+    rows = [
+        segment("a", 0.5, false_components=1),
+        segment("b", 0.0, false_components=3),
+        segment("c", None, false_components=0),
+    ]
     strict = summarise(rows)["segment"]["strict"]
     assert strict["detected"]["value"] == strict["targets"]["liver"]["detected"]["value"] == pytest.approx(1 / 3)
-    assert strict["false_parts"]["value"] == pytest.approx(4 / 3)
+    assert strict["false_components"]["value"] == pytest.approx(4 / 3)
 
 
-def test_volume_dice_over_all_slices_and_as_published():
+def test_volume_dice_of_both_protocols():
     rows = [
         segment("v_1", 0.8, volume="v"),
-        segment("v_2", 0.0, there=False, volume="v"),  # ten false pixels
+        segment("v_2", 0.0, target_present=False, volume="v"),  # ten false pixels
         segment("w_1", 1.0, volume="w"),
-        # two volumes without the target: one full of false pixels, one rightly empty
-        segment("x_1", 0.0, there=False, volume="x"),
-        segment("x_2", 0.0, there=False, volume="x"),
-        segment("y_1", None, there=False, volume="y"),
+        # two volumes without the target: one with a false mask, one without
+        segment("x_1", 0.0, target_present=False, volume="x"),
+        segment("x_2", 0.0, target_present=False, volume="x"),
+        segment("y_1", None, target_present=False, volume="y"),
     ]
     table = summarise(rows)["segment"]
     assert table["strict"]["volumes"]["liver"]["value"] == pytest.approx((2 * 8 / 30 + 1 + 0 + 1) / 4)
@@ -72,11 +101,11 @@ def test_volume_dice_over_all_slices_and_as_published():
     assert table["published"]["volumes"]["liver"]["count"] == 2
 
 
-def test_objects_are_counted_on_every_image():
+def test_object_metrics():
     rows = [
-        segment("a", 1.0, objects=[1.0, 3, 0, 0, 2.4]),
-        segment("b", None, there=False, objects=[0.0, 0, 2, 0, 0.0]),
-        segment("c", None, objects=[0.0, 0, 0, 1, 0.0], failure="no prediction"),
+        segment("a", 1.0, object_counts=[1.0, 3, 0, 0, 2.4]),
+        segment("b", None, target_present=False, object_counts=[0.0, 0, 2, 0, 0.0]),
+        segment("c", None, object_counts=[0.0, 0, 0, 1, 0.0], failure="no prediction"),
         segment("d", 1.0, target="cell nucleus"),
     ]
     objects = summarise(rows)["segment"]["strict"]["objects"]
@@ -88,16 +117,25 @@ def test_objects_are_counted_on_every_image():
     assert 0 == quality["rq"]["low"] < quality["rq"]["high"] == 1
 
 
-def test_a_mean_of_targets():
+def test_macro_mean_of_targets():
     rows = [segment(str(i), 1.0) for i in range(9)] + [segment("x", 0.0, target="polyp")]
     assert summarise(rows)["segment"]["strict"]["dice"]["value"] == pytest.approx(0.5)
 
 
-def label(name: str, wanted: list[str], said: list[str], *, substring: bool = False, **more) -> Row:
-    row = Row(f"set/{name}#recognize", "recognize", "set", "CT", f"set/{name}", 0, wanted=wanted, said=said)
-    row.there, row.found = wanted != ["No findings"], said != ["No findings"]
-    row.exact, row.substring = sorted(wanted) == sorted(said), substring or wanted == said
-    row.shared = row.predicted = row.true = 0
+def label(name: str, true: list[str], predicted: list[str], *, substring_match: bool = False, **more) -> SampleScore:
+    row = SampleScore(
+        f"set/{name}#recognize",
+        "recognize",
+        "set",
+        "CT",
+        f"set/{name}",
+        0,
+        true_labels=true,
+        predicted_labels=predicted,
+    )
+    row.target_present, row.predicted_present = true != ["No findings"], predicted != ["No findings"]
+    row.exact_match, row.substring_match = sorted(true) == sorted(predicted), substring_match or true == predicted
+    row.intersection = row.predicted_area = row.true_area = 0
     for key, value in more.items():
         setattr(row, key, value)
     return row
@@ -106,14 +144,14 @@ def label(name: str, wanted: list[str], said: list[str], *, substring: bool = Fa
 def test_recognition():
     rows = [
         label("a", ["Polyp"], ["Polyp"]),
-        label("b", ["Polyp"], ["Polyp with stalk"], substring=True),
+        label("b", ["Polyp"], ["Polyp with stalk"], substring_match=True),
         label("c", ["No findings"], ["Polyp"]),
         label("d", ["No findings"], ["No findings"]),
         label("e", ["Glioma"], ["No findings"]),
     ]
     table = summarise(rows)["recognize"]
     assert table["strict"]["accuracy"]["value"] == pytest.approx(2 / 5)
-    # the normal images are left out
+    # without normal images
     assert table["published"]["accuracy"]["value"] == pytest.approx(2 / 3)
     assert table["strict"]["balanced_accuracy"]["value"] == pytest.approx((1 / 2 + 1 / 2 + 0) / 3)
     assert table["strict"]["false_findings"]["value"] == 0.5
@@ -121,14 +159,14 @@ def test_recognition():
     polyp = table["strict"]["per_label"]["Polyp"]
     assert (polyp["precision"]["value"], polyp["recall"]["value"], polyp["count"]) == (0.5, 0.5, 2)
     assert polyp["recall"]["low"] == 0 and polyp["recall"]["high"] == 1
-    # an answer is a polyp in two of five images, the truth in two, both in one
+    # predicted in two images, true in two, both in one
     assert polyp["f1"]["value"] == pytest.approx(2 * 1 / 4)
     assert table["strict"]["per_label"]["Glioma"]["recall"]["value"] == 0.0
-    assert table["strict"]["per_label"]["(other)"]["said"] == 1
+    assert table["strict"]["per_label"]["(other)"]["predicted"] == 1
 
 
-def test_f1_of_all_right_or_all_wrong_has_an_interval():
-    """That of the share that is right, of what the truth or the answer names: Clopper and Pearson's at its ends."""
+def test_f1_of_zero_or_one_has_an_interval():
+    """The interval follows from Clopper and Pearson's for the proportion of correct labels."""
     rows = [label(f"g{i}", ["Glioma"], ["Glioma"]) for i in range(4)]
     rows += [label(f"p{i}", ["Polyp"], ["No findings"]) for i in range(4)]
     labels = summarise(rows)["recognize"]["strict"]["per_label"]
@@ -140,19 +178,19 @@ def test_f1_of_all_right_or_all_wrong_has_an_interval():
     assert polyp["high"] == pytest.approx(2 * (1 - least) / (2 - least), abs=1e-6)
 
 
-def test_no_false_finding_of_some_images_is_no_proof_that_there_are_none():
+def test_zero_false_findings_have_an_interval():
     rows = [label(f"n{i}", ["No findings"], ["No findings"]) for i in range(23)]
     assert summarise(rows)["recognize"]["strict"]["false_findings"]["high"] == pytest.approx(0.148, abs=1e-3)
 
 
-def test_what_each_label_was_called():
+def test_confusion_and_labels():
     rows = [
         label("a", ["Polyp"], ["Polyp"]),
         label("b", ["Polyp"], ["polyp."]),
         label("c", ["Polyp"], ["Polyp with stalk"]),
         label("d", ["No findings"], ["Polyp"]),
         label("e", ["No findings"], ["No findings"], failure="no memory"),
-        label("f", ["No findings"], ["Polyp"], change="blur", strength=1),
+        label("f", ["No findings"], ["Polyp"], perturbation="blur", strength=1),
         label("g", ["No findings"], ["Polyp"], paraphrase=1),
     ]
     expected = {
@@ -165,37 +203,53 @@ def test_what_each_label_was_called():
     assert summarise(rows)["classify"]["strict"]["confusion"] == expected
 
 
-def test_boxes_around_something_else_are_counted_apart():
-    def box(name, wanted, said, kind=""):
-        right = wanted == said
-        return Row(
+def test_background_boxes_are_counted_separately():
+    def box(name, true, predicted, kind=""):
+        right = true == predicted
+        return SampleScore(
             f"set/{name}#classify/0", "classify", "set", "CT", f"set/{name}", 0, "", kind,
-            wanted=[wanted], said=[said], exact=right, substring=right,
+            true_labels=[true], predicted_labels=[predicted], exact_match=right, substring_match=right,
         )  # fmt: skip
 
-    named = [box("a", "liver", "liver"), box("b", "liver", "Something else."), box("c", "kidney", "kidney")]
-    named.append(box("d", "kidney", "kidney"))
-    others = [box("e", "something else", "something else", ELSEWHERE), box("f", "something else", "liver", ELSEWHERE)]
-    alone, both = summarise(named)["classify"], summarise(named + others)["classify"]
-    added = {"elsewhere": 0.5, "accuracy_with_elsewhere": 4 / 6, "named_called_elsewhere": 0.25}
+    regions = [box("a", "liver", "liver"), box("b", "liver", "Something else."), box("c", "kidney", "kidney")]
+    regions.append(box("d", "kidney", "kidney"))
+    background = [
+        box("e", "something else", "something else", BACKGROUND_BOX),
+        box("f", "something else", "liver", BACKGROUND_BOX),
+    ]
+    alone, both = summarise(regions)["classify"], summarise(regions + background)["classify"]
+    added = {"background_accuracy": 0.5, "accuracy_with_background": 4 / 6, "called_background": 0.25}
     assert {name: both["strict"].pop(name)["value"] for name in added} == pytest.approx(added)
-    # the accuracy on boxes around a region stays what it was
+    # the accuracy of regions does not change
     assert both == alone
 
 
-def test_published_recognition_stops_after_300_images_with_a_finding():
+def test_published_recognition_uses_300_abnormal_images():
     normal = [label(f"n{i}", ["No findings"], ["Polyp"]) for i in range(PUBLISHED_LIMIT)]
     rows = [label(f"{i:04}", ["Polyp"], ["Polyp" if i < PUBLISHED_LIMIT else "Cyst"]) for i in range(400)]
     table = summarise(normal + rows)["recognize"]["published"]
     assert table["accuracy"]["value"] == 1.0 and table["accuracy"]["count"] == PUBLISHED_LIMIT
-    # region classes have no normal images
-    classes = [Row(f"set/{i}#classify/0", "classify", "set", "CT", "set/a", i, substring=i < 300) for i in range(400)]
+    # region classification has no normal images
+    classes = [
+        SampleScore(f"set/{i}#classify/0", "classify", "set", "CT", "set/a", i, substring_match=i < 300)
+        for i in range(400)
+    ]
     assert summarise(classes)["classify"]["published"]["accuracy"]["value"] == 1.0
 
 
-def test_published_questions_stop_after_300():
+def test_published_questions_use_the_first_300():
     rows = [
-        Row(f"set/{i}#ask/0", "ask", "set", "CT", f"set/{i}", i, kind="closed", exact=True, substring=i < 300)
+        SampleScore(
+            f"set/{i}#ask/0",
+            "ask",
+            "set",
+            "CT",
+            f"set/{i}",
+            i,
+            kind="closed",
+            exact_match=True,
+            substring_match=i < 300,
+        )
         for i in range(400)
     ]
     closed = summarise(rows)["ask"]["closed"]
@@ -204,22 +258,26 @@ def test_published_questions_stop_after_300():
 
 
 def test_published_dice_by_modality_and_dataset():
-    rows = [segment("a", 1.0), segment("b", 0.5, modality="MRI", dataset="other"), segment("c", None, there=False)]
+    rows = [
+        segment("a", 1.0),
+        segment("b", 0.5, modality="MRI", dataset="other"),
+        segment("c", None, target_present=False),
+    ]
     published = summarise(rows)["segment"]["published"]
     assert {name: part["dice"]["value"] for name, part in published["modalities"].items()} == {"CT": 1.0, "MRI": 0.5}
     assert {name: part["dice"]["count"] for name, part in published["datasets"].items()} == {"other": 1, "set": 1}
 
 
-def test_a_right_outline_under_a_wrong_finding_is_no_labelled_one():
+def test_mask_with_a_wrong_label_scores_zero():
     rows = [label("a", ["Polyp"], ["Polyp"]), label("b", ["Polyp"], ["Cyst"]), label("c", ["No findings"], ["Cyst"])]
     for row, pixels in zip(rows, (10, 10, 0), strict=True):
-        row.shared = row.predicted = row.true = pixels
+        row.intersection = row.predicted_area = row.true_area = pixels
     rows.append(label("d", ["No findings"], ["No findings"]))
     strict = summarise(rows)["recognize"]["strict"]
-    assert strict["dice"]["value"] == 1.0 and strict["dice_labelled"]["value"] == pytest.approx(2 / 4)
+    assert strict["dice"]["value"] == 1.0 and strict["dice_correct_label"]["value"] == pytest.approx(2 / 4)
 
 
-def test_presence_of_a_finding_ranks_images():
+def test_presence_auroc_of_recognition():
     rows = [
         label("a", ["Polyp"], ["Polyp"]),
         label("b", ["Polyp"], ["No findings"]),
@@ -228,43 +286,43 @@ def test_presence_of_a_finding_ranks_images():
     ]
     assert "presence_auroc" not in summarise(rows)["recognize"]["strict"]
     rows[0].presence, rows[2].presence = 0.9, 0.3
-    # of four pairs two are right, one is wrong, one is a tie at 0
+    # of four pairs, two are concordant, one is discordant, one is a tie
     assert summarise(rows)["recognize"]["strict"]["presence_auroc"]["value"] == pytest.approx(2.5 / 4)
-    rows[1].failure, rows[1].found = "no prediction", False
-    rows[3].failure, rows[3].found = "no prediction", True
+    rows[1].failure, rows[1].predicted_present = "no prediction", False
+    rows[3].failure, rows[3].predicted_present = "no prediction", True
     assert summarise(rows)["recognize"]["strict"]["presence_auroc"]["value"] == pytest.approx(1 / 4)
     assert "presence_auroc" not in summarise(rows[:2])["recognize"]["strict"]
 
 
-def test_scores_of_own_targets_and_of_all():
+def test_scores_in_context_and_overall():
     rows = [
         segment("a", 1.0, presence=0.9, mask_score=0.9),
-        segment("b", None, there=False, presence=0.95, mask_score=0.5),
-        segment("c", None, there=False, presence=0.05, mask_score=0.5, kind="foreign"),
+        segment("b", None, target_present=False, presence=0.95, mask_score=0.5),
+        segment("c", None, target_present=False, presence=0.05, mask_score=0.5, kind="out_of_context"),
         segment("d", 0.5, failure="crashed"),
     ]
     scores = summarise(rows)["segment"]["scores"]
-    # the failure is surely wrong: of four pairs one is right
+    # the failure counts as confidently wrong: one of four pairs is concordant
     assert scores["presence"]["auroc"]["value"] == 0.25 and scores["presence"]["count"] == 4
-    assert scores["presence_own"]["auroc"]["value"] == 0.0 and scores["presence_own"]["count"] == 3
+    assert scores["presence_in_context"]["auroc"]["value"] == 0.0 and scores["presence_in_context"]["count"] == 3
     assert scores["presence"]["reliability"] == [[pytest.approx(0.025), 0.5, 2], [pytest.approx(0.925), 0.5, 2]]
-    # the surest mask is right, so is the empty one; the failure comes last
+    # the most confident mask and the empty one are correct; the failure is last
     assert scores["risk"]["aurc"]["value"] == pytest.approx((0 + 0 + 1 / 3) / 3) and scores["risk"]["count"] == 3
     assert scores["mask"]["count"] == 1
     assert "presence" not in summarise([segment("a", 1.0), rows[1], rows[3]][::2])["segment"]["scores"]
-    # a score of presence alone is enough to be sure by
+    # the presence score alone gives a confidence
     for row in rows:
         row.mask_score = None
-    assert summarise(rows)["segment"]["scores"].keys() == {"presence", "presence_own", "risk"}
+    assert summarise(rows)["segment"]["scores"].keys() == {"presence", "presence_in_context", "risk"}
 
 
-def test_changed_images_and_other_words_stay_out_of_the_tables():
-    rows = [segment("a", 1.0), segment("a", 0.0, change="noise", strength=3), segment("a", 0.0, paraphrase=1)]
+def test_perturbed_images_and_paraphrases_are_excluded():
+    rows = [segment("a", 1.0), segment("a", 0.0, perturbation="noise", strength=3), segment("a", 0.0, paraphrase=1)]
     assert summarise(rows)["segment"]["strict"]["dice"]["count"] == 1
 
 
-def report(name: str, answer: str, reference: str, *, modality: str = "X-ray") -> Row:
-    return Row(
+def report(name: str, answer: str, reference: str, *, modality: str = "X-ray") -> SampleScore:
+    return SampleScore(
         f"set/{name}#report",
         "report",
         "set",
@@ -273,35 +331,35 @@ def report(name: str, answer: str, reference: str, *, modality: str = "X-ray") -
         0,
         answer=answer,
         reference=reference,
-        exact=False,
+        exact_match=False,
     )
 
 
-def test_chest_findings_of_reports_are_compared_where_the_reference_tells_any():
+def test_chest_f1_uses_references_with_findings():
     rows = [
         report("a", "There is a pleural effusion.", "There is a pleural effusion. No pneumothorax."),
         report("b", "The lungs are clear. No pneumothorax.", "Cardiomegaly."),
-        # no chest: not counted, whatever is said
+        # no chest X-ray, or no finding in the reference
         report("c", "Cardiomegaly.", "A fracture of the wrist.", modality="CT"),
         report("d", "Cardiomegaly.", "The knee."),
     ]
-    # one hit; "No Finding" told in vain, cardiomegaly missed
-    assert summarise(rows)["report"]["strict"][CHEST] == pytest.approx(2 / 4)
-    assert CHEST not in summarise(rows[2:])["report"]["strict"]
+    # one match; "No Finding" is wrong, cardiomegaly is missed
+    assert summarise(rows)["report"]["strict"][CHEST_F1] == pytest.approx(2 / 4)
+    assert CHEST_F1 not in summarise(rows[2:])["report"]["strict"]
 
 
-def test_the_one_finding_of_a_box_is_no_report():
+def test_chest_f1_is_for_reports_only():
     rows = [replace(report("a", "Airways.", "Consolidation."), id="set/a#describe/0", task="describe")]
-    assert CHEST not in summarise(rows)["describe"]["strict"]
+    assert CHEST_F1 not in summarise(rows)["describe"]["strict"]
 
 
-def test_a_failed_report_tells_no_finding():
+def test_failed_report_has_no_finding():
     rows = [report("a", "Cardiomegaly.", "Cardiomegaly."), report("b", "", "Cardiomegaly.")]
     rows[1].failure = "no prediction"
-    assert summarise(rows)["report"]["strict"][CHEST] == pytest.approx(2 / 3)
+    assert summarise(rows)["report"]["strict"][CHEST_F1] == pytest.approx(2 / 3)
 
 
-def test_labels_of_one_image_are_one_class_in_whatever_order():
+def test_order_of_labels_does_not_matter():
     rows = [
         label("a", ["Consolidation", "Ground-glass opacity"], ["Consolidation", "Ground-glass opacity"]),
         label("b", ["Ground-glass opacity", "Consolidation"], ["Consolidation"]),
@@ -313,25 +371,25 @@ def test_labels_of_one_image_are_one_class_in_whatever_order():
     assert list(strict["labels"]) == list(strict["confusion"])
 
 
-def test_what_is_given_the_box_of_the_truth_is_not_judged_on_presence():
+def test_presence_is_not_evaluated_with_true_box():
     rows = [
         segment("v_1", 0.8, volume="v", mask_score=0.7),
-        segment("v_2", None, there=False, volume="v"),
-        segment("w", None, there=False, kind="foreign"),
+        segment("v_2", None, target_present=False, volume="v"),
+        segment("w", None, target_present=False, kind="out_of_context"),
     ]
     for row in rows:
-        row.boxed = True
+        row.true_box = True
     table = summarise(rows)["segment"]
     strict = table["strict"]
     assert strict["dice"]["value"] == strict["targets"]["liver"]["dice"]["value"] == 0.8
-    for key in ("dice_with_absent", "false_masks", "false_masks_foreign", "false_parts"):
+    for key in ("dice_with_absent", "false_masks", "false_masks_out_of_context", "false_components"):
         assert strict[key]["value"] is None and strict["targets"]["liver"].get(key, strict[key])["value"] is None
-    # over all slices an empty one would be a gift
+    # over all slices, empty ones would be correct by construction
     assert "volumes" not in strict and table["published"]["volumes"]["liver"]["value"] == 0.8
     assert table["scores"].keys() == {"mask"}
 
 
-def test_distances_that_could_not_be_measured_are_counted():
-    rows = [segment("a", 0.5, measured=True, hd95=4.0), segment("b", 0.0, measured=True, failure="broken")]
+def test_unmeasured_distances_are_counted():
+    rows = [segment("a", 0.5, spacing_known=True, hd95=4.0), segment("b", 0.0, spacing_known=True, failure="broken")]
     distance = summarise(rows)["segment"]["strict"]["targets"]["liver"]["hd95_mm"]
     assert (distance["value"], distance["count"], distance["unmeasured"]) == (4.0, 1, 1)

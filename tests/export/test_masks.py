@@ -1,4 +1,4 @@
-"""Files of results: what they hold, that names cannot escape, and that a failure leaves the folder as it was."""
+"""Result files: their content, safe names, and an unchanged output folder after a failure."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from unibiomed.findings import Finding, Interpretation
 PIXELS = np.full((9, 12, 3), 100, dtype=np.uint8)
 
 
-def told(*labels: str) -> Interpretation:
+def example(*labels: str) -> Interpretation:
     found = []
     for number, label in enumerate(labels):
         mask = np.zeros(PIXELS.shape[:2], dtype=bool)
         mask[number : 2 * number, 2:5] = True
-        found.append(Finding.from_mask(label, mask, score=0.5))
+        found.append(Finding.from_mask(label, mask, presence=0.5))
     return Interpretation("segment", "Where?", "Here.", "Here [SEG].", tuple(found), *PIXELS.shape[:2])
 
 
@@ -35,11 +35,11 @@ def snapshot(folder: Path) -> dict[str, bytes | None]:
     return {str(p.relative_to(folder)): p.read_bytes() if p.is_file() else None for p in folder.rglob("*")}
 
 
-def test_what_is_written(tmp_path: Path) -> None:
-    said = told("spleen", "Liver tumor", "liver tumor")
-    words = Finding("kidney", "kidney", box=(0, 0, 3, 3))
-    said = Interpretation("segment", "Where?", "Here.", "", (*said.findings, words), 9, 12)
-    paths = write_interpretation(tmp_path / "new" / "folder", PIXELS, said, stem="case 1.nii")
+def test_the_files_of_an_interpretation(tmp_path: Path) -> None:
+    result = example("spleen", "Liver tumor", "liver tumor")
+    boxed = Finding("kidney", "kidney", box=(0, 0, 3, 3))
+    result = Interpretation("segment", "Where?", "Here.", "", (*result.findings, boxed), 9, 12)
+    paths = write_interpretation(tmp_path / "new" / "folder", PIXELS, result, stem="case 1.nii")
     assert {key: path.name for key, path in paths.items()} == {
         "overlay": "case 1.nii_overlay.png",
         "mask_1": "case 1.nii_1_spleen.png",
@@ -52,39 +52,39 @@ def test_what_is_written(tmp_path: Path) -> None:
         with Image.open(paths[f"mask_{number}"]) as image:
             mask = np.asarray(image)
         assert mask.dtype == np.uint8 and mask.shape == (9, 12)
-        assert np.array_equal(mask, said.findings[number - 1].mask.astype(np.uint8) * 255)  # type: ignore[union-attr]
+        assert np.array_equal(mask, result.findings[number - 1].mask.astype(np.uint8) * 255)  # type: ignore[union-attr]
     with Image.open(paths["overlay"]) as image:
-        assert np.array_equal(np.asarray(image), np.asarray(draw_overlay(PIXELS, said)))
+        assert np.array_equal(np.asarray(image), np.asarray(draw_overlay(PIXELS, result)))
     document = json.loads(paths["findings"].read_text(encoding="utf-8"))
-    assert Interpretation.from_dict(document) == said
+    assert Interpretation.from_dict(document) == result
     assert document["files"]["mask_2"] == "case 1.nii_2_liver-tumor.png"
 
 
-def test_writing_again_replaces(tmp_path: Path) -> None:
-    write_interpretation(tmp_path, PIXELS, told("a"), stem="x")
-    paths = write_interpretation(tmp_path, PIXELS, told("a", "b"), stem="x")
-    assert Interpretation.from_dict(json.loads(paths["findings"].read_text())) == told("a", "b")
+def test_writing_again_replaces_files(tmp_path: Path) -> None:
+    write_interpretation(tmp_path, PIXELS, example("a"), stem="x")
+    paths = write_interpretation(tmp_path, PIXELS, example("a", "b"), stem="x")
+    assert Interpretation.from_dict(json.loads(paths["findings"].read_text())) == example("a", "b")
     assert len(list(tmp_path.iterdir())) == 4
 
 
 @pytest.mark.parametrize(
     "label", ["../../x", "", "/etc/passwd", "a" * 300, "肝臓", "..", "con\x00\n", "\ud800", "C:\\x"]
 )
-def test_no_label_escapes_the_folder(tmp_path: Path, label: str) -> None:
+def test_labels_cannot_lead_out_of_the_folder(tmp_path: Path, label: str) -> None:
     folder = tmp_path / "a" / "b"
-    paths = write_interpretation(folder, PIXELS, told(label, label), stem="x")
+    paths = write_interpretation(folder, PIXELS, example(label, label), stem="x")
     assert all(path.parent == folder and path.is_file() for path in paths.values())
     assert len(snapshot(tmp_path)) == 2 + len(paths) == 6
 
 
 @given(st.text())
-def test_a_slug_is_a_safe_part_of_a_name(label: str) -> None:
+def test_slugs_are_safe_file_names(label: str) -> None:
     part = slug(label)
     assert 1 <= len(part) <= 40 and part.strip("-") == part
     assert set(part) <= set("abcdefghijklmnopqrstuvwxyz0123456789-")
 
 
-def test_slugs_keep_what_they_can() -> None:
+def test_slugs_keep_letters() -> None:
     assert [slug("Leber-Läsion (links)"), slug("../../x"), slug("  "), slug("肝")] == [
         "leber-lasion-links",
         "x",
@@ -94,29 +94,29 @@ def test_slugs_keep_what_they_can() -> None:
 
 
 @pytest.mark.parametrize("stem", ["", ".", "..", "../x", "a/b", "a\\b", "a\x00b", "a\nb", "C:x"])
-def test_a_stem_that_is_no_file_name_is_refused(tmp_path: Path, stem: str) -> None:
+def test_an_invalid_stem_is_refused(tmp_path: Path, stem: str) -> None:
     with pytest.raises(InputError):
-        write_interpretation(tmp_path, PIXELS, told("a"), stem=stem)
+        write_interpretation(tmp_path, PIXELS, example("a"), stem=stem)
     assert not snapshot(tmp_path)
 
 
-def test_another_image_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+def test_an_image_of_another_size_is_refused_before_writing(tmp_path: Path) -> None:
     with pytest.raises(InputError):
-        write_interpretation(tmp_path / "new", PIXELS[:5], told("a"), stem="x")
+        write_interpretation(tmp_path / "new", PIXELS[:5], example("a"), stem="x")
     assert not snapshot(tmp_path)
 
 
 def fails(folder: Path, stem: str = "x") -> str:
-    """Write where it cannot work; return the message after checking that it is one line."""
+    """Write to an unusable folder; return the message, which must be one line."""
     with pytest.raises(OutputError) as caught:
-        write_interpretation(folder, PIXELS, told("a", "b"), stem=stem)
+        write_interpretation(folder, PIXELS, example("a", "b"), stem=stem)
     message = str(caught.value)
-    assert message.startswith("Cannot write results to ") and len(message.splitlines()) == 1
+    assert message.startswith("cannot write results to ") and len(message.splitlines()) == 1
     return message
 
 
 @pytest.mark.parametrize("inner", ["file", "file/below", "y" * 300, "new/" + "y" * 300, "nul\x00", "\ud800"])
-def test_a_folder_that_cannot_be_made(tmp_path: Path, inner: str) -> None:
+def test_a_folder_that_cannot_be_created(tmp_path: Path, inner: str) -> None:
     (tmp_path / "file").write_text("mine")
     fails(tmp_path / inner)
     assert snapshot(tmp_path) == {"file": b"mine"}
@@ -138,21 +138,21 @@ def test_a_folder_without_permission(tmp_path: Path) -> None:
         tmp_path.chmod(0o700)
 
 
-def test_a_folder_in_the_place_of_a_file(tmp_path: Path) -> None:
-    write_interpretation(tmp_path, PIXELS, told("old"), stem="x")
+def test_a_folder_with_the_name_of_an_output_file(tmp_path: Path) -> None:
+    write_interpretation(tmp_path, PIXELS, example("old"), stem="x")
     (tmp_path / "x_findings.json").unlink()
     (tmp_path / "x_findings.json").mkdir()
     before = snapshot(tmp_path)
-    assert "folder is in the place" in fails(tmp_path)
+    assert "a folder has the name" in fails(tmp_path)
     assert snapshot(tmp_path) == before
 
 
 @pytest.mark.parametrize("call", ["mkdtemp", "fsync", "copy2"])
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO, errno.EACCES])
-def test_a_disk_error_leaves_the_folder_as_it_was(
+def test_a_disk_error_leaves_the_folder_unchanged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, code: int
 ) -> None:
-    write_interpretation(tmp_path, PIXELS, told("old"), stem="x")
+    write_interpretation(tmp_path, PIXELS, example("old"), stem="x")
     before = snapshot(tmp_path)
 
     def broken(*_: Any, **__: Any) -> None:
@@ -166,10 +166,10 @@ def test_a_disk_error_leaves_the_folder_as_it_was(
 
 @pytest.mark.parametrize("error", [OSError(errno.EIO, "I/O error"), KeyboardInterrupt()])
 @pytest.mark.parametrize("moves", [0, 1, 2, 3])
-def test_a_move_that_fails_halfway_is_undone(
+def test_a_failed_move_is_undone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moves: int, error: BaseException
 ) -> None:
-    write_interpretation(tmp_path, PIXELS, told("a"), stem="x")
+    write_interpretation(tmp_path, PIXELS, example("a"), stem="x")
     before = snapshot(tmp_path)
     replace, calls = os.replace, iter(range(1000))
 
@@ -180,11 +180,11 @@ def test_a_move_that_fails_halfway_is_undone(
 
     monkeypatch.setattr("unibiomed.export.masks.os.replace", fragile)
     with pytest.raises(OutputError if isinstance(error, OSError) else KeyboardInterrupt):
-        write_interpretation(tmp_path, PIXELS, told("b", "c"), stem="x")
+        write_interpretation(tmp_path, PIXELS, example("b", "c"), stem="x")
     assert snapshot(tmp_path) == before
 
 
-def test_a_failure_takes_back_the_folders_it_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failure_removes_the_folders_it_created(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(_: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 

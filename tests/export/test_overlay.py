@@ -1,4 +1,4 @@
-"""The picture: the image's pixels stay, every finding is told apart, and no text breaks it."""
+"""The overlay: pixels outside findings are unchanged, findings are distinguishable, and any text can be drawn."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from hypothesis import strategies as st
 
 from unibiomed.errors import InputError
 from unibiomed.export import draw_overlay, paint_findings
-from unibiomed.export.lettering import Lettering
 from unibiomed.export.overlay import PALETTE, SMALLEST_WIDTH
+from unibiomed.export.text_rendering import TextRenderer
 from unibiomed.findings import Finding, Interpretation
 
 
 def interpretation(height: int, width: int, *findings: Finding, **words: str) -> Interpretation:
-    said = {"task": "segment", "question": "Where?", "text": "Here.", "raw_text": "", **words}
-    return Interpretation(**said, findings=findings, height=height, width=width)  # type: ignore[arg-type]
+    fields = {"task": "segment", "question": "Where?", "text": "Here.", "raw_text": "", **words}
+    return Interpretation(**fields, findings=findings, height=height, width=width)  # type: ignore[arg-type]
 
 
 def square(height: int, width: int, top: int, left: int, side: int, label: str = "liver") -> Finding:
     mask = np.zeros((height, width), dtype=bool)
     mask[top : top + side, left : left + side] = True
-    return Finding.from_mask(label, mask, score=0.9)
+    return Finding.from_mask(label, mask, presence=0.9)
 
 
 def colors(picture: np.ndarray) -> set[tuple[int, ...]]:
@@ -30,7 +30,7 @@ def colors(picture: np.ndarray) -> set[tuple[int, ...]]:
 
 
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (3, 700), (64, 64), (300, 200), (512, 512), (1500, 2000)])
-def test_the_image_is_whole_and_only_enlarged_by_a_whole_factor(height: int, width: int) -> None:
+def test_the_image_is_complete_and_enlarged_by_an_integer_factor(height: int, width: int) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
     page = np.asarray(draw_overlay(pixels, interpretation(height, width, square(height, width, height, width, 1))))
     assert page.shape[1] >= SMALLEST_WIDTH
@@ -46,7 +46,7 @@ def test_the_image_is_whole_and_only_enlarged_by_a_whole_factor(height: int, wid
     assert len(tops) >= 1
 
 
-def test_pixels_far_from_findings_stay_and_the_input_is_not_changed() -> None:
+def test_pixels_outside_findings_and_the_input_are_unchanged() -> None:
     pixels = np.full((100, 100, 3), 90, dtype=np.uint8)
     painted = paint_findings(pixels, (square(100, 100, 20, 20, 30),))
     assert (pixels == 90).all()
@@ -57,7 +57,7 @@ def test_pixels_far_from_findings_stay_and_the_input_is_not_changed() -> None:
     assert (painted[20, 20:50] == PALETTE[0]).all()
 
 
-def test_findings_in_the_same_place_all_show() -> None:
+def test_coinciding_findings_are_all_visible() -> None:
     pixels = np.full((120, 120, 3), 128, dtype=np.uint8)
     painted = paint_findings(pixels, tuple(square(120, 120, 20, 20, 80) for _ in range(3)))
     assert set(PALETTE[:3]) <= colors(painted)
@@ -71,7 +71,7 @@ def test_a_mask_inside_another_keeps_its_contour() -> None:
         assert (painted[50, 50:70] == PALETTE[findings.index(inner)]).all()
 
 
-def test_colors_that_come_again_have_another_fill() -> None:
+def test_repeated_colors_have_another_fill() -> None:
     pixels = np.full((60, 60, 3), 128, dtype=np.uint8)
     gone = tuple(square(60, 60, 60, 60, 1) for _ in PALETTE)
     first = paint_findings(pixels, (square(60, 60, 5, 5, 50),))[15:45, 15:45]
@@ -80,19 +80,19 @@ def test_colors_that_come_again_have_another_fill() -> None:
     assert len(colors(eighth)) == 2
 
 
-def test_a_box_without_a_mask_is_a_frame() -> None:
+def test_a_box_without_a_mask_is_drawn_as_a_frame() -> None:
     pixels = np.full((60, 60, 3), 128, dtype=np.uint8)
     painted = paint_findings(pixels, (Finding("liver", "liver", box=(10, 10, 50, 50)),))
     assert (painted[10, 10:50] == PALETTE[0]).all()
     assert (painted[20:40, 20:40] == 128).all()
 
 
-def test_a_mask_up_to_the_border_is_closed() -> None:
+def test_the_contour_is_closed_at_the_border_of_the_image() -> None:
     painted = paint_findings(np.zeros((40, 40, 3), np.uint8), (square(40, 40, 0, 0, 40),))
     assert (painted[0] == PALETTE[0]).all() and (painted[:, -1] == PALETTE[0]).all()
 
 
-def test_absent_targets_have_no_color_but_a_line_in_the_legend() -> None:
+def test_absent_targets_are_only_in_the_legend() -> None:
     pixels = np.zeros((512, 512, 3), dtype=np.uint8)
     absent = square(512, 512, 512, 512, 1, "spleen")
     without, one, two = (draw_overlay(pixels, interpretation(512, 512, *[absent] * n)) for n in range(3))
@@ -100,7 +100,7 @@ def test_absent_targets_have_no_color_but_a_line_in_the_legend() -> None:
     assert not set(PALETTE) & colors(np.asarray(one))
 
 
-def test_words_are_drawn() -> None:
+def test_question_answer_and_title_are_drawn() -> None:
     pixels = np.zeros((512, 512, 3), dtype=np.uint8)
     page = draw_overlay(pixels, interpretation(512, 512))
     assert draw_overlay(pixels, interpretation(512, 512, question="When?")).tobytes() != page.tobytes()
@@ -108,7 +108,7 @@ def test_words_are_drawn() -> None:
     assert draw_overlay(pixels, interpretation(512, 512), title="Case 1").height > page.height
 
 
-def test_very_many_findings_and_words_make_a_picture_of_sane_size() -> None:
+def test_many_findings_and_long_texts_give_an_image_of_limited_size() -> None:
     found = tuple(square(64, 64, i % 60, i // 10, 3, "word " * 200) for i in range(200))
     page = draw_overlay(np.zeros((64, 64, 3), np.uint8), interpretation(64, 64, *found, text="long " * 100_000))
     assert page.height < 4000
@@ -118,7 +118,7 @@ def test_very_many_findings_and_words_make_a_picture_of_sane_size() -> None:
     "pixels",
     [np.zeros((5, 6, 3), np.uint8), np.zeros((6, 5), np.uint8), np.zeros((6, 5, 3)), np.zeros((6, 5, 4), np.uint8), []],
 )
-def test_another_image_is_refused(pixels: np.ndarray) -> None:
+def test_an_image_of_another_size_or_type_is_refused(pixels: np.ndarray) -> None:
     with pytest.raises(InputError):
         draw_overlay(pixels, interpretation(6, 5))
 
@@ -127,47 +127,47 @@ def test_another_image_is_refused(pixels: np.ndarray) -> None:
 @given(st.text(), st.text(), st.text())
 def test_any_text_can_be_drawn(label: str, question: str, answer: str) -> None:
     finding = square(8, 8, 1, 1, 3, label)
-    said = interpretation(8, 8, finding, question=question, text=answer)
-    page = draw_overlay(np.zeros((8, 8, 3), np.uint8), said, title=label)
+    result = interpretation(8, 8, finding, question=question, text=answer)
+    page = draw_overlay(np.zeros((8, 8, 3), np.uint8), result, title=label)
     assert page.mode == "RGB" and page.width >= SMALLEST_WIDTH
 
 
-def test_lines_fit_and_a_cut_is_marked() -> None:
-    letters = Lettering(["abc"])
+def test_lines_fit_and_truncation_is_marked() -> None:
+    renderer = TextRenderer(["abc"])
     text = "some words and onewordthatislongerthanawholelineofthispicture and more"
-    lines = letters.wrap(text, 20, 200, 99)
+    lines = renderer.wrap(text, 20, 200, 99)
     assert "".join(lines).replace(" ", "") == text.replace(" ", "")
-    assert all(letters.width(line, 20) <= 200 for line in lines)
-    cut = letters.wrap(text, 20, 200, 2)
-    assert len(cut) == 2 and cut[-1].endswith("...") and letters.width(cut[-1], 20) <= 200
-    assert letters.wrap("", 20, 200, 2) == []
+    assert all(renderer.width(line, 20) <= 200 for line in lines)
+    cut = renderer.wrap(text, 20, 200, 2)
+    assert len(cut) == 2 and cut[-1].endswith("...") and renderer.width(cut[-1], 20) <= 200
+    assert renderer.wrap("", 20, 200, 2) == []
 
 
-def test_letters_that_no_font_draws_are_spelled() -> None:
-    letters = Lettering(["plain"])
-    assert letters.spell("a–b é") == "a-b ?"
-    assert letters.spell("mm²") == "mm²"
+def test_characters_that_no_font_has_are_replaced() -> None:
+    renderer = TextRenderer(["plain"])
+    assert renderer.spell("a–b é") == "a-b ?"
+    assert renderer.spell("mm²") == "mm²"
 
 
-def test_names_of_a_box_have_no_column_of_areas(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_classified_boxes_have_no_area_column(monkeypatch: pytest.MonkeyPatch) -> None:
     written: list[str] = []
-    draw = Lettering.draw
+    draw = TextRenderer.draw
 
-    def spy(self: Lettering, page: object, place: object, text: str, *rest: object) -> None:
+    def spy(self: TextRenderer, page: object, place: object, text: str, *rest: object) -> None:
         written.append(text)
         draw(self, page, place, text, *rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(Lettering, "draw", spy)
+    monkeypatch.setattr(TextRenderer, "draw", spy)
     pixels = np.zeros((64, 64, 3), dtype=np.uint8)
-    name = Finding("liver", "liver", score=0.9, box=(8, 8, 20, 20))
+    name = Finding("liver", "liver", confidence=0.9, box=(8, 8, 20, 20))
     draw_overlay(pixels, interpretation(64, 64, name))
-    assert "probability" in written and not {"area", "?", "–"} & set(written)
+    assert "confidence" in written and not {"area", "?", "–"} & set(written)
     written.clear()
     draw_overlay(pixels, interpretation(64, 64, name, square(64, 64, 8, 8, 9)))
     assert "area" in written
 
 
-def test_notes_stand_below_an_answer_that_finds_nothing() -> None:
+def test_notes_are_drawn_if_nothing_was_found() -> None:
     pixels = np.zeros((60, 80, 3), dtype=np.uint8)
     nothing = Finding.from_mask("No findings", np.zeros((60, 80), dtype=bool))
     for finding, drawn in ((nothing, True), (square(60, 80, 5, 5, 20), False)):

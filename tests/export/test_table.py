@@ -1,4 +1,4 @@
-"""The table for the terminal."""
+"""The table of findings for the terminal."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unibiomed.export import findings_table
-from unibiomed.export.wording import percent, plain, square_mm
+from unibiomed.export.formatting import percent, plain, square_mm
 from unibiomed.findings import Finding, Interpretation
 
 
-def told(*findings: Finding) -> Interpretation:
+def example(*findings: Finding) -> Interpretation:
     return Interpretation("segment", "", "", "", findings, 10, 10)
 
 
@@ -26,9 +26,9 @@ def mask(side: int) -> np.ndarray:
 
 def test_the_table() -> None:
     table = findings_table(
-        told(
-            Finding.from_mask("liver", mask(5), score=0.983, mask_score=0.5, spacing=(2.0, 2.0)),
-            Finding.from_mask("肝臓", mask(0), score=0.02, spacing=(2.0, 2.0)),
+        example(
+            Finding.from_mask("liver", mask(5), presence=0.983, mask_score=0.5, spacing=(2.0, 2.0)),
+            Finding.from_mask("肝臓", mask(0), presence=0.02, spacing=(2.0, 2.0)),
             Finding("box", "box", box=(1, 2, 3, 4)),
         )
     )
@@ -41,26 +41,26 @@ def test_the_table() -> None:
     ]
 
 
-def test_without_spacing_there_is_no_column_of_mm2() -> None:
-    table = findings_table(told(Finding.from_mask("liver", mask(5))))
+def test_without_spacing_there_is_no_mm2_column() -> None:
+    table = findings_table(example(Finding.from_mask("liver", mask(5))))
     assert "mm²" not in table and "0,0,5,5" in table
 
 
-def test_names_without_a_mask_have_a_probability() -> None:
-    assert findings_table(told(Finding("polyp", "polyp", score=0.913, box=(1, 2, 3, 4)))).splitlines() == [
-        "#  finding  probability  box (x0,y0,x1,y1)",
-        "─  ───────  ───────────  ─────────────────",
-        "1  polyp         91.3 %  1,2,3,4",
+def test_classified_boxes_have_a_confidence() -> None:
+    assert findings_table(example(Finding("polyp", "polyp", confidence=0.913, box=(1, 2, 3, 4)))).splitlines() == [
+        "#  finding  confidence  box (x0,y0,x1,y1)",
+        "─  ───────  ──────────  ─────────────────",
+        "1  polyp        91.3 %  1,2,3,4",
     ]
 
 
 def test_without_findings_there_is_a_sentence() -> None:
-    assert findings_table(told()) == "No findings."
+    assert findings_table(example()) == "No findings."
 
 
 @given(st.text())
-def test_no_label_steers_the_terminal_or_breaks_the_line(label: str) -> None:
-    table = findings_table(told(Finding.from_mask(label + "\x1b[31m\r\n\u202e", mask(2))))
+def test_control_characters_in_labels_are_removed(label: str) -> None:
+    table = findings_table(example(Finding.from_mask(label + "\x1b[31m\r\n\u202e", mask(2))))
     assert len(table.splitlines()) == 3
     assert all(character == "\n" or unicodedata.category(character)[0] != "C" for character in table)
 
@@ -81,6 +81,6 @@ def test_square_mm(value: float | None, words: str) -> None:
     assert square_mm(value) == words
 
 
-def test_plain_cuts_long_text() -> None:
+def test_plain_truncates_long_text() -> None:
     assert plain("a\tb\n c") == "a b c"
     assert plain("x" * 50, 10) == "x" * 7 + "..."

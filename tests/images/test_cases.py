@@ -112,5 +112,5 @@ def test_what_is_no_picture_or_not_whole(cases):
 
 
 def test_the_localizer_is_named(cases):
-    with pytest.raises(InputError, match=r"/IM000: this image lies in another plane than most images of its series"):
+    with pytest.raises(InputError, match=r"/IM000: this image has another orientation than most images of its series"):
         read_volume(cases / "series-localizer-first")

@@ -128,7 +128,7 @@ def test_missing_decoders_are_named(monkeypatch):
     with pytest.raises(InputError, match=r'cannot decode JPEG-LS .*pip install "unibiomed\[dicom\]"'):
         read_image(shipped("JPEGLSNearLossless_16.dcm"))
     monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
-    with pytest.raises(InputError, match="damaged or of a rare kind"):
+    with pytest.raises(InputError, match="damaged or not supported"):
         read_image(shipped("JPEGLSNearLossless_16.dcm"))
 
 
@@ -250,7 +250,7 @@ def test_colour_needs_no_window(make_dicom):
     path = make_dicom(colors, Modality="ES")
     image = read_image(path)
     assert (image.pixels == colors).all() and image.modality == "endoscopy"
-    with pytest.raises(InputError, match="in colour"):
+    with pytest.raises(InputError, match="has colours"):
         read_image(path, window="40,400")
 
 
@@ -269,7 +269,7 @@ def test_files_without_preamble(make_dicom, tmp_path):
 def test_a_damaged_size_is_refused_before_decoding(make_dicom):
     with pytest.raises(InputError, match="60000x60000"):
         read_image(make_dicom(RAMP, Rows=60000, Columns=60000))
-    with pytest.raises(InputError, match="nothing to see"):
+    with pytest.raises(InputError, match="the image is empty"):
         read_image(make_dicom(RAMP, Rows=0))
     with pytest.raises(InputError, match="damaged"):
         read_image(make_dicom(RAMP, Rows=None))

@@ -102,7 +102,7 @@ def test_check_box_refuses_boxes_outside(box):
 
 @pytest.mark.parametrize("box", [(1, 2, 3), (1, 2, 3, 4.5), "abcd", None, (1, 2, 3, float("nan"))])
 def test_check_box_refuses_what_is_no_box(box):
-    with pytest.raises(InputError, match="four whole numbers"):
+    with pytest.raises(InputError, match="four integers"):
         check_box(box, 10, 10)
 
 

@@ -102,7 +102,7 @@ def test_from_array_refuses_infinity_and_colours_of_nan(shape, bad):
 
 @pytest.mark.parametrize("shape", [(0, 5), (5, 0), (0, 0, 3)])
 def test_from_array_refuses_empty(shape):
-    with pytest.raises(InputError, match="nothing to see"):
+    with pytest.raises(InputError, match="the image is empty"):
         from_array(np.zeros(shape, dtype=np.uint8))
 
 
@@ -134,7 +134,7 @@ def test_spacing_must_be_two_positive_numbers(spacing):
 def test_a_window_needs_grey_values_of_its_kind():
     with pytest.raises(InputError, match="grey images"):
         from_array(rgb(), window="40,400")
-    with pytest.raises(InputError, match="8-bit greys"):
+    with pytest.raises(InputError, match="8-bit grey values"):
         from_array(rgb()[..., 0], window="lung")
     with pytest.raises(InputError, match="unknown window"):
         from_array(rgb()[..., 0], window="lungs")
@@ -237,6 +237,6 @@ def test_a_picture_of_one_value_says_so(values, what):
 
 def test_a_guessed_range_says_so():
     ramp = np.linspace(0, 4000, 400).reshape(20, 20)
-    assert any("grey levels were chosen from the values" in note for note in from_array(ramp).notes)
+    assert any("grey levels were scaled from the values" in note for note in from_array(ramp).notes)
     assert from_array(ramp, window=(2000, 4000)).notes == ()
     assert from_array((ramp / 16).astype(np.uint8)).notes == ()

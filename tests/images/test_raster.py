@@ -141,7 +141,7 @@ def test_signed_and_32_bit_tiff(tmp_path):
         grey = read_image(path, window="lung").pixels[:, :, 0].astype(int)
         assert np.abs(grey - np.clip((ramp + 1350) / 1500, 0, 1) * 255).max() <= 1, dtype
     (tmp_path / "d.tif").write_bytes(tiff(ramp, sample_format=3))
-    with pytest.raises(InputError, match="rare kind"):
+    with pytest.raises(InputError, match="not supported"):
         read_image(tmp_path / "d.tif")
     huge = np.array([[0, 1, 2**31, 2**32 - 1]], dtype="<u4")
     (tmp_path / "u.tif").write_bytes(tiff(huge))
@@ -206,7 +206,7 @@ def test_planes_of_16_bits(tmp_path, order, rows):
     with Image.open(tmp_path / "a.tif") as picture, pytest.raises(InputError, match="give the path of the TIFF file"):
         from_array(picture)
     tifffile.imwrite(tmp_path / "b.tif", colours, tile=(16, 16), **how)
-    with pytest.raises(InputError, match="tiles of planes"):
+    with pytest.raises(InputError, match="tiled planar colours"):
         read_image(tmp_path / "b.tif")
     data = (tmp_path / "a.tif").read_bytes()
     if rows is None:
@@ -265,7 +265,7 @@ def test_further_formats(tmp_path, suffix, options):
     image = read_image(save(wanted, tmp_path / f"a.{suffix}", **options))
     assert (image.pixels == np.asarray(wanted.convert("RGB"))).all()
     assert image.details["format"] == {"webp": "WEBP", "gif": "GIF"}.get(suffix, "JPEG2000")
-    with pytest.raises(InputError, match="single picture"):
+    with pytest.raises(InputError, match="a single image"):
         read_image(tmp_path / f"a.{suffix}", slice_index=0)
 
 
@@ -319,7 +319,7 @@ def test_tiff_pages(tmp_path):
 
 def test_a_slice_of_a_picture_is_refused(tmp_path):
     for suffix in ("png", "jpg", "tif", "bmp"):
-        with pytest.raises(InputError, match="single picture"):
+        with pytest.raises(InputError, match="a single image"):
             read_image(save(Image.fromarray(rgb()), tmp_path / f"a.{suffix}"), slice_index=0)
 
 
@@ -331,14 +331,14 @@ def test_a_slice_is_a_whole_number(tmp_path, slice_index):
 
 def test_windows_that_do_not_fit(tmp_path):
     color = save(Image.fromarray(rgb()), tmp_path / "a.png")
-    with pytest.raises(InputError, match="in colour"):
+    with pytest.raises(InputError, match="has colours"):
         read_image(color, window="40,400")
     grey = save(Image.fromarray(rgb()[..., 0]), tmp_path / "b.png")
-    with pytest.raises(InputError, match="8-bit greys"):
+    with pytest.raises(InputError, match="8-bit grey values"):
         read_image(grey, window="lung")
     with pytest.raises(InputError, match="unknown window"):
         read_image(grey, window="lungs")
-    with pytest.raises(InputError, match="more than 0"):
+    with pytest.raises(InputError, match="above 0"):
         read_image(grey, window="40,-3")
 
 

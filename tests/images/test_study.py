@@ -50,7 +50,7 @@ def test_one_of_several_series_is_chosen(several):
     with pytest.raises(InputError) as caught:
         read_volume(several)
     assert str(caught.value) == (
-        "series: the folder holds 3 series, choose one with --series N: 1: CT, 5 images of 7 x 6; 2: MRI, 3 images of "
+        "series: the folder contains 3 series, choose one with --series N: 1: CT, 5 images of 7 x 6; 2: MRI, 3 images of "
         "7 x 6; 3: CT, 1 image of 7 x 6, localizer"
     )
     assert np.array_equal(read_volume(several, series=1).values.max(), VALUES.max() - 1024)
@@ -104,8 +104,8 @@ def test_a_zip_of_one_nifti_file(make_nifti, tmp_path):
         ({"/etc/evil": b"x"}, "leads out of it"),
         ({"a/..\\..\\evil": b"x"}, "leads out of it"),
         ({"C:\\evil": b"x"}, "leads out of it"),
-        ({}, "holds no DICOM images"),
-        ({"a.txt": b"x", "b.txt": b"y"}, "holds no DICOM images"),
+        ({}, "contains no DICOM images"),
+        ({"a.txt": b"x", "b.txt": b"y"}, "contains no DICOM images"),
         ({"bomb": bytes(40 * 2**20)}, "grow more than 200 times"),
     ],
 )
@@ -200,7 +200,7 @@ def test_frames_of_a_file_are_a_volume(enhanced, make_series):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda k: {"ImagePositionPatient": [0, 0, 2.5 * max(k, 1)]}, "same place"),
+        (lambda k: {"ImagePositionPatient": [0, 0, 2.5 * max(k, 1)]}, "same position"),
         (lambda k: {"ImagePositionPatient": [0, 0, 2.5 * (k + 2 * (k > 1))]}, "2 missing between"),
         (lambda k: {"ImageOrientationPatient": [0, 1, 0, 1, 0, 0] if k == 2 else [1, 0, 0, 0, 1, 0]}, "differ in"),
         (lambda k: {"ImagePositionPatient": [0.0, 0.0]}, "does not say where frame"),

@@ -82,7 +82,7 @@ def test_masks_go_back_to_the_file(tmp_path, orientation):
     details = volume.slice_image(2).details
     cut = np.take(back, details["file_slice"], axis=details["file_axis"])
     assert (mask_to_slice(volume.values[2], details) == cut).all()
-    with pytest.raises(InputError, match="does not fit"):
+    with pytest.raises(InputError, match="does not match"):
         volume.to_file_order(np.zeros((2, 2, 2)))
 
 
@@ -151,7 +151,7 @@ def test_rescale_and_size_limits(tmp_path, monkeypatch):
     path.write_bytes(raw)
     assert read_volume(path).values.max() == 59 * 2 - 10
     monkeypatch.setattr("unibiomed.images.volume.MAX_BYTES", 60 * 8 - 1)
-    with pytest.raises(InputError, match="as rescaled"):
+    with pytest.raises(InputError, match="the rescaled volume"):
         read_volume(path)
 
 
@@ -176,7 +176,7 @@ def test_what_is_no_volume_is_refused(tmp_path, make_dicom):
     nib.save(nib.Nifti1Image(colors, np.eye(4)), tmp_path / "c.nii")
     with pytest.raises(InputError, match="not grey"):
         read_volume(tmp_path / "c.nii")
-    with pytest.raises(InputError, match="folder that holds all"):
+    with pytest.raises(InputError, match="folder with all files"):
         read_volume(make_dicom(np.zeros((4, 4), dtype=np.uint16)))
     cut = write(tmp_path / "d.nii", np.ones((9, 9, 9), dtype=np.int16), "RAS")
     cut.write_bytes(cut.read_bytes()[:-100])
@@ -260,8 +260,8 @@ def test_damaged_headers_never_do_worse_than_an_input_error(tmp_path, worded, da
 @pytest.mark.parametrize(
     ("head", "words"),
     [
-        ("NRRD0004\ntype: short\ndimension: 3\nsizes: 4 3 2\nencoding: raw\ndata file: /etc/passwd\n\n", "beside it"),
-        ("NRRD0004\ntype: short\ndimension: 3\nsizes: 4 3 2\nencoding: raw\ndata file: ../x.raw\n\n", "beside it"),
+        ("NRRD0004\ntype: short\ndimension: 3\nsizes: 4 3 2\nencoding: raw\ndata file: /etc/passwd\n\n", "same folder"),
+        ("NRRD0004\ntype: short\ndimension: 3\nsizes: 4 3 2\nencoding: raw\ndata file: ../x.raw\n\n", "same folder"),
         ("NRRD0004\ntype: short\ndimension: 3\nsizes: 4 3 2\nendian: little\nencoding: raw\n\n", "truncated"),
         ("NRRD0004\ntype: short\ndimension: 3\n\n", "damaged"),
         (
@@ -275,7 +275,7 @@ def test_damaged_headers_never_do_worse_than_an_input_error(tmp_path, worded, da
         ("ObjectType = Image\nNDims = 3\nDimSize = 4 3 2\nElementType = MET_SHORT\n", "damaged"),
         (
             "ObjectType = Image\nNDims = 3\nDimSize = 4 3 2\nElementType = MET_SHORT\nElementDataFile = /etc/passwd\n",
-            "beside it",
+            "same folder",
         ),
     ],
 )
@@ -346,12 +346,12 @@ def test_padding_does_not_stretch_the_greys(make_series):
         ),
         (lambda k: {"PatientID": f"{k > 2}"}, "several patients"),
         (lambda k: {"ImagePositionPatient": [0, 0, 2.5 * (k + 2 * (k > 1))]}, "2 missing between slices 1 and 2"),
-        (lambda k: {"ImagePositionPatient": [0, 0, 2.5 * max(k, 1)]}, "same place"),
+        (lambda k: {"ImagePositionPatient": [0, 0, 2.5 * max(k, 1)]}, "same position"),
         (lambda k: {"ImagePositionPatient": [0, 0, [0, 2.5, 5, 6, 8.5][k]]}, "closer"),
         (lambda k: {"PixelSpacing": [0.8, 0.7 + 0.1 * (k == 4)]}, "another pixel spacing"),
-        (lambda k: {"ImageOrientationPatient": [1, 0, 0, 0, 1, 0] if k else [0, 1, 0, 1, 0, 0]}, "another plane"),
+        (lambda k: {"ImageOrientationPatient": [1, 0, 0, 0, 1, 0] if k else [0, 1, 0, 1, 0, 0]}, "another orientation"),
         (lambda k: {"Modality": "MR" if k == 2 else "CT"}, "another modality"),
-        (lambda k: {"ImagePositionPatient": []}, "does not say where"),
+        (lambda k: {"ImagePositionPatient": []}, "position of the image is not known"),
         (lambda k: {"PhotometricInterpretation": "MONOCHROME1"}, "only grey"),
         (lambda k: {"PixelSpacing": [0.0, 1.0]}, "not positive"),
     ],
@@ -377,7 +377,7 @@ def test_folders_without_a_series_and_sizes_that_differ(make_series, tmp_path, m
         PixelSpacing=[0.8, 0.7],
     )
     other.rename(one)
-    with pytest.raises(InputError, match="this image has 5 x 4 pixels, and most images of its series have 4 x 4"):
+    with pytest.raises(InputError, match="this image has 5 x 4 pixels, but most images of its series have 4 x 4"):
         read_volume(folder)
     one.write_bytes(one.read_bytes()[:-10])
     cut = make_series(np.zeros((3, 4, 4), dtype=np.uint16), name="cut")

@@ -126,8 +126,8 @@ def test_a_progress_bar_only_when_wanted(interpreter, script, paths, capfd):
 def test_problem_names_the_file_once():
     item = BatchItem("a/b.png", error=InputError("b.png: the file is empty: copy it again"))
     assert item.problem == "a/b.png: the file is empty: copy it again"
-    item = BatchItem("a/b.png", error=InputError("the box reaches outside"))
-    assert item.problem == "a/b.png: the box reaches outside"
+    item = BatchItem("a/b.png", error=InputError("the box extends outside"))
+    assert item.problem == "a/b.png: the box extends outside"
 
 
 def test_unique_names():

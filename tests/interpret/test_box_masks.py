@@ -42,7 +42,7 @@ def test_a_box_gives_a_mask(boxed, picture):
     [finding] = result.findings
     assert (result.task, finding.label) == ("outline", LABEL)
     assert finding.mask is not None and finding.mask.shape == picture.shape[:2]
-    assert finding.score is None and 0 <= finding.mask_score <= 1
+    assert finding.presence is None and 0 <= finding.mask_score <= 1
     assert (result.details["box"], result.details["modality"], result.raw_text) == (list(BOX), "CT", "")
     assert result.details["presence_threshold"] is None and result.tokens == ()
     assert Interpretation.from_dict(result.to_dict()).findings == result.findings
@@ -66,10 +66,38 @@ def test_the_box_is_scaled_to_the_square_that_the_model_reads(boxed, script, pic
     assert script.boxes == [pytest.approx(wanted)]
 
 
-def test_the_mask_may_reach_beyond_the_box(boxed, script, picture):
+def test_the_mask_ends_at_the_box(boxed, script, picture):
     script.logits = lambda k: torch.full((16, 16), 9.0)
-    [finding] = boxed.interpret(picture, "outline", box=(10, 10, 20, 20)).findings
-    assert finding.mask.all() and finding.box == (0, 0, 97, 61)
+    [finding] = boxed.interpret(picture, "outline", box=(10, 12, 20, 23)).findings
+    assert finding.box == (10, 12, 20, 23) and finding.mask.sum() == 10 * 11
+
+
+def test_the_box_decoder_is_used_where_there_is_one(interpreter, picture, monkeypatch):
+    """Its logits have a size of their own, end at one half, and its predicted IoU is the mask score."""
+    model = interpreter.model
+    monkeypatch.setattr(model.config, "box_decoder", True)
+    # what is calibrated is SAM2's score
+    monkeypatch.setattr(model.config, "mask_calibration", [0.0, -9.0])
+    monkeypatch.setattr(model.config, "mask_threshold", "dice")
+    asked = []
+
+    def decode(self: UniBiomedModel, maps: object, boxes: torch.Tensor) -> MaskPrediction:
+        asked.append(boxes)
+        logits = torch.full((1, 1, 256, 256), -0.01)
+        logits[..., :128] = 0.01
+        return MaskPrediction(logits, torch.tensor([[1.25]]))
+
+    monkeypatch.setattr(UniBiomedModel, "decode_boxes", decode)
+    monkeypatch.setattr(UniBiomedModel, "decode_masks", None)
+    [finding] = interpreter.interpret(picture, "outline", box=BOX).findings
+    height, width = picture.shape[:2]
+    side = model.config.image_size
+    assert asked[0].tolist() == [
+        pytest.approx([10 * side / width, 5 * side / height, 79 * side / width, 54 * side / height])
+    ]
+    assert finding.mask_score == 1.0
+    left, top, right, bottom = finding.box
+    assert (left, top, bottom) == (10, 5, 55) and abs(right - width / 2) <= 1
 
 
 def test_an_empty_mask_is_said(boxed, script, picture):
@@ -105,7 +133,7 @@ def test_a_model_without_a_trained_box_prompt_refuses(interpreter, picture):
     ("given", "says"),
     [
         ({}, "needs a box"),
-        ({"box": (0, 0, 98, 61)}, "reaches outside"),
+        ({"box": (0, 0, 98, 61)}, "extends outside"),
         ({"box": (5, 5, 5, 9)}, "has no area"),
         ({"box": BOX, "question": "What is it?"}, "takes no question"),
     ],
@@ -128,11 +156,11 @@ def test_of_several_candidates_one_is_chosen(boxed, picture, monkeypatch, traine
     unsure, sure = torch.full((16, 16), -0.1), torch.full((16, 16), -9.0)
     unsure[:, :8], sure[8:] = 0.1, 9.0
 
-    def decode(self: UniBiomedModel, maps: object, *, boxes: torch.Tensor) -> MaskPrediction:
+    def decode(self: UniBiomedModel, maps: object, boxes: torch.Tensor) -> MaskPrediction:
         return MaskPrediction(torch.stack([unsure, sure])[None], torch.tensor([[0.9, 0.2]]), torch.zeros(1))
 
-    monkeypatch.setattr(UniBiomedModel, "decode_masks", decode)
+    monkeypatch.setattr(UniBiomedModel, "decode_boxes", decode)
     [finding] = boxed.interpret(picture, "outline", box=BOX).findings
-    height, width = picture.shape[:2]
-    assert finding.mask[1, 1] == trained and finding.mask[height - 2, width - 2] == (not trained)
+    left, top, right, bottom = BOX
+    assert finding.mask[top + 1, left + 1] == trained and finding.mask[bottom - 2, right - 2] == (not trained)
     assert finding.mask_score == pytest.approx(0.9) if trained else finding.mask_score > 0.9

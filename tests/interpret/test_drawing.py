@@ -39,7 +39,7 @@ def test_only_what_is_present_is_decoded(fine, script, picture) -> None:
     script.presence = [-3.0, 4.0, -2.0]
     result = fine.interpret(picture, targets=["a", "b", "c"])
     assert script.decoded == [1] and [f.present for f in result.findings] == [False, True, False]
-    assert [f.score for f in result.findings] == [
+    assert [f.presence for f in result.findings] == [
         pytest.approx(1 / (1 + math.exp(-x)), rel=1e-5) for x in script.presence
     ]
     assert [f.mask_score is None for f in result.findings] == [True, False, True]

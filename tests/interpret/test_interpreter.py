@@ -93,7 +93,7 @@ def test_segment_gives_each_target_its_mask_on_the_images_own_pixels(interpreter
         assert iou(finding.mask, quarter(HEIGHT, WIDTH)) > 0.9
         assert finding.present and finding.area_fraction == pytest.approx(0.25, abs=0.02)
         assert finding.box[:2] == (0, 0) and finding.area_mm2 is None
-        assert finding.score == pytest.approx(1 / (1 + np.exp(-8)))
+        assert finding.presence == pytest.approx(1 / (1 + np.exp(-8)))
         assert finding.mask_score == pytest.approx(0.75)
     assert result.text == "optic disc: found; optic cup: found"
     assert (result.height, result.width, result.notes) == (HEIGHT, WIDTH, ())
@@ -117,7 +117,7 @@ def test_a_target_below_the_presence_threshold_has_an_empty_mask(interpreter, sc
     script.says, script.presence = ["It is [SEG].", "It is [SEG]."], [2.0, -2.0]
     there, absent = interpreter.interpret(picture, targets=["liver", "spleen"]).findings
     assert there.present and not absent.present
-    assert absent.label == "spleen" and absent.score == pytest.approx(0.1192, abs=1e-4)
+    assert absent.label == "spleen" and absent.presence == pytest.approx(0.1192, abs=1e-4)
     assert absent.mask.shape == (HEIGHT, WIDTH) and not absent.mask.any() and absent.box is None
     interpreter.presence_threshold = 0.0
     assert interpreter.interpret(picture, targets=["liver", "spleen"]).findings[1].present
@@ -126,7 +126,7 @@ def test_a_target_below_the_presence_threshold_has_an_empty_mask(interpreter, sc
 def test_a_target_without_a_mask_in_the_answer_is_absent(interpreter, script, picture):
     script.says = ["There is no such thing.", "It is [SEG]."]
     absent, there = interpreter.interpret(picture, targets=["spleen", "liver"]).findings
-    assert not absent.present and not absent.mask.any() and absent.score is None
+    assert not absent.present and not absent.mask.any() and absent.presence is None
     assert there.label == "liver" and there.present, "the only mask belongs to the second answer"
 
 
@@ -179,7 +179,7 @@ def test_classify_names_the_box_and_how_sure_it_is(interpreter, script, picture)
     assert result.task == "classify" and result.text == "liver in abdomen CT"
     (finding,) = result.findings
     assert finding.label == "liver" and finding.box == (10, 20, 40, 50) and finding.mask is None
-    assert finding.score == pytest.approx(0.99 ** len(result.tokens))
+    assert finding.confidence == pytest.approx(0.99 ** len(result.tokens))
 
 
 def test_describe_speaks_of_the_box(interpreter, script, picture):
@@ -187,7 +187,7 @@ def test_describe_speaks_of_the_box(interpreter, script, picture):
     result = interpreter.interpret(picture, "describe", box=(10, 20, 40, 50))
     (finding,) = result.findings
     assert finding.phrase == result.text == "A round, smooth nodule."
-    assert finding.box == (10, 20, 40, 50) and finding.score is None
+    assert finding.box == (10, 20, 40, 50) and finding.presence is None and finding.confidence is None
     assert script.questions == ["Please describe the region in the green box of this image."]
 
 
@@ -261,7 +261,7 @@ def test_what_was_noted_while_reading_is_said_of_every_answer(interpreter, scrip
     blank = interpreter.interpret(np.full((40, 50), 7, np.uint8))
     assert any("same value" in note for note in blank.notes) and blank.findings[0].label == "No findings"
     guessed = interpreter.interpret(np.linspace(0, 3000, 2000).reshape(40, 50))
-    assert any("grey levels were chosen from the values" in note for note in guessed.notes)
+    assert any("grey levels were scaled from the values" in note for note in guessed.notes)
     few = interpreter.interpret(np.random.default_rng(0).integers(0, 256, (40, 50, 3)).astype(np.uint16))
     assert any("lowest 8 bits" in note for note in few.notes)
     clear = interpreter.interpret(np.random.default_rng(0).integers(0, 256, (40, 50), dtype=np.uint8))
@@ -275,7 +275,7 @@ def test_untrained_heads_are_not_asked(interpreter, script, picture, monkeypatch
     monkeypatch.setattr(interpreter.model.config, "scores_trained", False)
     script.says, script.presence = ["It is [SEG]."], [-50.0]
     (finding,) = interpreter.interpret(picture, targets="liver").findings
-    assert finding.present and finding.score > 0.99, "read off the mask, not off the presence head"
+    assert finding.present and finding.presence > 0.99, "read off the mask, not off the presence head"
     assert 0.8 < finding.mask_score < 1 and finding.mask_score != pytest.approx(0.75)
 
 
@@ -453,8 +453,8 @@ def test_an_encoded_image_is_looked_at_again_with_the_box(interpreter, script, p
         ({"box": (0, 0, 98, 10)}, "outside the image of 97x61"),
         ({"box": (-1, 0, 5, 5)}, "outside"),
         ({"box": (5, 5, 5, 9)}, "no area"),
-        ({"box": (1, 2, 3)}, "four whole numbers"),
-        ({"box": (0.5, 0, 3, 3)}, "four whole numbers"),
+        ({"box": (1, 2, 3)}, "four integers"),
+        ({"box": (0.5, 0, 3, 3)}, "four integers"),
         ({"modality": "smell"}, "unknown modality"),
         ({"targets": [f"t{i}" for i in range(65)]}, "at most 64"),
         ({"slice_index": 0}, "no slices"),

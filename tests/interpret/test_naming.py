@@ -185,7 +185,7 @@ def test_a_box_is_named_by_its_mask(heart, script, picture) -> None:
     # what the model wrote is still told
     assert result.raw_text.startswith("left ventricle in heart MRI") and "".join(result.tokens) == result.raw_text
     names = result.details["names"]
-    assert list(names) == ["myocardium", "left ventricle"] and finding.score == names["myocardium"] > 0.5
+    assert list(names) == ["myocardium", "left ventricle"] and finding.confidence == names["myocardium"] > 0.5
     assert result.notes == ("named from mask evidence (the text said 'left ventricle')",)
     # what was outlined once is not outlined again
     assert script.decoded == [2]
@@ -293,7 +293,7 @@ def test_a_description_goes_by_the_name_of_the_box(heart, told, picture) -> None
     (finding,) = result.findings
     assert (finding.label, finding.phrase, finding.box) == ("myocardium", result.text, QUARTER)
     named = heart.interpret(picture, "classify", box=QUARTER, modality="MRI")
-    assert finding.label == named.findings[0].label and finding.score == named.findings[0].score
+    assert finding.label == named.findings[0].label and finding.confidence == named.findings[0].confidence
     assert result.details["names"] == named.details["names"]
     assert result.notes == ("named from mask evidence (the text said 'left ventricle')",)
 

@@ -88,12 +88,52 @@ def test_a_finding_that_no_mask_bears_out_is_denied(brain, script, picture) -> N
     assert brain.begins == ["No findings"] and result.text == "No findings"
     assert not result.findings[0].present
     assert result.notes == ("finding removed for lack of mask evidence (the text named one)",)
-    assert [(target.label, target.score) for target in result.searched] == [
+    assert [(target.label, target.presence) for target in result.searched] == [
         ("brain tumor", pytest.approx(1 / (1 + math.exp(3)), rel=1e-4))
     ]
     again = type(result).from_dict(result.to_dict())
     assert again.searched == result.searched
     assert result.to_dict()["searched"][0]["label"] == "brain tumor"
+
+
+def test_a_modality_may_have_a_threshold_of_its_own(brain, script, picture, monkeypatch) -> None:
+    """Words and masks leave an even chance: found where the threshold of the modality lies lower."""
+    script.presence = [0.0]
+    for thresholds, found in (({"MRI": -1.0}, True), ({"MRI": 1.0}, False), ({"CT": -1.0}, False)):
+        monkeypatch.setattr(brain.model.config, "finding_threshold", 1.0)
+        monkeypatch.setattr(brain.model.config, "finding_thresholds", thresholds)
+        result = brain.interpret(picture, "recognize", modality="MRI")
+        assert (result.text == "Glioma") == found == any(finding.present for finding in result.findings)
+
+
+@pytest.mark.parametrize("named", ["Polyp", "brain tumor"])
+def test_the_surest_target_is_reported_where_the_words_name_nothing_that_is_there(
+    brain, script, picture, monkeypatch, named
+) -> None:
+    """The words name a polyp, which no such image shows, or point at a place where nothing is."""
+    vocabulary = brain.vocabulary
+    brain.vocabulary = ModelVocabulary({}, {"MRI": ["brain tumor"]}, vocabulary.regions, vocabulary.abnormal)
+    brain.free, brain.none = f"It is [SEG]. {named}", 0.5
+    decode, calls = type(brain.model).decode_masks, []
+
+    def fades(model, maps, asked=None, **rest):
+        calls.append(len(asked))
+        # the second call is that for the model's own words
+        script.presence = [-6.0] if len(calls) == 2 and named == "brain tumor" else [6.0]
+        return decode(model, maps, asked, **rest)
+
+    monkeypatch.setattr(type(brain.model), "decode_masks", fades)
+    result = brain.interpret(picture, "recognize", modality="MRI")
+    (found,) = result.findings
+    assert (found.label, found.present, result.text) == ("Brain tumor", True, "Brain tumor")
+    assert any("reported from mask evidence" in note for note in result.notes)
+    assert result.searched[0].label == "brain tumor"
+
+
+def test_what_is_surely_absent_is_not_reported_instead(brain, script, picture) -> None:
+    brain.free, brain.none, script.presence = "It is [SEG]. Glioma", 0.001, [-1.0]
+    result = brain.interpret(picture, "recognize", modality="MRI")
+    assert result.text == "No findings" and not any(finding.present for finding in result.findings)
 
 
 def test_a_report_without_findings_names_what_was_searched(brain, script, picture) -> None:

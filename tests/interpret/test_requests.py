@@ -145,7 +145,7 @@ def test_what_was_not_searched_is_told_apart(eyes, script, picture, tmp_path) ->
     assert result.text == "Optic discs: not found; kidney: not searched; unicorn: not searched"
     found, impossible, unknown = result.findings
     assert [f.searched for f in result.findings] == [True, False, False]
-    assert [f.score for f in result.findings] == [pytest.approx(0.0474, abs=1e-4), 0.0, None]
+    assert [f.presence for f in result.findings] == [pytest.approx(0.0474, abs=1e-4), 0.0, None]
     assert not impossible.mask.any() and unknown.mask is None and found.mask is not None
     document = json.loads(json.dumps(result.to_dict()))
     assert [f["searched"] for f in document["findings"]] == [True, False, False]
@@ -171,11 +171,11 @@ def test_of_several_meanings_those_that_are_present_are_found(eyes, script, pict
     script.presence = [3.0, 5.0]
     result = eyes.interpret(picture, targets=["tumor", "glioma"], modality="MRI")
     first, second, _ = result.findings[0], result.findings[1], result.details["targets"]
-    assert {first.label, second.label} == {"brain tumor", "lower-grade glioma"} and first.score > second.score
+    assert {first.label, second.label} == {"brain tumor", "lower-grade glioma"} and first.presence > second.presence
     script.presence = [-3.0, -4.0]
     result = eyes.interpret(picture, targets=["tumor"], modality="MRI")
     (finding,) = result.findings
-    assert (finding.label, finding.present) == ("tumor", False) and finding.score == pytest.approx(0.0474, abs=1e-4)
+    assert (finding.label, finding.present) == ("tumor", False) and finding.presence == pytest.approx(0.0474, abs=1e-4)
 
 
 def test_a_target_that_is_asked_twice_is_searched_once(eyes, script, picture) -> None:

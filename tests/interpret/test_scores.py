@@ -21,7 +21,7 @@ def test_trained_scores_take_the_best_candidate_and_are_calibrated():
     config = SimpleNamespace(presence_calibration=[2.0, 1.0], mask_calibration=[1.0, 0.0])
     masks = MaskPrediction(
         logits=torch.zeros(2, 3, 4, 4),
-        quality=torch.tensor([[0.2, 0.9, 0.5], [0.0, 0.0, 0.0]]),
+        predicted_iou=torch.tensor([[0.2, 0.9, 0.5], [0.0, 0.0, 0.0]]),
         presence_logits=torch.tensor([0.5, -30.0]),
     )
     presence, quality = trained_scores(masks, config)
@@ -35,7 +35,9 @@ def test_presence_may_rest_on_the_mask_too():
     config = SimpleNamespace(presence_calibration=[2.0, 1.0, 0.5], mask_calibration=[1.0, 0.0])
     logits = torch.full((1, 2, 20, 20), -9.0)
     logits[0, 1, 3, 4:6] = torch.tensor([3.0, 5.0])  # two of the best candidate's 400 pixels: half a per cent
-    masks = MaskPrediction(logits=logits, quality=torch.tensor([[0.1, 0.6]]), presence_logits=torch.tensor([-0.5]))
+    masks = MaskPrediction(
+        logits=logits, predicted_iou=torch.tensor([[0.1, 0.6]]), presence_logits=torch.tensor([-0.5])
+    )
     assert masks.peak().tolist() == [4.0]
     assert trained_scores(masks, config)[0] == pytest.approx([1 / (1 + math.exp(-2))])
     config.presence_calibration = [2.0, 1.0]

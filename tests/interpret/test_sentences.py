@@ -241,6 +241,19 @@ def test_the_headline_names_what_is_present() -> None:
     assert headline("It shows a polyp", [there]) == "It shows a polyp"
     nothing = finding("No findings", "No findings", EMPTY)
     assert headline("No findings.", [nothing]) == "No findings."
+    assert headline("No findings. Polyp", [there]) == "Polyp"
+
+
+@given(st.lists(st.tuples(st.sampled_from(["Polyp", "Cyst"]), st.booleans()), min_size=1, max_size=4), st.booleans())
+def test_no_findings_is_never_said_beside_a_finding(named: list[tuple[str, bool]], denied: bool) -> None:
+    findings = [finding(label, label, THERE if there else EMPTY) for label, there in named]
+    begin = "No findings. The colon endoscopy image shows no abnormality. " if denied else ""
+    raw = begin + " ".join(f"<p> {label} </p> [SEG]." for label, _ in named)
+    words = begin + ". ".join(label for label, _ in named)
+    for text in (check_report(raw, findings, picture(), None).text, headline(words, findings)):
+        present = any(there for _, there in named)
+        assert ("No findings" in text) != present and ("no abnormality" in text) <= (not present)
+        assert all(label not in text for label, _ in named if (label, True) not in named)
 
 
 # ---------------------------------------------------------------- through the interpreter

@@ -83,6 +83,7 @@ class Script:
             self: UniBiomedModel,
             maps: object,
             prompts: torch.Tensor | None = None,
+            image_index: torch.Tensor | None = None,
             *,
             boxes: torch.Tensor | None = None,
         ) -> MaskPrediction:
@@ -94,7 +95,7 @@ class Script:
             presence = [script.presence[k] if k < len(script.presence) else script.presence[0] for k in range(n)]
             return MaskPrediction(
                 logits=torch.stack([script.logits(k) for k in range(n)])[:, None],
-                quality=torch.full((n, 1), 0.75),
+                predicted_iou=torch.full((n, 1), 0.75),
                 presence_logits=torch.tensor(presence),
             )
 

@@ -60,7 +60,7 @@ def contour(mask: np.ndarray, steps: tuple[float, float]) -> dict[tuple[int, int
 
 @settings(max_examples=40)
 @given(MASKS, MASKS, STEPS)
-def test_hd95_is_the_definition(p: np.ndarray, g: np.ndarray, steps: tuple[float, float]) -> None:
+def test_hd95_matches_its_definition(p: np.ndarray, g: np.ndarray, steps: tuple[float, float]) -> None:
     if not p.any() and not g.any():
         expected = 0.0
     elif not p.any() or not g.any():
@@ -74,7 +74,7 @@ def test_hd95_is_the_definition(p: np.ndarray, g: np.ndarray, steps: tuple[float
 
 @settings(max_examples=40)
 @given(MASKS, MASKS, STEPS, st.sampled_from([0.0, 0.9, 2.3]))
-def test_surface_dice_is_the_definition(
+def test_surface_dice_matches_its_definition(
     p: np.ndarray, g: np.ndarray, steps: tuple[float, float], tolerance: float
 ) -> None:
     score = surface_dice(p, g, tolerance=tolerance, spacing=steps)
@@ -128,13 +128,13 @@ def test_volumes_by_hand() -> None:
     assert surface_dice(aside, truth, tolerance=2.0, spacing=steps) == pytest.approx(1.0)
 
 
-def test_surfaces_weigh_by_their_area() -> None:
+def test_surfaces_are_weighted_by_area() -> None:
     # a thin plate, off by one slice of 0.1 mm: half of its edge pixels are shared, but only a sliver of its area is
     truth, up = square((9, 30, 30), (2, 5, 5), (2, 20, 20)), square((9, 30, 30), (3, 5, 5), (2, 20, 20))
     assert surface_dice(up, truth, tolerance=0.05, spacing=(0.1, 1.0, 1.0)) < 0.15
 
 
-def test_the_library_does_not_speak_up() -> None:
+def test_library_warnings_are_silenced() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert surface_dice(np.ones((2, 2)), np.ones((2, 2)), tolerance=1) == 1.0
@@ -158,13 +158,13 @@ def test_empty_masks() -> None:
         ({"tolerance": float("nan")}, "tolerance"),
     ],
 )
-def test_what_cannot_be_measured(options: dict, message: str) -> None:
+def test_invalid_arguments(options: dict, message: str) -> None:
     mask = np.ones((3, 3), bool)
     with pytest.raises(InputError, match=message):
         surface_dice(mask, mask, **{"tolerance": 1.0, **options})
 
 
-def test_masks_that_cannot_be_measured() -> None:
+def test_invalid_masks() -> None:
     with pytest.raises(InputError, match=r"\(1, 4\).*\(4, 1\)"):
         hd95(np.ones((1, 4)), np.ones((4, 1)))
     with pytest.raises(InputError, match="NaN"):
@@ -175,7 +175,5 @@ def test_masks_that_cannot_be_measured() -> None:
 
 def test_without_monai(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "monai.metrics", None)
-    with pytest.raises(
-        InputError, match=r"^the distance of surfaces needs monai: pip install 'unibiomed\[evaluate\]'$"
-    ):
+    with pytest.raises(InputError, match=r"^surface distance needs monai: run pip install 'unibiomed\[evaluate\]'$"):
         hd95(np.ones((2, 2)), np.ones((2, 2)))

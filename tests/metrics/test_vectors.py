@@ -19,7 +19,7 @@ import pytest
 from unibiomed.metrics.language import bleu, cider, meteor, meteor_exact_stem, rouge_l
 from unibiomed.metrics.language.bleu import brevity_penalty, clipped_ngrams, closest_length
 from unibiomed.metrics.language.meteor_stem import fragmented_f
-from unibiomed.metrics.language.rouge import lcs_length, lcs_shares
+from unibiomed.metrics.language.rouge import lcs_length, lcs_precision_recall
 
 Vector = dict[str, Any]
 
@@ -67,7 +67,7 @@ def near(value: float, entry: Vector) -> Any:
     return pytest.approx(value, abs=entry.get("tol", 1e-12), rel=1e-12)
 
 
-def test_no_entry_is_left_out(vectors: dict[str, Vector]) -> None:
+def test_every_entry_is_tested(vectors: dict[str, Vector]) -> None:
     assert {*ROUGE, *OURS, *NEED_JAVA, REPORTS, *GREEDY, *BLEU, *PRECISIONS, *OTHERS} == vectors.keys()
     assert len(vectors) == 23
 
@@ -117,7 +117,7 @@ def google_words(text: str) -> list[str]:
 @pytest.mark.parametrize("name", ROUGE)
 def test_google_rouge(vectors: dict[str, Vector], name: str) -> None:
     entry = vectors[name]
-    precision, recall = lcs_shares(google_words(entry["hyp"][0]), google_words(entry["refs"][0][0]))
+    precision, recall = lcs_precision_recall(google_words(entry["hyp"][0]), google_words(entry["refs"][0][0]))
     assert precision == near(entry["expected"]["precision"], entry)
     assert recall == near(entry["expected"]["recall"], entry)
     score = rouge_l(entry["hyp"], entry["refs"], beta=1.0, tokenize=google_words)
@@ -137,7 +137,7 @@ def words_13a(text: str) -> list[str]:
 
 
 @pytest.mark.parametrize("name", BLEU)
-def test_other_bleus(vectors: dict[str, Vector], name: str) -> None:
+def test_other_bleu_definitions(vectors: dict[str, Vector], name: str) -> None:
     # neither smooths where every order has a match, and the original's hair is below what they print
     entry = vectors[name]
     scale, tokenize = (100, words_13a) if name == "sb-13a" else (1, str.split)

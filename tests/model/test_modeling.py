@@ -41,7 +41,7 @@ def prompts_like(tiny: Any, count: int) -> torch.Tensor:
 def assert_same(a: MaskPrediction, b: MaskPrediction, tolerance: float = 1e-3) -> None:
     # how a sum is rounded follows from the number of images, on some CPUs more than on others
     torch.testing.assert_close(a.logits, b.logits, atol=tolerance, rtol=tolerance)
-    torch.testing.assert_close(a.quality, b.quality, atol=tolerance, rtol=tolerance)
+    torch.testing.assert_close(a.predicted_iou, b.predicted_iou, atol=tolerance, rtol=tolerance)
     torch.testing.assert_close(a.presence_logits, b.presence_logits, atol=tolerance, rtol=tolerance)
 
 
@@ -69,16 +69,16 @@ def test_masks_have_the_configured_candidates(tiny: Any) -> None:
     with torch.inference_mode():
         masks = tiny.model.decode_masks(tiny.look().maps, prompts_like(tiny, 5))
     assert masks.logits.shape == (5, candidates, side, side)
-    assert masks.quality.shape == (5, candidates)
+    assert masks.predicted_iou.shape == (5, candidates)
     assert masks.presence_logits.shape == (5,)
-    assert masks.quality.min() >= 0 and masks.quality.max() <= 1
+    assert masks.predicted_iou.min() >= 0 and masks.predicted_iou.max() <= 1
     for i, best in enumerate(masks.best()):
-        assert torch.equal(best, masks.logits[i, int(masks.quality[i].argmax())])
+        assert torch.equal(best, masks.logits[i, int(masks.predicted_iou[i].argmax())])
 
 
 def test_best_takes_the_candidate_of_highest_quality() -> None:
     logits = torch.arange(6.0).view(2, 3, 1, 1)
-    prediction = MaskPrediction(logits=logits, quality=torch.tensor([[0.1, 0.9, 0.5], [0.3, 0.2, 0.1]]))
+    prediction = MaskPrediction(logits=logits, predicted_iou=torch.tensor([[0.1, 0.9, 0.5], [0.3, 0.2, 0.1]]))
     assert prediction.best().flatten().tolist() == [1.0, 3.0]
 
 
@@ -118,7 +118,7 @@ def test_loss_reaches_every_parameter(tiny: Any) -> None:
     # uneven weights: a plain sum of logits would hide what cancels out
     target = torch.linspace(-1, 1, masks.logits.numel()).view_as(masks.logits)
     total = out.loss + (masks.logits - target).square().mean()
-    total = total + (masks.quality - 0.3).square().mean() + masks.presence_logits.square().mean()
+    total = total + (masks.predicted_iou - 0.3).square().mean() + masks.presence_logits.square().mean()
     total.backward()
     untouched = {name for name, p in model.named_parameters() if p.requires_grad and p.grad is None}
     assert untouched and all(name.startswith(NO_GRADIENT) for name in untouched), untouched

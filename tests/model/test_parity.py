@@ -137,7 +137,7 @@ NUMBERS = {
     "high_s1_sub": lambda run: run.features.maps[1][0, ::8, ::16, ::16],
     "pix_feat_sub": lambda run: run.features.maps[2][0, ::8, ::8, ::8],
     "low_multi_sub": lambda run: run.masks.logits[:, :, ::8, ::8],
-    "iou": lambda run: run.masks.quality,
+    "iou": lambda run: run.masks.predicted_iou,
     "obj": lambda run: run.masks.presence_logits[:, None],
     "low_res_sub": lambda run: run.masks.best()[:, ::2, ::2],
 }

@@ -42,7 +42,7 @@ def one_of(features: ImageFeatures, image: int) -> tuple[torch.Tensor, ...]:
 
 
 def same(one: MaskPrediction, other: MaskPrediction, row: int = 0) -> None:
-    for name in ("logits", "quality", "presence_logits"):
+    for name in ("logits", "predicted_iou", "presence_logits"):
         torch.testing.assert_close(getattr(one, name)[0], getattr(other, name)[row], atol=1e-3, rtol=1e-3)
 
 
@@ -84,8 +84,8 @@ def test_other_decoders_cannot_stop_early(tiny: Tiny) -> None:
 def test_boxes_of_one_image(tiny: Tiny) -> None:
     maps, boxes = tiny.look(1).maps, boxes_for(tiny)
     together = tiny.model.decode_masks(maps, boxes=boxes)
-    assert together.logits is not None and together.quality is not None and together.presence_logits is not None
-    assert len(together.logits) == len(together.quality) == len(together.presence_logits) == 3
+    assert together.logits is not None and together.predicted_iou is not None and together.presence_logits is not None
+    assert len(together.logits) == len(together.predicted_iou) == len(together.presence_logits) == 3
     for i in range(3):
         same(tiny.model.decode_masks(maps, boxes=boxes[i : i + 1]), together, i)
     assert not torch.allclose(together.logits[0], together.logits[1], atol=1e-2)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from unibiomed.model.region import GRID, WAVES, RegionSummary, waves
+from unibiomed.model.region import FREQUENCIES, GRID, RegionSummary, sinusoidal_embedding
 
 
 def marked() -> tuple[RegionSummary, torch.Tensor]:
@@ -94,7 +94,7 @@ def test_a_box_smaller_than_a_place_is_seen() -> None:
 
 
 def test_sizes_half_an_octave_apart_are_told_apart() -> None:
-    small, larger, twice = waves(torch.log2(torch.tensor([[0.2], [0.2 * 2**0.5], [0.4]])))
-    assert small.shape == (2 * WAVES,) and bool((small.abs() <= 1).all())
+    small, larger, twice = sinusoidal_embedding(torch.log2(torch.tensor([[0.2], [0.2 * 2**0.5], [0.4]])))
+    assert small.shape == (2 * FREQUENCIES,) and bool((small.abs() <= 1).all())
     for other in (larger, twice):
         assert torch.cosine_similarity(small, other, dim=0) < 0.6

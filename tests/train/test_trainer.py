@@ -77,7 +77,7 @@ def test_the_model_answers(whole_run: Path) -> None:
     with torch.inference_mode():
         out = model(ids, grounding_pixels=inputs.grounding_pixels)
     assert out.masks.logits.shape == (1, 1, 64, 64)
-    assert all(bool(torch.isfinite(value).all()) for value in (out.logits, out.masks.logits, out.masks.quality))
+    assert all(bool(torch.isfinite(value).all()) for value in (out.logits, out.masks.logits, out.masks.predicted_iou))
 
 
 def test_the_log(whole_run: Path) -> None:

@@ -1,4 +1,4 @@
-"""``unibiomed data ...``: one thin function a verb; everything is imported when its verb runs."""
+"""``unibiomed data ...``: one short function per command; modules are imported when a command runs."""
 
 from __future__ import annotations
 
@@ -14,62 +14,62 @@ if TYPE_CHECKING:
 
 
 def add_data_commands(verbs: argparse._SubParsersAction[Any]) -> None:
-    """Add the verb ``data`` and the verbs below it to the command line.
+    """Add the command ``data`` with its subcommands.
 
     Parameters
     ----------
     verbs : argparse subparsers
-        What ``add_subparsers`` of the command's parser gave.
+        Subparsers of the main parser.
     """
-    data = verbs.add_parser("data", help="data sets: which there are, and what is known of them")
-    under = data.add_subparsers(metavar="VERB", required=True)
+    data = verbs.add_parser("data", help="list, describe, check and convert data sets")
+    under = data.add_subparsers(metavar="COMMAND", required=True)
 
-    verb = under.add_parser("list", help="every data set of the paper, of this package and of your folder")
+    verb = under.add_parser("list", help="list the data sets of the paper, of this package and of a folder")
     _data_folder(verb)
     verb.add_argument("--json", action="store_true", help="print JSON")
     verb.set_defaults(run=run_list)
 
-    verb = under.add_parser("show", help="everything known of one data set")
-    verb.add_argument("name", metavar="NAME", help="as in 'unibiomed data list', or the paper's name")
+    verb = under.add_parser("show", help="show the description of one data set")
+    verb.add_argument("name", metavar="NAME", help="name as in 'unibiomed data list', or name in the paper")
     _data_folder(verb)
     verb.add_argument("--json", action="store_true", help="print JSON")
     verb.set_defaults(run=run_show)
 
-    verb = under.add_parser("add", help="look at a folder, say what it is taken for, and write its dataset.toml")
+    verb = under.add_parser("add", help="detect the layout of a folder and write its description, dataset.toml")
     verb.add_argument("folder", type=Path, metavar="FOLDER", help="folder of one data set")
-    verb.add_argument("--modality", metavar="M", help="such as CT or ultrasound, where nothing tells it")
-    verb.add_argument("--site", metavar="S", help="such as abdomen, where nothing tells it")
-    verb.add_argument("--licence", metavar="L", help="terms of the data set, in a few words")
+    verb.add_argument("--modality", metavar="M", help="modality, for example CT or ultrasound (default: detected)")
+    verb.add_argument("--site", metavar="S", help="body site, for example abdomen (default: detected)")
+    verb.add_argument("--licence", metavar="L", help="licence of the data set, in a few words")
     verb.add_argument(
-        "--target", action="append", default=[], metavar="T", help="name of a target, in order; repeat it"
+        "--target", action="append", default=[], metavar="T", help="name of a target; repeat it for several, in order"
     )
-    verb.add_argument("--force", action="store_true", help="replace a dataset.toml that is there")
-    verb.add_argument("--dry-run", action="store_true", help="show the dataset.toml and write nothing")
+    verb.add_argument("--force", action="store_true", help="replace an existing dataset.toml")
+    verb.add_argument("--dry-run", action="store_true", help="print the dataset.toml without writing it")
     verb.set_defaults(run=run_add)
 
     verb = under.add_parser(
         "check",
-        help="what is wrong with a data set: files, masks, labels, duplicates, leaks between splits; or with shards",
-        epilog="exit code 3 when there are errors; warnings alone leave it at 0",
+        help="check data sets (files, masks, labels, duplicates, leaks between splits) or shards (checksums)",
+        epilog="The exit code is 3 if there are errors, and 0 if there are only warnings.",
     )
     verb.add_argument("folder", type=Path, metavar="FOLDER", help="folder of a data set, of several, or of shards")
-    verb.add_argument("--datasets", metavar="A,B", help="names of those wanted of several (default: all)")
-    verb.add_argument("--limit", type=int, metavar="N", help="open N images of a data set, spread over all of it")
-    verb.add_argument("--workers", type=int, default=2, metavar="N", help="processes; default: %(default)s")
-    verb.add_argument("--json", action="store_true", help="print JSON, with every file")
-    verb.add_argument("--write-duplicates", action="store_true", help="write near_duplicates.txt into the data set")
-    verb.add_argument("--force", action="store_true", help="add to a near_duplicates.txt that is there")
+    verb.add_argument("--datasets", metavar="A,B", help="check only these data sets (default: all)")
+    verb.add_argument("--limit", type=int, metavar="N", help="open only N images per data set, evenly spaced")
+    verb.add_argument("--workers", type=int, default=2, metavar="N", help="number of processes (default: %(default)s)")
+    verb.add_argument("--json", action="store_true", help="print JSON that lists every file")
+    verb.add_argument("--write-duplicates", action="store_true", help="write near_duplicates.txt to the data set")
+    verb.add_argument("--force", action="store_true", help="extend an existing near_duplicates.txt")
     verb.set_defaults(run=run_check)
 
-    verb = under.add_parser("build", help="write data sets as Parquet shards; a killed build goes on where it was")
+    verb = under.add_parser("build", help="convert data sets to Parquet shards; an interrupted build can be resumed")
     verb.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder with the data sets")
     verb.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the shards")
-    verb.add_argument("--datasets", metavar="A,B", help="names of those wanted (default: all)")
-    verb.add_argument("--workers", type=int, metavar="N", help="processes (default: one a core)")
-    verb.add_argument("--ray", action="store_true", help="run on Ray, on the cluster that RAY_ADDRESS names if any")
-    verb.add_argument("--size", type=int, metavar="PX", help="shrink larger images to this longest side")
-    share = "skip broken records up to this share; default: %(default)s"
-    verb.add_argument("--max-bad", type=float, default=0.01, metavar="SHARE", help=share)
+    verb.add_argument("--datasets", metavar="A,B", help="build only these data sets (default: all)")
+    verb.add_argument("--workers", type=int, metavar="N", help="number of processes (default: one per core)")
+    verb.add_argument("--ray", action="store_true", help="run with Ray, on the cluster at RAY_ADDRESS if it is set")
+    verb.add_argument("--size", type=int, metavar="PX", help="downsample larger images to this longest side")
+    fraction = "skip broken records up to this fraction of all records (default: %(default)s)"
+    verb.add_argument("--max-bad", type=float, default=0.01, metavar="FRACTION", help=fraction)
     verb.set_defaults(run=run_build)
 
 
@@ -137,7 +137,7 @@ def _check_shards(options: argparse.Namespace) -> Iterator[CheckReport]:
     from ..errors import InputError
 
     if options.limit is not None or options.write_duplicates:
-        raise InputError("shards are compared with their checksums alone; leave out --limit and --write-duplicates")
+        raise InputError("only the checksums of shards are checked: leave out --limit and --write-duplicates")
     progress = sys.stderr.isatty()
     yield check_shards(options.folder, _names(options.datasets), workers=options.workers, progress=progress)
 
@@ -151,7 +151,7 @@ def _check_datasets(options: argparse.Namespace) -> Iterator[CheckReport]:
     for entry in entries:
         report = check_dataset(entry, limit=options.limit, workers=options.workers, progress=sys.stderr.isatty())
         yield report
-        # an empty list in a set of one's own says that somebody has looked
+        # An empty list records that the data set was searched for near-duplicates.
         first = entry.near_duplicates is None and (entry.folder / OWN_ENTRY).is_file() and options.limit is None
         if options.write_duplicates and not (report.near_duplicates or first):
             print(f"{entry.name}: no near-duplicates to write", file=sys.stderr)
@@ -159,8 +159,8 @@ def _check_datasets(options: argparse.Namespace) -> Iterator[CheckReport]:
             path = write_duplicates(entry, report, force=options.force)
             print(f"Written to {path}", file=sys.stderr)
             if entry.near_duplicates is None and not (entry.folder / OWN_ENTRY).is_file():
-                why = f"only a {OWN_ENTRY} of your own can name it (near_duplicates)"
-                print(f"unibiomed: this package's entry of '{entry.name}' does not use it; {why}", file=sys.stderr)
+                fix = f"name it in a {OWN_ENTRY} of your own (near_duplicates)"
+                print(f"unibiomed: this package's entry of '{entry.name}' does not use it: {fix}", file=sys.stderr)
     across = check_across(entries)
     if across.problems:
         yield across
@@ -190,18 +190,17 @@ def run_build(options: argparse.Namespace) -> int:
     for entry in load_catalog(options.data):
         wanted = (names is None or entry.name in names) and (entry.folder / OWN_ENTRY).is_file()
         if wanted and entry.near_duplicates is None and not entry.twins:
-            why = "nobody has looked for near-duplicates, which may lie in training and in test"
-            told = f"{why}; run: unibiomed data check {entry.folder} --write-duplicates"
-            print(f"unibiomed: {entry.name}: {told}", file=sys.stderr)
+            what = "not searched for near-duplicates, which may be in both training and test split"
+            fix = f"run: unibiomed data check {entry.folder} --write-duplicates"
+            print(f"unibiomed: {entry.name}: {what}; {fix}", file=sys.stderr)
     print(
         f"Written to {options.out}: {report.shards} shards{kept}; "
         f"{report.records} records, {report.triplets} triplets, {report.bytes / 1e6:.0f} MB"
     )
     if report.problems:
-        # Each is one line; all of them are in the file.
-        for key, why in report.problems[:5]:
-            told = why if key in why else f"{key}: {why}"
-            line = "".join(c if c.isprintable() else " " for c in told)
+        for key, problem in report.problems[:5]:
+            text = problem if key in problem else f"{key}: {problem}"
+            line = "".join(c if c.isprintable() else " " for c in text)
             print(f"unibiomed: skipped: {line}", file=sys.stderr)
-        print(f"unibiomed: {len(report.problems)} skipped in all, see {options.out / PROBLEMS}", file=sys.stderr)
+        print(f"unibiomed: {len(report.problems)} records skipped, see {options.out / PROBLEMS}", file=sys.stderr)
     return 0

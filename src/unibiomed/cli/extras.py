@@ -1,15 +1,24 @@
-"""Is what a verb needs installed? Asked before it begins, not when it is half done."""
+"""Check for optional dependencies before a command starts."""
 
 from __future__ import annotations
 
 
 def check_installed(what: str, extra: str, *modules: str) -> None:
-    """Refuse to begin without modules of an optional extra.
+    """Check that the modules of an optional extra are installed.
+
+    Parameters
+    ----------
+    what : str
+        What needs the modules, for the message.
+    extra : str
+        Name of the extra.
+    *modules : str
+        Names of the modules.
 
     Raises
     ------
     InputError
-        One is not installed.
+        If a module is not installed.
     """
     from importlib.util import find_spec
 

@@ -10,28 +10,33 @@ from .extras import check_installed
 
 
 def add_train_commands(verbs: argparse._SubParsersAction[Any]) -> None:
-    """Add the verbs to the command line.
+    """Add the commands ``train`` and ``finetune``.
 
     Parameters
     ----------
     verbs : argparse subparsers
-        What ``add_subparsers`` of the command's parser gave.
+        Subparsers of the main parser.
     """
-    verb = verbs.add_parser("train", help="train a model from a recipe; a killed run goes on where it was")
-    verb.add_argument("recipe", type=Path, metavar="RECIPE", help="a YAML file, see recipes/nano.yaml")
-    verb.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder with data sets, or with shards")
-    verb.add_argument("--out", type=Path, default=Path("runs/train"), metavar="DIR", help="default: %(default)s")
-    verb.add_argument("--ray", type=int, metavar="N", help="N processes of a Ray cluster (see RAY_ADDRESS)")
+    out = "folder of the run (default: %(default)s)"
+    verb = verbs.add_parser("train", help="train a model from a recipe; an interrupted run can be resumed")
+    verb.add_argument("recipe", type=Path, metavar="RECIPE", help="YAML file, see recipes/nano.yaml")
+    verb.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder with data sets or shards")
+    verb.add_argument("--out", type=Path, default=Path("runs/train"), metavar="DIR", help=out)
+    verb.add_argument("--ray", type=int, metavar="N", help="use N processes of a Ray cluster (see RAY_ADDRESS)")
     verb.set_defaults(run=run_train)
 
-    verb = verbs.add_parser("finetune", help="teach a model your own images, with a held-out score before and after")
+    verb = verbs.add_parser("finetune", help="fine-tune a model on your images and evaluate it before and after")
     verb.add_argument(
-        "--data", type=Path, required=True, metavar="DIR", help="a data set ('unibiomed data add'), or several"
+        "--data",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="folder of a data set (see 'unibiomed data add') or of several",
     )
-    verb.add_argument("--model", metavar="M", help="model folder or hub name (default: the shipped nano)")
-    verb.add_argument("--out", type=Path, default=Path("runs/finetune"), metavar="DIR", help="default: %(default)s")
-    verb.add_argument("--steps", type=int, default=300, metavar="N", help="default: %(default)s")
-    verb.add_argument("--batch", type=int, default=8, metavar="N", help="images a step; default: %(default)s")
+    verb.add_argument("--model", metavar="M", help="model folder or hub name (default: the included nano)")
+    verb.add_argument("--out", type=Path, default=Path("runs/finetune"), metavar="DIR", help=out)
+    verb.add_argument("--steps", type=int, default=300, metavar="N", help="training steps (default: %(default)s)")
+    verb.add_argument("--batch", type=int, default=8, metavar="N", help="images per step (default: %(default)s)")
     verb.set_defaults(run=run_finetune)
 
 

@@ -6,13 +6,16 @@ import argparse
 import json
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import InputError, UniBiomedError
 
 if TYPE_CHECKING:
+    from ..export.dicom import DicomOptions, DicomSource
+    from ..images import Volume
     from ..interpret import Interpreter
 
 __all__ = ["interpret_studies", "parse_slices", "studies"]
@@ -49,7 +52,11 @@ def studies(options: argparse.Namespace) -> list[str]:
 
 
 def interpret_studies(
-    options: argparse.Namespace, model: Interpreter, paths: Sequence[str], complain: Callable[[str], None]
+    options: argparse.Namespace,
+    model: Interpreter,
+    paths: Sequence[str],
+    dicom: DicomOptions | None,
+    complain: Callable[[str], None],
 ) -> int:
     """Interpret volumes one after the other; what is wrong with one is printed, and the others still run.
 
@@ -59,6 +66,8 @@ def interpret_studies(
         Of ``unibiomed interpret``.
     model : Interpreter
     paths : sequence of str
+    dicom : DicomOptions or None
+        Whether and how a SEG and SR are written.
     complain : callable
         Prints a line on stderr.
 
@@ -75,7 +84,7 @@ def interpret_studies(
     for path in paths:
         folder = options.out / unique(default_stem(Path(path).resolve().name), taken)
         try:
-            _interpret(options, model, path, folder)
+            _interpret(options, model, path, folder, dicom)
         except UniBiomedError as error:
             failed += 1
             name = shown(Path(path).resolve().name)
@@ -86,7 +95,9 @@ def interpret_studies(
     return failed
 
 
-def _interpret(options: argparse.Namespace, model: Interpreter, path: str, folder: Path) -> None:
+def _interpret(
+    options: argparse.Namespace, model: Interpreter, path: str, folder: Path, dicom: DicomOptions | None
+) -> None:
     """Read a volume, answer, write the files and print."""
     from ..export.volume import write_volume
     from ..images import read_volume
@@ -95,6 +106,10 @@ def _interpret(options: argparse.Namespace, model: Interpreter, path: str, folde
     from ..interpret.volume_view import volume_window
 
     volume = read_volume(path, series=options.series)
+    if dicom is not None:
+        # what forbids a SEG or SR is found before the work
+        with _source(path, volume):
+            pass
     kept = folder / "slices"
     result = interpret_volume(
         model,
@@ -111,6 +126,16 @@ def _interpret(options: argparse.Namespace, model: Interpreter, path: str, folde
     )
     window = volume_window(volume, result.provenance["modality"], options.window)
     files = write_volume(folder, result, volume.grid, lambda index: volume.slice_image(index, window))
+    notes = list(result.notes)
+    if dicom is not None:
+        from ..export.dicom import contents_of_volume, write_dicom
+
+        with _source(path, volume) as source:
+            written = write_dicom(
+                folder, "findings", source, contents_of_volume(result), grid=volume.grid, options=dicom
+            )
+        files |= written.files
+        notes += written.notes
     SliceStore(kept).clear()
     if options.json:
         names = {name: str(file) for name, file in files.items()}
@@ -121,9 +146,28 @@ def _interpret(options: argparse.Namespace, model: Interpreter, path: str, folde
     for sentence in result.sentences:
         print(sentence.text)
     if result.searched:
-        from ..export.wording import percent
+        from ..export.formatting import percent
 
-        print(f"Looked for: {', '.join(f'{one.label} {percent(one.score)}' for one in result.searched)}")
-    for note in result.notes:
+        print(f"Looked for: {', '.join(f'{one.label} {percent(one.presence)}' for one in result.searched)}")
+    for note in notes:
         print(f"Note: {note}.")
     print(flush=True)
+
+
+@contextmanager
+def _source(path: str, volume: Volume) -> Iterator[DicomSource]:
+    """The DICOM images of a volume; those of a zip file are unpacked meanwhile."""
+    from ..export.dicom import open_source
+    from ..images.archive import unpacked
+
+    files = volume.details.get("files")
+    if not str(volume.details["format"]).startswith("DICOM"):
+        raise InputError(f"{volume.source}: a DICOM SEG or SR refers to DICOM images: leave out --dicom")
+    if files is None:
+        yield open_source(path)
+    elif Path(path).is_dir():
+        yield open_source(path, files=files)
+    else:
+        with unpacked(Path(path), volume.source) as (folder, names):
+            members = {member: name for name, member in names.items()}
+            yield open_source(folder, files=[members[file] for file in files])

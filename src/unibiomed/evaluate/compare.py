@@ -1,4 +1,4 @@
-"""Is the difference between two models more than chance? Paired by subject, corrected for how many were asked."""
+"""Paired tests of the difference between models, with subjects as units and Holm's correction."""
 
 from __future__ import annotations
 
@@ -10,71 +10,76 @@ from typing import Any
 
 from unibiomed.metrics.statistics import holm, paired_t_test, wilcoxon
 
-from .rows import Row, read_rows
-from .samples import ELSEWHERE
-from .texts import likeness
+from .sample_scores import SampleScore, read_sample_scores
+from .samples import BACKGROUND_BOX
+from .text_metrics import sample_rouge_l
 
-__all__ = ["compare"]
+__all__ = ["MIN_SUBJECTS", "compare"]
 
-COUNTED = "Dice, absent counted"
-MEASURES: dict[str, tuple[str, Callable[[Row], bool], Callable[[Row], float]]] = {
-    "Dice": ("segment", lambda r: bool(r.there) and r.kind != "foreign", lambda r: r.dice),
-    COUNTED: ("segment", lambda r: r.kind != "foreign" and not r.boxed, lambda r: r.dice),
-    "Dice, true box": ("outline", lambda r: True, lambda r: r.dice),
-    "recognition accuracy": ("recognize", lambda r: True, lambda r: float(bool(r.exact))),
-    "recognition Dice": ("recognize", lambda r: True, lambda r: r.dice),
-    "region classification accuracy": ("classify", lambda r: r.kind != ELSEWHERE, lambda r: float(bool(r.exact))),
-    "region reports, ROUGE-L": ("describe", lambda r: True, likeness),
-    "grounded reports, ROUGE-L": ("report", lambda r: True, likeness),
-    "closed questions": ("ask", lambda r: r.kind == "closed", lambda r: float(bool(r.exact))),
+DICE_WITH_ABSENT = "Dice incl. absent targets"
+MEASURES: dict[str, tuple[str, Callable[[SampleScore], bool], Callable[[SampleScore], float]]] = {
+    "Dice": ("segment", lambda s: bool(s.target_present) and not s.out_of_context, lambda s: s.dice),
+    DICE_WITH_ABSENT: ("segment", lambda s: not s.out_of_context and not s.true_box, lambda s: s.dice),
+    "Dice, true box": ("outline", lambda s: True, lambda s: s.dice),
+    "recognition accuracy": ("recognize", lambda s: True, lambda s: float(bool(s.exact_match))),
+    "recognition Dice": ("recognize", lambda s: True, lambda s: s.dice),
+    "region classification accuracy": (
+        "classify",
+        lambda s: s.kind != BACKGROUND_BOX,
+        lambda s: float(bool(s.exact_match)),
+    ),
+    "region reports, ROUGE-L": ("describe", lambda s: True, sample_rouge_l),
+    "grounded reports, ROUGE-L": ("report", lambda s: True, sample_rouge_l),
+    "closed questions": ("ask", lambda s: s.kind == "closed", lambda s: float(bool(s.exact_match))),
 }
-FEWEST = 5
-"""Subjects below which no test is made."""
+"""Task, filter and value of each measure."""
+MIN_SUBJECTS = 5
+"""No test is made with fewer subjects."""
 
 
 def compare(scores: Mapping[str, Path]) -> list[dict[str, Any]]:
-    """The first model against each other one, in every measure that both have.
+    """Compare the first model with each other model in every measure that both have.
 
-    Dice with absent targets counted is left out where it is Dice itself, since no target is absent.
+    Dice including absent targets is left out if it equals Dice because no target is absent.
 
     Parameters
     ----------
     scores : mapping of str to Path
-        Model to its rows.
+        File of the sample scores of each model.
 
     Returns
     -------
     list of dict
-        ``a``, ``b``, ``measure``, ``count`` of subjects, mean over subjects of the ``difference`` a - b; ``effect``
-        (Cohen's dz) and ``p_t`` of the t-test, ``rank_biserial`` and ``p_wilcoxon`` of Wilcoxon's, both two-sided;
-        ``p_adjusted`` and ``p_wilcoxon_adjusted`` (Holm, over all comparisons of each test).
+        ``a``, ``b``, ``measure``, ``count`` of subjects, ``difference`` a - b of the means over subjects, ``effect``
+        (Cohen's dz) and ``p_t`` of the t-test, ``rank_biserial`` and ``p_wilcoxon`` of Wilcoxon's test (both
+        two-sided), ``p_adjusted`` and ``p_wilcoxon_adjusted`` (Holm's correction over all comparisons of a test).
     """
     names = list(scores)
     if len(names) < 2:
         return []
-    means = {name: _by_subject(path) for name, path in scores.items()}
+    means = {name: _subject_means(path) for name, path in scores.items()}
     out: list[dict[str, Any]] = []
     for other in names[1:]:
         for measure in MEASURES:
             a, b = means[names[0]][measure], means[other][measure]
-            both = sorted(a.keys() & b.keys())
-            repeated = measure == COUNTED and (a, b) == (means[names[0]]["Dice"], means[other]["Dice"])
-            if len(both) < FEWEST or repeated:
+            subjects = sorted(a.keys() & b.keys())
+            repeated = measure == DICE_WITH_ABSENT and (a, b) == (means[names[0]]["Dice"], means[other]["Dice"])
+            if len(subjects) < MIN_SUBJECTS or repeated:
                 continue
-            pair = [a[s] for s in both], [b[s] for s in both]
-            test, ranks = paired_t_test(*pair), wilcoxon(*pair)
+            pair = [a[s] for s in subjects], [b[s] for s in subjects]
+            t_test, rank_test = paired_t_test(*pair), wilcoxon(*pair)
             out.append(
                 {
                     "a": names[0],
                     "b": other,
                     "measure": measure,
-                    "count": len(both),
-                    "difference": test.difference,
-                    # the same difference everywhere has no spread to measure it by
-                    "effect": test.effect if math.isfinite(test.effect) else None,
-                    "p_t": test.p,
-                    "rank_biserial": ranks.effect,
-                    "p_wilcoxon": ranks.p,
+                    "count": len(subjects),
+                    "difference": t_test.difference,
+                    # dz is infinite if all differences are equal
+                    "effect": t_test.effect if math.isfinite(t_test.effect) else None,
+                    "p_t": t_test.p,
+                    "rank_biserial": rank_test.effect,
+                    "p_wilcoxon": rank_test.p,
                 }
             )
     for raw, adjusted in (("p_t", "p_adjusted"), ("p_wilcoxon", "p_wilcoxon_adjusted")):
@@ -83,13 +88,13 @@ def compare(scores: Mapping[str, Path]) -> list[dict[str, Any]]:
     return out
 
 
-def _by_subject(path: Path) -> dict[str, dict[str, float]]:
-    """Of each measure the mean of every subject."""
+def _subject_means(path: Path) -> dict[str, dict[str, float]]:
+    """Return the mean of every subject for each measure."""
     values: dict[str, dict[str, list[float]]] = {name: defaultdict(list) for name in MEASURES}
-    for row in read_rows(path):
-        if row.change is not None or row.paraphrase:
+    for score in read_sample_scores(path):
+        if not score.original:
             continue
-        for name, (task, counts, value) in MEASURES.items():
-            if row.task == task and counts(row):
-                values[name][row.subject].append(value(row))
-    return {name: {s: sum(v) / len(v) for s, v in found.items()} for name, found in values.items()}
+        for name, (task, included, value) in MEASURES.items():
+            if score.task == task and included(score):
+                values[name][score.subject].append(value(score))
+    return {name: {s: sum(v) / len(v) for s, v in subjects.items()} for name, subjects in values.items()}

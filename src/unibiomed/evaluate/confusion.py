@@ -1,4 +1,4 @@
-"""What a model calls each finding: the counts behind the tables and the figures of recognition and region classes."""
+"""Confusion matrices of recognition and region classification."""
 
 from __future__ import annotations
 
@@ -7,76 +7,84 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from .rows import Row
+from .sample_scores import SampleScore
 
-__all__ = ["FAILED", "MOST_LABELS", "OTHER", "RARER", "count_answers", "fold", "joined"]
+__all__ = ["FAILED", "MAX_LABELS", "OTHER", "RARE", "count_predicted_labels", "join_labels", "merge_rare_labels"]
 
-FAILED, OTHER, RARER = "(failure)", "(other)", "(rarer labels)"
-MOST_LABELS = 48
-"""Labels that a table or a figure has room for."""
+FAILED, OTHER, RARE = "(failure)", "(other)", "(rare labels)"
+MAX_LABELS = 48
+"""Maximum number of labels in a table or figure."""
 
 
-def count_answers(rows: Iterable[Row]) -> dict[str, dict[str, int]]:
-    """How often each true label got each answer.
+def count_predicted_labels(scores: Iterable[SampleScore]) -> dict[str, dict[str, int]]:
+    """Count the predicted labels of each true label.
 
-    Letter case, blanks and a final full stop do not matter. Several labels of one image, in whatever order, are one
-    label, joined by ``+``.
+    Labels are compared without case, blanks and a final full stop. Several labels of one image are joined by ``+`` in
+    alphabetical order and count as one label.
 
     Parameters
     ----------
-    rows : iterable of Row
-        Of ``recognize`` or of ``classify``.
+    scores : iterable of SampleScore
+        Scores of ``recognize`` or of ``classify``.
 
     Returns
     -------
     dict of str to dict of str to int
-        True label to answer to images: labels in alphabetical order, answers from the most frequent on. ``(other)`` is
-        an answer that is nobody's true label, ``(failure)`` none at all. Every row is counted once.
+        For each true label in alphabetical order the number of images per predicted label, most frequent first.
+        ``(other)`` is a predicted label that is no true label of the suite, ``(failure)`` a missing answer. Every
+        sample is counted once.
     """
-    pairs = [(joined(row.wanted or []), None if row.failure is not None else joined(row.said or [])) for row in rows]
-    # a label that is spelled in two ways is one
-    spelled = {true.lower(): true for true, _ in sorted(pairs, key=lambda pair: pair[0])}
-    counts: dict[str, Counter[str]] = {name: Counter() for name in sorted(spelled)}
-    for true, said in pairs:
-        counts[true.lower()][FAILED if said is None else spelled.get(said.lower(), OTHER)] += 1
+    pairs = [
+        (
+            join_labels(score.true_labels or []),
+            None if score.failure is not None else join_labels(score.predicted_labels or []),
+        )
+        for score in scores
+    ]
+    # labels that differ in case only are the same
+    spelling = {true.lower(): true for true, _ in sorted(pairs, key=lambda pair: pair[0])}
+    counts: dict[str, Counter[str]] = {name: Counter() for name in sorted(spelling)}
+    for true, predicted in pairs:
+        counts[true.lower()][FAILED if predicted is None else spelling.get(predicted.lower(), OTHER)] += 1
     return {
-        spelled[name]: dict(sorted(found.items(), key=lambda item: (-item[1], item[0])))
-        for name, found in counts.items()
+        spelling[name]: dict(sorted(row.items(), key=lambda item: (-item[1], item[0]))) for name, row in counts.items()
     }
 
 
-def joined(labels: Sequence[str]) -> str:
-    """Labels of one image as one name, the same in whatever order they come."""
+def join_labels(labels: Sequence[str]) -> str:
+    """Join the labels of one image into one name that does not depend on their order."""
     return " + ".join(sorted((" ".join(label.split()).strip(" .") for label in labels), key=str.lower))
 
 
-def fold(counts: Mapping[str, Mapping[str, int]], most: int = MOST_LABELS) -> tuple[np.ndarray, list[str], list[str]]:
-    """The counts as a matrix that can be read.
+def merge_rare_labels(
+    counts: Mapping[str, Mapping[str, int]], limit: int = MAX_LABELS
+) -> tuple[np.ndarray, list[str], list[str]]:
+    """Convert counts to a confusion matrix of limited size.
 
     Parameters
     ----------
     counts : mapping
-        From `count_answers`.
-    most : int
-        Labels beyond which the rarest share one row and one column, ``(rarer labels)``.
+        From `count_predicted_labels`.
+    limit : int
+        Number of labels. The rarest labels beyond it share one row and one column, ``(rare labels)``.
 
     Returns
     -------
     numpy.ndarray
-        (true labels, answers) int; its sum is that of `counts`.
+        (true labels, predicted labels) int.
     list of str
         True labels in alphabetical order.
     list of str
-        The same, then ``(other)`` and ``(failure)``, where there are any.
+        Predicted labels: the same, followed by ``(other)`` and ``(failure)`` if they occur.
     """
-    common = sorted(counts, key=lambda name: (-sum(counts[name].values()), name.lower()))[:most]
-    kept = sorted(common, key=str.lower)
-    rows = kept + ([RARER] if len(kept) < len(counts) else [])
-    spoken = {said for found in counts.values() for said in found}
-    columns = rows + [name for name in (OTHER, FAILED) if name in spoken]
-    at, to = {name: i for i, name in enumerate(rows)}, {name: i for i, name in enumerate(columns)}
+    common = sorted(counts, key=lambda name: (-sum(counts[name].values()), name.lower()))[:limit]
+    labels = sorted(common, key=str.lower)
+    rows = labels + ([RARE] if len(labels) < len(counts) else [])
+    occurring = {predicted for row in counts.values() for predicted in row}
+    columns = rows + [name for name in (OTHER, FAILED) if name in occurring]
+    row_of, column_of = ({name: i for i, name in enumerate(names)} for names in (rows, columns))
     matrix = np.zeros((len(rows), len(columns)), dtype=int)
-    for true, found in counts.items():
-        for said, number in found.items():
-            matrix[at.get(true, len(kept)), to.get(said, len(kept))] += number
+    for true, row in counts.items():
+        for predicted, number in row.items():
+            matrix[row_of.get(true, len(labels)), column_of.get(predicted, len(labels))] += number
     return matrix, rows, columns

@@ -1,4 +1,4 @@
-"""What a model said, kept: one JSON file a sample, so that a metric can be added without running a model again."""
+"""Storage of predictions: one JSON file per sample, so that metrics can be added without running a model again."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import os
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -18,40 +19,42 @@ from unibiomed.data.index import replacing, writing
 from unibiomed.errors import DataError, InputError
 from unibiomed.findings import rle_decode, rle_encode
 
-__all__ = ["Prediction", "PredictionStore", "safe_name"]
+from .deprecated import PREDICTION_KEYS, rename_keys, warn_deprecated
 
-SCHEMA = 1
-LONGEST_NAME = 180
-MODEL = "model.json"
+__all__ = ["Prediction", "PredictionStore", "read_prediction", "safe_name"]
+
+SCHEMA = 2
+MAX_NAME_LENGTH = 180
+MODEL_FILE = "model.json"
 MAX_BYTES = 50_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """The answer to one sample.
+    """Answer of a model to one sample.
 
     Parameters
     ----------
     sample : str
-        The sample's id.
+        ID of the sample.
     text : str
-        The answer as the model wrote it, special tokens included.
+        Answer as generated, including special tokens.
     labels : tuple of str
-        What the answer names: for each mask its label, or the class of a box.
+        Labels named in the answer: one per mask, or the class of a box.
     masks : tuple of dict
-        COCO run lengths of each mask on the image's own pixels.
+        COCO run-length encoding of each mask at the size of the image.
     scores : tuple of float or None
-        For each mask, the probability that its target is there; None where the model gives none.
+        Probability per mask that its target is present. None if the model does not report it.
     mask_scores : tuple of float or None
-        For each mask, its expected overlap with the truth; None where the model gives none.
+        Predicted IoU per mask. None if the model does not report it.
     seconds : float or None
-        Time of the image's questions, shared among them.
+        Time for the image divided by its number of samples.
     error : str or None
-        Why there is no answer; such a sample counts as a failure.
-    asked : str or None
-        Digest of what was asked; None in files of older versions.
-    seen : str or None
-        Digest of the image that was shown; None in files of older versions.
+        Reason why there is no answer. Such a sample counts as a failure.
+    question_digest : str or None
+        Digest of the question. None in files of older versions.
+    image_digest : str or None
+        Digest of the image. None in files of older versions.
     """
 
     sample: str
@@ -62,8 +65,8 @@ class Prediction:
     mask_scores: tuple[float | None, ...] = ()
     seconds: float | None = None
     error: str | None = None
-    asked: str | None = field(default=None, compare=False)
-    seen: str | None = field(default=None, compare=False)
+    question_digest: str | None = field(default=None, compare=False)
+    image_digest: str | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         for name in ("labels", "scores", "mask_scores"):
@@ -74,7 +77,7 @@ class Prediction:
                 raise DataError(f"{self.sample}: score {value} is not in [0, 1]")
 
     @classmethod
-    def of_masks(
+    def from_masks(
         cls,
         sample: str,
         text: str,
@@ -84,28 +87,36 @@ class Prediction:
         mask_scores: Sequence[float | None] = (),
         seconds: float | None = None,
     ) -> Prediction:
-        """A prediction from masks as (height, width) bool arrays; a failed one where a score is not in [0, 1]."""
+        """Create a prediction from (height, width) bool masks; a score outside of [0, 1] makes it a failure."""
         none: tuple[float | None, ...] = (None,) * len(masks)
-        told = [tuple(None if s is None else float(s) for s in part) or none for part in (scores, mask_scores)]
-        # a model may give NaN for one sample: the others of the image have their answers
-        if wrong := [s for part in told for s in part if s is not None and not 0 <= s <= 1]:
-            return cls.failed(sample, f"score {wrong[0]} is not in [0, 1]")
-        return cls(sample, text, tuple(labels), tuple(map(rle_encode, masks)), told[0], told[1], seconds)
+        given = [tuple(None if s is None else float(s) for s in part) or none for part in (scores, mask_scores)]
+        # one NaN must not invalidate the other predictions of the image
+        if invalid := [s for part in given for s in part if s is not None and not 0 <= s <= 1]:
+            return cls.failed(sample, f"score {invalid[0]} is not in [0, 1]")
+        return cls(sample, text, tuple(labels), tuple(map(rle_encode, masks)), given[0], given[1], seconds)
 
     @classmethod
     def failed(cls, sample: str, error: str) -> Prediction:
-        """A prediction that is not there, and why."""
+        """Create the record of a failure."""
         return cls(sample, error=" ".join(error.split())[:300] or "unknown error")
 
     def decode(self, size: tuple[int, int]) -> list[np.ndarray]:
-        """The masks, (height, width) bool each.
+        """Return the masks as (height, width) bool arrays.
+
+        Parameters
+        ----------
+        size : (int, int)
+            Height and width of the image.
 
         Raises
         ------
         DataError
-            A mask is broken or of another size than the image.
+            A mask is invalid or its size differs from that of the image.
         """
-        masks = self.decode_any()
+        try:
+            masks = [rle_decode(rle) for rle in self.masks]
+        except InputError as error:
+            raise DataError(f"{self.sample}: {error}") from error
         for mask in masks:
             if mask.shape != tuple(size):
                 raise DataError(
@@ -114,160 +125,165 @@ class Prediction:
                 )
         return masks
 
-    def decode_any(self) -> list[np.ndarray]:
-        """As `decode`, where the size of the image is not at hand; sizes were compared when the answer came."""
-        try:
-            return [rle_decode(rle) for rle in self.masks]
-        except InputError as error:
-            raise DataError(f"{self.sample}: {error}") from error
-
 
 def safe_name(name: str) -> str:
-    """The name of a predictor as part of the name of a file or folder, on any machine."""
+    """Return the name of a predictor as a valid part of a file name on every platform."""
     return "".join(c if c.isalnum() or c in "-_.+" else "_" for c in name)
 
 
 class PredictionStore:
-    """A folder with one JSON file a sample, ``dataset/name.json``, and ``model.json``, which says whose they are.
+    """Folder with one JSON file per sample, ``dataset/name.json``, and ``model.json``, which identifies the model.
 
     Parameters
     ----------
     folder : Path
-        Made when the first prediction is written.
+        Created when the first prediction is written.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def path(self, sample: str) -> Path:
-        """Where the prediction of a sample is kept."""
+        """Return the file of a sample."""
         dataset, _, name = sample.partition("/")
         safe = quote(name, safe=" ()+,=@~")
-        if len(safe) > LONGEST_NAME:
+        if len(safe) > MAX_NAME_LENGTH:
             safe = f"{safe[:120]}-{hashlib.sha256(name.encode()).hexdigest()[:16]}"
         return self.folder / quote(dataset, safe="") / f"{safe}.json"
 
     def write(self, prediction: Prediction) -> None:
-        """Keep a prediction, whole or not at all."""
+        """Write a prediction atomically."""
         path = self.path(prediction.sample)
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            fresh = path.with_name(f".{os.getpid()}.{hashlib.sha256(path.name.encode()).hexdigest()[:12]}.tmp")
-            fresh.write_text(json.dumps({"schema": SCHEMA, **asdict(prediction)}), encoding="utf-8")
-            os.replace(fresh, path)
+            temporary = path.with_name(f".{os.getpid()}.{hashlib.sha256(path.name.encode()).hexdigest()[:12]}.tmp")
+            temporary.write_text(json.dumps({"schema": SCHEMA, **asdict(prediction)}), encoding="utf-8")
+            os.replace(temporary, path)
 
-    def claim(self, name: str, fingerprint: str, note: str = "") -> None:
-        """Say whose predictions these are, before any is added.
+    def register_model(self, name: str, fingerprint: str, note: str = "") -> None:
+        """Record which model the predictions belong to, before any is added.
 
-        A folder of an older version, which does not say, is taken to be of the same model.
+        A folder of an older version without this record is assumed to belong to the same model.
 
         Raises
         ------
         InputError
-            They are another model's.
+            The folder holds predictions of another model.
         """
-        path = self.folder / MODEL
+        path = self.folder / MODEL_FILE
         try:
-            about = json.loads(path.read_text(encoding="utf-8"))
-            known = about["fingerprint"]
+            stored = json.loads(path.read_text(encoding="utf-8"))["fingerprint"]
+            # baselines were named "floor:NAME" before version 0.2
+            stored = re.sub("^floor:", "baseline:", stored)
         except (OSError, ValueError, TypeError, KeyError, RecursionError):
-            known = None
-        if known == fingerprint:
+            stored = None
+        if stored == fingerprint:
             return
-        if known is not None and next(self.paths(), None) is not None:
+        if stored is not None and next(self._paths(), None) is not None:
             raise InputError(
-                f"'{self.folder}' holds answers of another model called '{name}': choose another --out, or another "
-                "name with TITLE=MODEL"
+                f"'{self.folder}' holds predictions of another model named '{name}': choose another --out, or name "
+                "the model with TITLE=MODEL"
             )
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as fresh:
-            about = {"schema": SCHEMA, "name": name, "fingerprint": fingerprint, "note": note}
-            fresh.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+        with replacing(path) as temporary:
+            values = {"schema": SCHEMA, "name": name, "fingerprint": fingerprint, "note": note}
+            temporary.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
 
-    def has(self, sample: str, asked: str | None = None, seen: str | None = None) -> bool:
-        """Whether a sample has a prediction that was not a failure: those are tried again.
+    def has(self, sample: str, question_digest: str | None = None, image_digest: str | None = None) -> bool:
+        """Return whether a valid prediction of a sample is stored; failures are repeated.
 
         Parameters
         ----------
         sample : str
-        asked, seen : str, optional
-            Digests of what is asked now, and of the image that is shown; the answer to anything else does not count.
+        question_digest, image_digest : str, optional
+            Digests of the current question and image. A prediction for other ones is not valid.
         """
         try:
-            found = self.read(sample)
+            stored = self.read(sample)
         except DataError:
             return False
-        same = all(now is None or then in (None, now) for now, then in ((asked, found.asked), (seen, found.seen)))
-        return found.error is None and same
+        pairs = ((question_digest, stored.question_digest), (image_digest, stored.image_digest))
+        return stored.error is None and all(now is None or before in (None, now) for now, before in pairs)
 
     def read(self, sample: str) -> Prediction:
-        """The prediction of a sample.
+        """Read the prediction of a sample.
 
         Raises
         ------
         DataError
-            There is none, or it is broken.
+            The file is missing or invalid.
         """
         path = self.path(sample)
         if not path.exists():
             raise DataError(f"{sample}: no prediction")
-        found = read_prediction(path)
-        if found.sample != sample:
-            raise DataError(f"{sample}: its file holds the prediction of '{found.sample}'")
-        return found
+        prediction = read_prediction(path)
+        if prediction.sample != sample:
+            raise DataError(f"{sample}: its file holds the prediction of '{prediction.sample}'")
+        return prediction
 
-    def paths(self) -> Iterator[Path]:
-        """All files, for finding those that belong to no sample."""
+    def unmatched_files(self, samples: set[str]) -> list[str]:
+        """Return the prediction files that belong to none of the given sample IDs, relative to the folder."""
+        # strings, because a hundred thousand Path objects take hundreds of MB
+        expected = {str(self.path(sample)) for sample in samples}
+        return sorted(str(path.relative_to(self.folder)) for path in self._paths() if str(path) not in expected)
+
+    def _paths(self) -> Iterator[Path]:
         return self.folder.glob("*/*.json")
 
 
 def read_prediction(path: Path) -> Prediction:
-    """Read one file, believing nothing.
+    """Read and validate one prediction file.
 
     Raises
     ------
     DataError
-        It is missing, too large, not JSON or not a prediction.
+        The file is missing, too large, not JSON or not a prediction.
     """
     try:
         if path.stat().st_size > MAX_BYTES:
-            raise DataError(f"{path.name}: larger than {MAX_BYTES // 1_000_000} MB; it is no prediction")
-        values = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
-        known = {f.name for f in fields(Prediction)}
-        if (
-            not isinstance(values, dict)
-            or values.get("schema") != SCHEMA
-            or not known <= values.keys() | {"error", "asked", "seen"}
-        ):
+            raise DataError(f"{path.name}: not a prediction: larger than {MAX_BYTES // 1_000_000} MB")
+        values = json.loads(path.read_text(encoding="utf-8"), parse_constant=_reject_constant)
+        if isinstance(values, dict) and values.get("schema") == 1:
+            warn_deprecated("prediction files of schema 1", "'unibiomed evaluate' to write them again")
+            values = {**rename_keys(values, PREDICTION_KEYS), "schema": SCHEMA}
+        names = {f.name for f in fields(Prediction)}
+        optional = {"error", "question_digest", "image_digest"}
+        if not isinstance(values, dict) or values.get("schema") != SCHEMA or not names <= values.keys() | optional:
             raise DataError(f"{path.name}: not a prediction of schema {SCHEMA}")
-        values = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items() if k in known}
+        values = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items() if k in names}
         _check_types(values)
         return Prediction(**values)
     except (OSError, ValueError, TypeError, RecursionError) as error:
         raise DataError(f"{path.name}: the prediction cannot be read ({str(error)[:100]})") from error
 
 
-def _refuse(word: str) -> float:
-    raise ValueError(f"{word} is no number")
+def _reject_constant(word: str) -> float:
+    raise ValueError(f"{word} is not a number")
 
 
 def _check_types(values: dict[str, Any]) -> None:
     def number(value: Any) -> bool:
         return value is None or (type(value) in (int, float) and math.isfinite(value))
 
-    right = {
+    def optional_text(value: Any) -> bool:
+        return value is None or isinstance(value, str)
+
+    def scores(value: Any) -> bool:
+        return isinstance(value, tuple) and all(map(number, value))
+
+    valid = {
         "sample": lambda v: isinstance(v, str),
         "text": lambda v: isinstance(v, str),
         "labels": lambda v: isinstance(v, tuple) and all(isinstance(i, str) for i in v),
         "masks": lambda v: isinstance(v, tuple) and all(isinstance(i, dict) for i in v),
-        "scores": lambda v: isinstance(v, tuple) and all(map(number, v)),
-        "mask_scores": lambda v: isinstance(v, tuple) and all(map(number, v)),
+        "scores": scores,
+        "mask_scores": scores,
         "seconds": number,
-        "error": lambda v: v is None or isinstance(v, str),
-        "asked": lambda v: v is None or isinstance(v, str),
-        "seen": lambda v: v is None or isinstance(v, str),
+        "error": optional_text,
+        "question_digest": optional_text,
+        "image_digest": optional_text,
     }
     for name, value in values.items():
-        if not right[name](value):
-            raise ValueError(f"'{name}' is of the wrong type")
+        if not valid[name](value):
+            raise ValueError(f"'{name}' has the wrong type")

@@ -1,6 +1,6 @@
-"""Scoring every prediction that is kept, in this process or in many: the rows of all predictors are the same.
+"""Scoring of the stored predictions of all predictors, in this process or in several; the results are the same.
 
-Each image's truth is read once. A process that only scores loads no model.
+The ground truth of each image is read once. Processes that only score do not load models.
 """
 
 from __future__ import annotations
@@ -16,136 +16,154 @@ from tqdm import tqdm
 
 from unibiomed.data.index import replacing
 
+from .case_scoring import GroundTruth, score_case_or_fail
+from .distributed import TASKS_PER_WORKER, cached_records, run_in_processes
+from .predict import predictions_folder
 from .predictions import PredictionStore
-from .predictors import Predictor, is_boxed, samples_for
-from .predictors.files import Claims, FilesPredictor
-from .rows import RowWriter
-from .run import predictions_folder
-from .samples import Case, Share, make_cases
-from .score import Truth
-from .spread import PARTS_A_WORKER, each_done, kept_records
+from .predictors import Predictor, samples_for, uses_true_box
+from .predictors.files import FilesPredictor, MatchedFiles
+from .sample_scores import SampleScoreWriter
+from .samples import Case, Partition, make_cases
 from .suite import Suite
-from .unreadable import rows_of
 
-__all__ = ["Profile", "file_readers", "profile_of", "rows_path", "score_cases", "score_in_processes"]
+__all__ = [
+    "PredictorProfile",
+    "file_predictors",
+    "profile_of",
+    "sample_scores_path",
+    "score_cases",
+    "score_in_processes",
+]
 
 
 @dataclass(frozen=True)
-class Profile:
-    """What scoring has to know of a predictor; see `Predictor`."""
+class PredictorProfile:
+    """Attributes of a predictor that scoring needs; see `Predictor`."""
 
     name: str
     tasks: frozenset[str]
-    worded: frozenset[str]
-    boxed: bool
+    paraphrase_tasks: frozenset[str]
+    true_box: bool
 
 
-def profile_of(predictor: Predictor) -> Profile:
-    """The profile of a predictor."""
-    return Profile(predictor.name, predictor.tasks, predictor.worded, is_boxed(predictor))
+def profile_of(predictor: Predictor) -> PredictorProfile:
+    """Return the profile of a predictor."""
+    return PredictorProfile(predictor.name, predictor.tasks, predictor.paraphrase_tasks, uses_true_box(predictor))
 
 
-def file_readers(predictors: Iterable[Predictor]) -> list[FilesPredictor]:
-    """Those that were given files: which of them belong to a sample is noted while scoring."""
+def file_predictors(predictors: Iterable[Predictor]) -> list[FilesPredictor]:
+    """Return the predictors that read files. Scoring records which of their files belong to a sample."""
     return [predictor for predictor in predictors if isinstance(predictor, FilesPredictor)]
 
 
-def rows_path(out: Path, predictor: str) -> Path:
-    """Where the rows of one predictor are kept."""
+def sample_scores_path(out: Path, predictor: str) -> Path:
+    """Return the file of the sample scores of one predictor."""
     return out / "scores" / f"{predictions_folder(out, predictor).name}.jsonl"
 
 
 def score_cases(
     cases: Iterable[Case],
-    profiles: Sequence[Profile],
-    readers: Sequence[FilesPredictor],
+    profiles: Sequence[PredictorProfile],
+    file_predictors: Sequence[FilesPredictor],
     out: Path,
     paths: Mapping[str, Path],
     unreadable: dict[str, str],
 ) -> set[str]:
-    """Write the rows of all predictors.
+    """Score all predictors and write their sample scores.
 
     Parameters
     ----------
     cases : iterable of Case
-    profiles : sequence of Profile
-        Of the predictors.
-    readers : sequence of FilesPredictor
-        Those of them that claim their files.
+    profiles : sequence of PredictorProfile
+    file_predictors : sequence of FilesPredictor
+        Those of the predictors that read files.
     out : Path
-        Folder of the evaluation, with their predictions.
+        Folder of the evaluation, which contains the predictions.
     paths : mapping of str to Path
-        Predictor to the file that gets its rows.
+        Output file of each predictor.
     unreadable : dict of str to str
-        Gets the key of each image whose truth cannot be read, and the reason.
+        Receives the key of each image whose ground truth cannot be read, and the reason.
 
     Returns
     -------
     set of str
-        The ids of all samples.
+        IDs of all samples.
 
     Raises
     ------
     OutputError
-        A file cannot be written; all are as they were.
+        A file cannot be written. Existing files are left unchanged.
     """
-    known: set[str] = set()
+    sample_ids: set[str] = set()
     stores = {one.name: PredictionStore(predictions_folder(out, one.name)) for one in profiles}
     with ExitStack() as files:
-        writers = {one.name: files.enter_context(RowWriter(paths[one.name])) for one in profiles}
+        writers = {one.name: files.enter_context(SampleScoreWriter(paths[one.name])) for one in profiles}
         for case in cases:
-            known.update(sample.id for sample in case.samples)
-            for reader in readers:
-                reader.claim(case)
-            truth = Truth(case)
+            sample_ids.update(sample.id for sample in case.samples)
+            for predictor in file_predictors:
+                predictor.match(case)
+            truth = GroundTruth(case)
             for one in profiles:
-                for row in rows_of(case, samples_for(one, case.samples), stores[one.name], unreadable, truth):
-                    row.boxed = one.boxed
-                    writers[one.name].add(row)
-    return known
+                samples = samples_for(one, case.samples)
+                for score in score_case_or_fail(case, samples, stores[one.name], unreadable, truth):
+                    score.true_box = one.true_box
+                    writers[one.name].add(score)
+    return sample_ids
 
 
 @dataclass(frozen=True)
-class ScorePart:
-    """One part of the scoring: a block of images, the rows of which get files of their own.
+class ScoringTask:
+    """Block of images that one process scores into files of its own.
 
-    `folders` are those of predictors that read files.
+    Parameters
+    ----------
+    suite : Suite
+    data, out : Path
+    profiles : tuple of PredictorProfile
+    folders : tuple of Path
+        Folders of the predictors that read files.
+    partition : Partition
+    images : int
+        Number of images in the block.
+    paths : dict of str to Path
+        Output file of each predictor.
     """
 
     suite: Suite
     data: Path
     out: Path
-    profiles: tuple[Profile, ...]
+    profiles: tuple[PredictorProfile, ...]
     folders: tuple[Path, ...]
-    share: Share
+    partition: Partition
     images: int
     paths: dict[str, Path]
 
 
 @dataclass(frozen=True)
-class Told:
-    """What the scoring of a part tells beside its rows; `claims` in the order of the part's folders."""
+class ScoringResult:
+    """Result of a `ScoringTask` besides its files; `matched` has one entry per folder of the task."""
 
     images: int
-    known: set[str]
+    sample_ids: set[str]
     unreadable: dict[str, str]
-    claims: list[Claims]
+    matched: list[MatchedFiles]
 
 
-def score_part(part: ScorePart) -> Told:
-    """Score one part."""
-    readers = _readers(part.folders)
-    for reader in readers:
-        reader.claims = Claims()
+def run_scoring_task(task: ScoringTask) -> ScoringResult:
+    """Score one block of images."""
+    predictors = _read_folders(task.folders)
+    for predictor in predictors:
+        predictor.matched = MatchedFiles()
     unreadable: dict[str, str] = {}
-    cases = make_cases(part.suite, kept_records(part.suite, part.data), share=part.share, unreadable=unreadable)
-    known = score_cases(cases, part.profiles, readers, part.out, part.paths, unreadable)
-    return Told(part.images, known, unreadable, [reader.claims for reader in readers])
+    records = cached_records(task.suite, task.data)
+    cases = make_cases(task.suite, records, partition=task.partition, unreadable=unreadable)
+    sample_ids = score_cases(cases, task.profiles, predictors, task.out, task.paths, unreadable)
+    return ScoringResult(task.images, sample_ids, unreadable, [predictor.matched for predictor in predictors])
 
 
 @lru_cache(maxsize=1)
-def _readers(folders: tuple[Path, ...]) -> list[FilesPredictor]:
-    """Folders stay read from one part to the next."""
+def _read_folders(folders: tuple[Path, ...]) -> list[FilesPredictor]:
+    """Read folders of predictions once per process."""
     return [FilesPredictor(folder) for folder in folders]
 
 
@@ -161,59 +179,59 @@ def score_in_processes(
     unreadable: dict[str, str],
     progress: bool = True,
 ) -> set[str]:
-    """As `score_cases`, in processes of this machine: the same rows in the same order, and the same claims.
+    """Do the same as `score_cases` in several processes of this machine.
 
     Raises
     ------
     DataError
         A process was killed.
     OutputError
-        A file cannot be written; all are as they were.
+        A file cannot be written. Existing files are left unchanged.
     """
-    work = out / "scores" / ".parts"
-    readers = file_readers(predictors)
-    block = -(-images // (workers * PARTS_A_WORKER))
+    temporary = out / "scores" / ".parts"
+    readers = file_predictors(predictors)
+    block = -(-images // (workers * TASKS_PER_WORKER))
     count = -(-images // block)
-    parts = [
-        ScorePart(
+    tasks = [
+        ScoringTask(
             suite,
             data,
             out,
             tuple(map(profile_of, predictors)),
             tuple(reader.folder for reader in readers),
-            # images that follow each other: the files of the parts need only be put together
-            Share(number, count, block),
+            # consecutive images, so that the files of the tasks only have to be concatenated
+            Partition(number, count, block),
             min(block, images - number * block),
-            {name: work / str(number) / path.name for name, path in paths.items()},
+            {name: temporary / str(number) / path.name for name, path in paths.items()},
         )
         for number in range(count)
     ]
-    known: set[str] = set()
-    # a run that was killed leaves its parts
-    shutil.rmtree(work, ignore_errors=True)
+    sample_ids: set[str] = set()
+    # a run that was killed leaves its files
+    shutil.rmtree(temporary, ignore_errors=True)
     try:
         with (
             tqdm(total=images, desc="scoring", unit="image", disable=not progress) as bar,
-            closing(each_done(score_part, parts, workers)) as done,
+            closing(run_in_processes(run_scoring_task, tasks, workers)) as results,
         ):
-            for told in done:
-                bar.update(told.images)
-                known |= told.known
-                for key, reason in told.unreadable.items():
+            for result in results:
+                bar.update(result.images)
+                sample_ids |= result.sample_ids
+                for key, reason in result.unreadable.items():
                     unreadable.setdefault(key, reason)
-                for reader, claims in zip(readers, told.claims, strict=True):
-                    reader.claims.add(claims)
-        _join(parts, paths)
+                for reader, matched in zip(readers, result.matched, strict=True):
+                    reader.matched.add(matched)
+        _concatenate(tasks, paths)
     finally:
-        shutil.rmtree(work, ignore_errors=True)
-    return known
+        shutil.rmtree(temporary, ignore_errors=True)
+    return sample_ids
 
 
-def _join(parts: Sequence[ScorePart], paths: Mapping[str, Path]) -> None:
-    """Put the rows of all parts into one file for each predictor."""
+def _concatenate(tasks: Sequence[ScoringTask], paths: Mapping[str, Path]) -> None:
+    """Concatenate the files of all tasks for each predictor."""
     with ExitStack() as files:
         for name, path in paths.items():
-            with files.enter_context(replacing(path)).open("wb") as whole:
-                for part in parts:
-                    with part.paths[name].open("rb") as rows:
-                        shutil.copyfileobj(rows, whole)
+            with files.enter_context(replacing(path)).open("wb") as target:
+                for task in tasks:
+                    with task.paths[name].open("rb") as part:
+                        shutil.copyfileobj(part, target)

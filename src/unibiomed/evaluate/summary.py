@@ -1,10 +1,11 @@
-"""The numbers of one predictor: every task, the strict protocol and the published one side by side, with intervals.
+"""Results of one predictor for every task, in the strict and the published protocol, with intervals.
 
-Strict: every image counts, those without the target too, answers have to be exact, failures score 0.
+Strict protocol: every image counts, including those without the target, answers must match exactly, and failures
+score 0.
 
-Published (as the authors' scripts do; reference: their evaluation code): of each data set only the first 300
-annotations; images without the target are left out; an answer is right that contains the label; a volume's Dice leaves
-out slices without the target.
+Published protocol (that of the authors' evaluation code): only the first 300 annotations of each data set count, images
+without the target are left out, an answer is correct if it contains the label, and the Dice of a volume ignores slices
+without the target.
 """
 
 from __future__ import annotations
@@ -15,318 +16,320 @@ from typing import Any
 
 import numpy as np
 
-from unibiomed.metrics.classification import plain
+from unibiomed.metrics.intervals import Estimate, bootstrap_estimate, macro_mean, mean_estimate, proportion_estimate
 from unibiomed.metrics.segmentation import Overlap
 from unibiomed.tasks import SOMETHING_ELSE
 
-from .confusion import count_answers, joined
-from .intervals import Estimate, estimate_of, macro_mean, mean_of, share_of
-from .judged import presence_auroc, score_tables
-from .rows import Row
-from .samples import ELSEWHERE
+from .confusion import count_predicted_labels, join_labels
+from .sample_scores import SampleScore
+from .samples import BACKGROUND_BOX
+from .score_metrics import presence_auroc, summarise_scores
+from .task_scorers import normalise_answer
 
-__all__ = ["PUBLISHED_LIMIT", "summarise", "to_be_published"]
+__all__ = ["PUBLISHED_LIMIT", "published_subset", "summarise"]
 
 PUBLISHED_LIMIT = 300
-Table = dict[str, Any]
+Results = dict[str, Any]
+Samples = Sequence[SampleScore]
 
 
-def summarise(rows: Iterable[Row]) -> Table:
-    """All results of one predictor, ready for JSON.
+def summarise(samples: Iterable[SampleScore]) -> Results:
+    """Compute all results of one predictor as a JSON value.
 
     Parameters
     ----------
-    rows : iterable of Row
-        From `score.score_case` or `rows.read_rows`.
+    samples : iterable of SampleScore
 
     Returns
     -------
     dict
-        ``samples``, ``failures`` (by reason), and one table for each task that has samples.
+        Number of ``samples``, ``failures`` by reason, and one entry for each task that has samples.
     """
-    tasks: dict[str, list[Row]] = defaultdict(list)
+    tasks: dict[str, list[SampleScore]] = defaultdict(list)
     failures: Counter[str] = Counter()
     number = 0
-    for row in rows:
+    for score in samples:
         number += 1
-        if row.failure is not None:
-            failures[f"{row.task}: {row.failure}"] += 1
-        if row.change is None and not row.paraphrase:
-            tasks[row.task].append(row)
-    out: Table = {"samples": number, "failures": dict(failures.most_common())}
-    for task, make in TABLES.items():
+        if score.failure is not None:
+            failures[f"{score.task}: {score.failure}"] += 1
+        if score.original:
+            tasks[score.task].append(score)
+    out: Results = {"samples": number, "failures": dict(failures.most_common())}
+    for task, summarise_task in TASK_SUMMARIES.items():
         if tasks[task]:
-            out[task] = make(tasks[task])
+            out[task] = summarise_task(tasks[task])
     return out
 
 
-def to_be_published(rows: Iterable[Row]) -> list[Row]:
-    """Of each data set the first 300 annotations: samples whose target is there, in the order of the images."""
-    taken: Counter[str] = Counter()
-    kept = []
-    for row in rows:
-        if row.there and row.kind != "foreign":
-            taken[row.dataset] += 1
-            if taken[row.dataset] <= PUBLISHED_LIMIT:
-                kept.append(row)
-    return kept
+def published_subset(samples: Iterable[SampleScore]) -> list[SampleScore]:
+    """Return the first 300 samples of each data set whose target is present, in the order of the images."""
+    return _first(s for s in samples if s.target_present and not s.out_of_context)
 
 
 # ---------------------------------------------------------------- segmentation
 
 
-def _segment(rows: list[Row]) -> Table:
-    own = [row for row in rows if row.kind != "foreign"]
-    # who is given the box of the truth knows whether there is one
-    blind = [row for row in rows if not row.boxed]
-    blind_own, foreign = ([row for row in blind if (row.kind == "foreign") == other] for other in (False, True))
-    there = [row for row in own if row.there]
-    published = to_be_published(rows)
-    strict: Table = {
-        "dice": _macro(there, lambda r: r.target, lambda r: r.dice),
-        "dice_with_absent": _macro(blind_own, lambda r: r.target, lambda r: r.dice),
-        "iou": _macro(there, lambda r: r.target, lambda r: r.iou),
-        "surface_dice": _macro(there, lambda r: r.target, lambda r: r.surface_dice or 0.0),
-        "detected": _share(there, lambda r: r.detected),
-        "false_masks": _share([r for r in blind_own if not r.there], lambda r: bool(r.found)),
-        "false_masks_foreign": _share(foreign, lambda r: bool(r.found)),
-        "false_parts": _mean([r for r in blind_own if r.false_parts is not None], lambda r: float(r.false_parts or 0)),
-        "targets": _split(own, lambda r: r.target, _target),
-        "modalities": _split(there, lambda r: r.modality, _by_target),
-        "datasets": _split(there, lambda r: r.dataset, _by_target),
+def _segment(samples: Samples) -> Results:
+    in_context = [s for s in samples if not s.out_of_context]
+    present = [s for s in in_context if s.target_present]
+    # a predictor that is given the ground-truth box knows whether the target is present
+    without_box = [s for s in samples if not s.true_box]
+    in_context_without_box = [s for s in without_box if not s.out_of_context]
+    out_of_context = [s for s in without_box if s.out_of_context]
+    absent = [s for s in in_context_without_box if not s.target_present]
+    published = published_subset(samples)
+    strict: Results = {
+        "dice": _macro(present, _target, _dice),
+        "dice_with_absent": _macro(in_context_without_box, _target, _dice),
+        "iou": _macro(present, _target, _iou),
+        "surface_dice": _macro(present, _target, _surface_dice),
+        "detected": _proportion(present, lambda s: s.detected),
+        "false_masks": _proportion(absent, _predicted),
+        "false_masks_out_of_context": _proportion(out_of_context, _predicted),
+        "false_components": _mean(
+            [s for s in in_context_without_box if s.false_components is not None],
+            lambda s: float(s.false_components or 0),
+        ),
+        "targets": _split(in_context, _target, _target_results),
+        "modalities": _split(present, _modality, _macro_dice),
+        "datasets": _split(present, _dataset, _macro_dice),
     }
-    if volumes := _volumes(blind_own, every=True):
+    if volumes := _volumes(in_context_without_box, all_slices=True):
         strict["volumes"] = volumes
-    if numbered := [row for row in own if row.objects is not None]:
-        strict["objects"] = _split(numbered, lambda r: r.target, _objects)
+    if with_objects := [s for s in in_context if s.object_counts is not None]:
+        strict["objects"] = _split(with_objects, _target, _objects)
     return {
         "strict": strict,
         "published": {
-            "dice": _macro(published, lambda r: r.target, lambda r: r.dice),
-            "targets": _split(published, lambda r: r.target, lambda part: {"dice": _mean(part, lambda r: r.dice)}),
-            "modalities": _split(published, lambda r: r.modality, _by_target),
-            "datasets": _split(published, lambda r: r.dataset, _by_target),
-            "volumes": _volumes(own, every=False),
+            "dice": _macro(published, _target, _dice),
+            "targets": _split(published, _target, _mean_dice),
+            "modalities": _split(published, _modality, _macro_dice),
+            "datasets": _split(published, _dataset, _macro_dice),
+            "volumes": _volumes(in_context, all_slices=False),
         },
-        "scores": score_tables(rows),
+        "scores": summarise_scores(samples),
     }
 
 
-def _outline(rows: list[Row]) -> Table:
-    """Masks of what is in true boxes: every target is there."""
+def _outline(samples: Samples) -> Results:
+    """Summarise segmentation from ground-truth boxes, for which every target is present."""
     return {
         "strict": {
-            "dice": _macro(rows, lambda r: r.target, lambda r: r.dice),
-            "iou": _macro(rows, lambda r: r.target, lambda r: r.iou),
-            "surface_dice": _macro(rows, lambda r: r.target, lambda r: r.surface_dice or 0.0),
-            "targets": _split(rows, lambda r: r.target, lambda part: {"dice": _mean(part, lambda r: r.dice)}),
-            "modalities": _split(rows, lambda r: r.modality, _by_target),
-            "datasets": _split(rows, lambda r: r.dataset, _by_target),
+            "dice": _macro(samples, _target, _dice),
+            "iou": _macro(samples, _target, _iou),
+            "surface_dice": _macro(samples, _target, _surface_dice),
+            "targets": _split(samples, _target, _mean_dice),
+            "modalities": _split(samples, _modality, _macro_dice),
+            "datasets": _split(samples, _dataset, _macro_dice),
         }
     }
 
 
-def _target(rows: list[Row]) -> Table:
-    there = [row for row in rows if row.there]
-    blind = [row for row in rows if not row.boxed]
+def _target_results(samples: Samples) -> Results:
+    present = [s for s in samples if s.target_present]
+    without_box = [s for s in samples if not s.true_box]
     table = {
-        "dice": _mean(there, lambda r: r.dice),
-        "dice_with_absent": _mean(blind, lambda r: r.dice),
-        "iou": _mean(there, lambda r: r.iou),
-        "surface_dice": _mean(there, lambda r: r.surface_dice or 0.0),
-        "detected": _share(there, lambda r: r.detected),
-        "false_masks": _share([r for r in blind if not r.there], lambda r: bool(r.found)),
+        "dice": _mean(present, _dice),
+        "dice_with_absent": _mean(without_box, _dice),
+        "iou": _mean(present, _iou),
+        "surface_dice": _mean(present, _surface_dice),
+        "detected": _proportion(present, lambda s: s.detected),
+        "false_masks": _proportion([s for s in without_box if not s.target_present], _predicted),
     }
-    # a distance in pixels and one in mm have no mean
+    # distances in mm and in pixels must not be averaged
     for name, in_mm in (("hd95_mm", True), ("hd95_pixels", False)):
-        part = [row for row in there if row.measured == in_mm]
-        far = [row for row in part if row.hd95 is not None]
+        part = [s for s in present if s.spacing_known == in_mm]
+        measured = [s for s in part if s.hd95 is not None]
         if part:
-            table[name] = _mean(far, lambda r: r.hd95 or 0.0) | {"unmeasured": len(part) - len(far)}
+            table[name] = _mean(measured, lambda s: s.hd95 or 0.0) | {"unmeasured": len(part) - len(measured)}
     return table
 
 
-def _by_target(rows: list[Row]) -> Table:
-    return {"dice": _macro(rows, lambda r: r.target, lambda r: r.dice)}
+def _mean_dice(samples: Samples) -> Results:
+    return {"dice": _mean(samples, _dice)}
 
 
-def _volumes(rows: list[Row], *, every: bool) -> Table:
-    """Dice of whole volumes: over all slices, or (as published) over those that show the target.
+def _macro_dice(samples: Samples) -> Results:
+    return {"dice": _macro(samples, _target, _dice)}
 
-    A volume without the target counts over all slices only: 1 where nothing is painted, else 0.
+
+def _volumes(samples: Samples, *, all_slices: bool) -> Results:
+    """Compute the Dice of volumes over all slices, or (published protocol) over slices with the target.
+
+    A volume without the target counts over all slices only: 1 if the prediction is empty, else 0.
     """
-    sums: dict[tuple[str, str, str], Overlap] = {}
+    overlaps: dict[tuple[str, str, str], Overlap] = {}
     subjects: dict[tuple[str, str, str], str] = {}
     failed: set[tuple[str, str, str]] = set()
-    for row in rows:
-        if row.volume is None or not (every or row.there):
+    for score in samples:
+        if score.volume is None or not (all_slices or score.target_present):
             continue
-        key = (row.target, row.dataset, row.volume)
-        subjects[key] = row.subject
-        if row.failure is not None:
+        key = (score.target, score.dataset, score.volume)
+        subjects[key] = score.subject
+        if score.failure is not None:
             failed.add(key)
             continue
-        assert row.shared is not None and row.predicted is not None and row.true is not None
-        sums[key] = sums.get(key, Overlap()) + Overlap(row.shared, row.predicted, row.true)
-    found: dict[str, list[tuple[float, str]]] = defaultdict(list)
+        assert score.intersection is not None and score.predicted_area is not None and score.true_area is not None
+        overlap = Overlap(score.intersection, score.predicted_area, score.true_area)
+        overlaps[key] = overlaps.get(key, Overlap()) + overlap
+    by_target: dict[str, list[tuple[float, str]]] = defaultdict(list)
     for key, subject in subjects.items():
-        total = sums.get(key, Overlap())
-        if every or total.true or key in failed:
-            found[key[0]].append((0.0 if key in failed else total.dice, subject))
+        total = overlaps.get(key, Overlap())
+        if all_slices or total.true or key in failed:
+            by_target[key[0]].append((0.0 if key in failed else total.dice, subject))
     return {
-        target: mean_of([v for v, _ in values], [s for _, s in values]).to_dict()
-        for target, values in sorted(found.items())
+        target: mean_estimate([v for v, _ in values], [s for _, s in values]).to_dict()
+        for target, values in sorted(by_target.items())
     }
 
 
-def _objects(rows: list[Row]) -> Table:
-    """Of all images; the mean of AJI is over those that show an object."""
-    counts = np.array([row.objects[1:] for row in rows if row.objects])
-    matched, unmatched, shared = counts[:, 0], (counts[:, 1] + counts[:, 2]) / 2, counts[:, 3]
-    subjects = [row.subject for row in rows if row.objects]
+def _objects(samples: Samples) -> Results:
+    """Compute AJI (mean over images with an object) and panoptic quality (over all images)."""
+    counts = np.array([s.object_counts[1:] for s in samples if s.object_counts])
+    matched, unmatched, iou_sum = counts[:, 0], (counts[:, 1] + counts[:, 2]) / 2, counts[:, 3]
+    subjects = [s.subject for s in samples if s.object_counts]
 
-    def share(of: np.ndarray, all_: np.ndarray) -> Table:
-        def drawn(often: np.ndarray) -> np.ndarray:
-            total = often @ all_
-            found: np.ndarray = np.divide(often @ of, total, out=np.full(len(total), np.nan), where=total > 0)
-            return found
+    def ratio(numerator: np.ndarray, denominator: np.ndarray) -> Results:
+        def statistic(weights: np.ndarray) -> np.ndarray:
+            total = weights @ denominator
+            values: np.ndarray = np.divide(weights @ numerator, total, out=np.full(len(total), np.nan), where=total > 0)
+            return values
 
-        return estimate_of(drawn, subjects).to_dict()
+        return bootstrap_estimate(statistic, subjects).to_dict()
 
     return {
-        "aji": _mean([row for row in rows if row.there], lambda r: r.objects[0] if r.objects else 0.0),
-        # of the pairs that match, so that the quality is that of detection times that of outlines
-        "pq": share(shared, matched + unmatched),
-        "sq": share(shared, matched),
-        "rq": share(matched, matched + unmatched),
+        "aji": _mean(
+            [s for s in samples if s.target_present], lambda s: s.object_counts[0] if s.object_counts else 0.0
+        ),
+        # PQ = SQ · RQ, where SQ is the mean over matched pairs
+        "pq": ratio(iou_sum, matched + unmatched),
+        "sq": ratio(iou_sum, matched),
+        "rq": ratio(matched, matched + unmatched),
     }
 
 
-# ---------------------------------------------------------------- words
+# ---------------------------------------------------------------- labels and texts
 
 
-def _classify(rows: list[Row]) -> Table:
-    named = [row for row in rows if row.kind != ELSEWHERE]
-    table = _labels(named, _first(named))
-    if other := [row for row in rows if row.kind == ELSEWHERE]:
+def _classify(samples: Samples) -> Results:
+    regions = [s for s in samples if s.kind != BACKGROUND_BOX]
+    table = _label_results(regions, _first(regions))
+    if background := [s for s in samples if s.kind == BACKGROUND_BOX]:
         table["strict"] |= {
-            "elsewhere": _share(other, lambda r: bool(r.exact)),
-            "accuracy_with_elsewhere": _share(rows, lambda r: bool(r.exact)),
-            "named_called_elsewhere": _share(
-                named, lambda r: [plain(said) for said in r.said or []] == [SOMETHING_ELSE]
+            "background_accuracy": _proportion(background, _exact),
+            "accuracy_with_background": _proportion(samples, _exact),
+            "called_background": _proportion(
+                regions, lambda s: list(map(normalise_answer, s.predicted_labels or [])) == [SOMETHING_ELSE]
             ),
         }
     return table
 
 
-def _labels(rows: list[Row], first: list[Row]) -> Table:
-    """Recognition and region classification: exact in all rows, as a part of the answer in the `first` ones."""
+def _label_results(samples: Samples, first: Samples) -> Results:
+    """Summarise recognition or region classification; the published protocol uses the `first` samples only."""
     return {
         "strict": {
-            "accuracy": _share(rows, lambda r: bool(r.exact)),
-            "balanced_accuracy": _macro(rows, _name, lambda r: bool(r.exact), shares=True),
-            "labels": _split(rows, _name, lambda part: {"accuracy": _share(part, lambda r: bool(r.exact))}),
-            "per_label": _per_label(rows),
-            "confusion": count_answers(rows),
-            "datasets": _split(
-                rows, lambda r: r.dataset, lambda part: {"accuracy": _share(part, lambda r: bool(r.exact))}
-            ),
+            "accuracy": _proportion(samples, _exact),
+            "balanced_accuracy": _macro(samples, _label, _exact, proportion=True),
+            "labels": _split(samples, _label, _accuracy),
+            "per_label": _per_label(samples),
+            "confusion": count_predicted_labels(samples),
+            "datasets": _split(samples, _dataset, _accuracy),
         },
-        "published": {"accuracy": _share(first, lambda r: bool(r.substring))},
+        "published": {"accuracy": _proportion(first, lambda s: bool(s.substring_match))},
     }
 
 
-def _recognize(rows: list[Row]) -> Table:
-    # as published, normal images are left out
-    first = _first([row for row in rows if row.there])
-    table = _labels(rows, first)
-    normal = [row for row in rows if not row.there]
+def _recognize(samples: Samples) -> Results:
+    abnormal, normal = ([s for s in samples if bool(s.target_present) == state] for state in (True, False))
+    # the published protocol leaves out normal images
+    first = _first(abnormal)
+    table = _label_results(samples, first)
     table["strict"] |= {
-        "false_findings": _share(normal, lambda r: bool(r.found)),
-        "missed": _share([row for row in rows if row.there], lambda r: not r.found),
-        "dice": _mean(rows, lambda r: r.dice),
-        # a right outline under a wrong finding is worth nothing, nor is a finding in words where there is none
-        "dice_labelled": _mean(rows, lambda r: r.dice if r.exact else 0.0),
+        "false_findings": _proportion(normal, _predicted),
+        "missed": _proportion(abnormal, lambda s: not s.predicted_present),
+        "dice": _mean(samples, _dice),
+        # a mask with the wrong label, or a finding in a normal image, scores 0
+        "dice_correct_label": _mean(samples, lambda s: s.dice if s.exact_match else 0.0),
     }
-    if any(row.presence is not None for row in rows) and len({bool(row.there) for row in rows}) == 2:
+    if any(s.presence is not None for s in samples) and abnormal and normal:
         table["strict"]["presence_auroc"] = presence_auroc(
-            [_presence(row) for row in rows], [bool(row.there) for row in rows], [row.subject for row in rows]
+            [_presence(s) for s in samples], [bool(s.target_present) for s in samples], [s.subject for s in samples]
         )
-    table["published"]["dice"] = _mean(first, lambda r: r.dice)
+    table["published"]["dice"] = _mean(first, _dice)
     return table
 
 
-def _presence(row: Row) -> float:
-    """The score of a finding; an answer without one is sure of what it says, and a failure surely wrong."""
-    return float(bool(row.found)) if row.presence is None else row.presence
+def _presence(score: SampleScore) -> float:
+    """Return the presence score of a finding, or 0 or 1 if there is none; that of a failure is the wrong one."""
+    return float(bool(score.predicted_present)) if score.presence is None else score.presence
 
 
-def _name(row: Row) -> str:
-    return joined(row.wanted or [])
-
-
-def _per_label(rows: Sequence[Row]) -> Table:
-    """Precision, recall and F1 of each label, where an answer may name several."""
+def _per_label(samples: Samples) -> Results:
+    """Compute precision, recall and F1 of each label; an answer may name several labels."""
     names: dict[str, str] = {}
-    wanted: list[set[str]] = []
-    said: list[set[str]] = []
-    for row in rows:
-        spelled = {plain(label): label for label in row.wanted or []}
-        names |= spelled
-        wanted.append(set(spelled))
-        said.append(set() if row.failure is not None else {plain(label) for label in row.said or []})
-    subjects = [row.subject for row in rows]
+    true_sets: list[set[str]] = []
+    predicted_sets: list[set[str]] = []
+    for score in samples:
+        spelling = {normalise_answer(label): label for label in score.true_labels or []}
+        names |= spelling
+        true_sets.append(set(spelling))
+        labels = [] if score.failure is not None else score.predicted_labels or []
+        predicted_sets.append(set(map(normalise_answer, labels)))
+    subjects = [score.subject for score in samples]
     out = {}
     for label in sorted(names):
-        true, told = (np.array([label in one for one in sets], bool) for sets in (wanted, said))
+        true, predicted = (np.array([label in labels for labels in sets], bool) for sets in (true_sets, predicted_sets))
         out[names[label]] = {
-            "precision": _among(told, true, subjects) if told.any() else {"value": 0.0},
-            "recall": _among(true, told, subjects),
-            "f1": _f1(true, told, subjects),
+            "precision": _proportion_among(predicted, true, subjects) if predicted.any() else {"value": 0.0},
+            "recall": _proportion_among(true, predicted, subjects),
+            "f1": _f1(true, predicted, subjects),
             "count": int(true.sum()),
         }
-    invented = sum(len(labels - names.keys()) for labels in said)
-    nothing: Table = {name: {"value": 0.0} for name in ("precision", "recall", "f1")}
-    return out | ({"(other)": nothing | {"count": 0, "said": invented}} if invented else {})
+    unknown = sum(len(labels - names.keys()) for labels in predicted_sets)
+    zero: Results = {name: {"value": 0.0} for name in ("precision", "recall", "f1")}
+    return out | ({"(other)": zero | {"count": 0, "predicted": unknown}} if unknown else {})
 
 
-def _among(these: np.ndarray, those: np.ndarray, subjects: Sequence[str]) -> Table:
-    """The share of those among these."""
-    at = np.flatnonzero(these).tolist()
-    return share_of([bool(those[i]) for i in at], [subjects[i] for i in at]).to_dict()
+def _proportion_among(group: np.ndarray, positive: np.ndarray, subjects: Sequence[str]) -> Results:
+    """Return the proportion of positives in a group."""
+    indices = np.flatnonzero(group).tolist()
+    return proportion_estimate([bool(positive[i]) for i in indices], [subjects[i] for i in indices]).to_dict()
 
 
-def _f1(true: np.ndarray, told: np.ndarray, subjects: Sequence[str]) -> Table:
-    """F1, which follows from the share that is both, of all that are either: its interval is that of this share."""
-    either = np.flatnonzero(true | told).tolist()
-    share = share_of([bool(true[i] and told[i]) for i in either], [subjects[i] for i in either])
-    value, low, high = (2 * part / (1 + part) for part in (share.value, share.low, share.high))
-    return Estimate(value, low, high, share.count, share.subjects).to_dict()
+def _f1(true: np.ndarray, predicted: np.ndarray, subjects: Sequence[str]) -> Results:
+    """Return F1 = 2p / (1 + p), where p is the proportion of the intersection in the union, with the interval of p."""
+    either = np.flatnonzero(true | predicted).tolist()
+    p = proportion_estimate([bool(true[i] and predicted[i]) for i in either], [subjects[i] for i in either])
+    value, low, high = (2 * part / (1 + part) for part in (p.value, p.low, p.high))
+    return Estimate(value, low, high, p.count, p.subjects).to_dict()
 
 
-def _ask(rows: list[Row]) -> Table:
-    table: Table = {}
-    first = _first(rows)
+def _ask(samples: Samples) -> Results:
+    table: Results = {}
+    first = _first(samples)
     for kind in ("closed", "open"):
-        part = [row for row in rows if row.kind == kind]
+        part = [s for s in samples if s.kind == kind]
         if part:
             table[kind] = {
-                "accuracy": _share(part, lambda r: bool(r.exact)),
-                "accuracy_published": _share([row for row in first if row.kind == kind], lambda r: bool(r.substring)),
+                "accuracy": _proportion(part, _exact),
+                "accuracy_published": _proportion(
+                    [s for s in first if s.kind == kind], lambda s: bool(s.substring_match)
+                ),
             }
     return table
 
 
-def _texts(rows: list[Row]) -> Table:
-    from .texts import text_scores
+def _texts(samples: Samples) -> Results:
+    from .text_metrics import text_scores
 
-    table: Table = {"strict": text_scores(rows), "published": text_scores(_first(rows))}
-    if any(row.there is not None for row in rows):
-        table["strict"]["dice"] = _mean([row for row in rows if row.there is not None], lambda r: r.dice)
+    table: Results = {"strict": text_scores(samples), "published": text_scores(_first(samples))}
+    if with_masks := [s for s in samples if s.target_present is not None]:
+        table["strict"]["dice"] = _mean(with_masks, _dice)
     return table
 
 
-TABLES: dict[str, Callable[[list[Row]], Table]] = {
+TASK_SUMMARIES: dict[str, Callable[[Samples], Results]] = {
     "segment": _segment,
     "outline": _outline,
     "recognize": _recognize,
@@ -340,32 +343,77 @@ TABLES: dict[str, Callable[[list[Row]], Table]] = {
 # ---------------------------------------------------------------- helpers
 
 
-def _first(rows: Sequence[Row]) -> list[Row]:
-    taken: Counter[str] = Counter()
-    kept = []
-    for row in rows:
-        taken[row.dataset] += 1
-        if taken[row.dataset] <= PUBLISHED_LIMIT:
-            kept.append(row)
-    return kept
+def _target(score: SampleScore) -> str:
+    return score.target
 
 
-def _mean(rows: Sequence[Row], value: Callable[[Row], float]) -> Table:
-    return mean_of([value(row) for row in rows], [row.subject for row in rows]).to_dict()
+def _modality(score: SampleScore) -> str:
+    return score.modality
 
 
-def _share(rows: Sequence[Row], which: Callable[[Row], bool]) -> Table:
-    return share_of([which(row) for row in rows], [row.subject for row in rows]).to_dict()
+def _dataset(score: SampleScore) -> str:
+    return score.dataset
+
+
+def _label(score: SampleScore) -> str:
+    return join_labels(score.true_labels or [])
+
+
+def _dice(score: SampleScore) -> float:
+    return score.dice
+
+
+def _iou(score: SampleScore) -> float:
+    return score.iou
+
+
+def _surface_dice(score: SampleScore) -> float:
+    return score.surface_dice or 0.0
+
+
+def _predicted(score: SampleScore) -> bool:
+    return bool(score.predicted_present)
+
+
+def _exact(score: SampleScore) -> bool:
+    return bool(score.exact_match)
+
+
+def _accuracy(samples: Samples) -> Results:
+    return {"accuracy": _proportion(samples, _exact)}
+
+
+def _first(samples: Iterable[SampleScore]) -> list[SampleScore]:
+    """Return the first `PUBLISHED_LIMIT` samples of each data set."""
+    counts: Counter[str] = Counter()
+    first = []
+    for score in samples:
+        counts[score.dataset] += 1
+        if counts[score.dataset] <= PUBLISHED_LIMIT:
+            first.append(score)
+    return first
+
+
+def _mean(samples: Samples, value: Callable[[SampleScore], float]) -> Results:
+    return mean_estimate([value(s) for s in samples], [s.subject for s in samples]).to_dict()
+
+
+def _proportion(samples: Samples, condition: Callable[[SampleScore], bool]) -> Results:
+    return proportion_estimate([condition(s) for s in samples], [s.subject for s in samples]).to_dict()
 
 
 def _macro(
-    rows: Sequence[Row], by: Callable[[Row], str], value: Callable[[Row], float], *, shares: bool = False
-) -> Table:
-    return macro_mean(((by(row), row.subject, value(row)) for row in rows), shares=shares).to_dict()
+    samples: Samples,
+    by: Callable[[SampleScore], str],
+    value: Callable[[SampleScore], float],
+    *,
+    proportion: bool = False,
+) -> Results:
+    return macro_mean(((by(s), s.subject, value(s)) for s in samples), proportion=proportion).to_dict()
 
 
-def _split(rows: Sequence[Row], by: Callable[[Row], str], make: Callable[[list[Row]], Table]) -> Table:
-    parts: dict[str, list[Row]] = defaultdict(list)
-    for row in rows:
-        parts[by(row)].append(row)
+def _split(samples: Samples, by: Callable[[SampleScore], str], make: Callable[[Samples], Results]) -> Results:
+    parts: dict[str, list[SampleScore]] = defaultdict(list)
+    for score in samples:
+        parts[by(score)].append(score)
     return {name: make(part) for name, part in sorted(parts.items())}

@@ -1,217 +1,190 @@
-"""Does a model answer from the pixels? Pairs of images (after MediConfusion), other words, changed pixels.
+"""Tests of whether answers depend on the image: paired images, paraphrases and perturbations.
 
-All of it is computed from rows: nothing is asked again.
+All tables are computed from sample scores; no model is run.
 """
 
 from __future__ import annotations
 
-import math
 import random
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
-from .intervals import Estimate, macro_mean, share_of, unseen
-from .rows import Row
+from unibiomed.metrics.intervals import dyadic_proportion, macro_mean, proportion_estimate
 
-__all__ = ["pair_estimate", "pair_table", "paraphrase_table", "robustness_table"]
+from .sample_scores import SampleScore
+from .samples import IN_CONTEXT
 
-Table = dict[str, Any]
+__all__ = ["pair_table", "paraphrase_table", "robustness_table"]
+
+Results = dict[str, Any]
 
 
-def pair_table(rows: Sequence[Row], limit: int, seed: int) -> Table:
-    """The paired test: the same question on an image with the target and on one without.
+def pair_table(samples: Sequence[SampleScore], limit: int, seed: int) -> Results:
+    """Test whether a model distinguishes an image with a target from one without (after MediConfusion).
 
-    A model that looks gets both right (set accuracy); one that answers from the question alone says the same to both
-    (confusion). Chance, for an answer thrown like a coin, is 25 % and 50 %.
+    A model that uses the image answers both correctly (set accuracy). One that answers from the question alone gives
+    the same answer to both (confusion). Random answers give 25 % and 50 %.
 
     Parameters
     ----------
-    rows : sequence of Row
-        Unchanged images, the suite's own words.
+    samples : sequence of SampleScore
+        Perturbed images and paraphrases are ignored.
     limit : int
-        Pairs of each kind of question (0: as many as there are).
+        Number of pairs per question (0 for all).
     seed : int
-        Of the choice of pairs.
+        Seed of the choice of pairs.
 
     Returns
     -------
     dict
-        ``masks``: "segment X", the image without X from the same data set; ``masks_foreign``: from another part of the
-        body; ``text``: recognition of a normal and an abnormal image. Each with ``set_accuracy`` (there any pixel or
-        any finding is right), ``set_accuracy_strict`` (there a mask has to touch the target, findings have to have
-        their names), ``confusion`` and the number of pairs, and the same for each target.
+        ``masks``: ``segment``, with pairs from one data set. ``masks_out_of_context``: ``segment``, with
+        out-of-context images. ``text``: recognition of a normal and an abnormal image. Each has ``set_accuracy`` (any
+        mask or finding is correct for the image with the target), ``set_accuracy_strict`` (the mask must intersect the
+        target, findings must have the right names), ``confusion``, ``unreadable`` answers, and the same per question.
     """
-    out: Table = {}
-    plain = [row for row in rows if row.change is None and not row.paraphrase]
-    # given the box of the truth, a model knows which image shows the target
-    masks = [row for row in plain if row.task == "segment" and not row.boxed]
-    groups: dict[str, dict[str, tuple[list[Row], list[Row]]]] = {
-        "masks": _sides([r for r in masks if r.kind == "own"], lambda r: f"{r.target} ({r.dataset})"),
-        "masks_foreign": _sides([r for r in masks if r.kind == "foreign" or r.there], lambda r: r.target),
-        "text": _sides([r for r in plain if r.task == "recognize"], lambda r: r.dataset),
+    out: Results = {}
+    originals = [s for s in samples if s.original]
+    # a model that is given the ground-truth box knows which image shows the target
+    masks = [s for s in originals if s.task == "segment" and not s.true_box]
+    in_context = [s for s in masks if s.kind == IN_CONTEXT]
+    mixed = [s for s in masks if s.out_of_context or s.target_present]
+    text = [s for s in originals if s.task == "recognize"]
+    groups = {
+        # the second value is part of the random seed and must not change
+        "masks": (_group(in_context, lambda s: f"{s.target} ({s.dataset})"), "masks"),
+        "masks_out_of_context": (_group(mixed, lambda s: s.target), "masks_foreign"),
+        "text": (_group(text, lambda s: s.dataset), "text"),
     }
-    for name, sides in groups.items():
+    for name, (questions, tag) in groups.items():
         pairs = {
-            key: _pairs(there, absent, limit, f"{seed}/{name}/{key}") for key, (there, absent) in sorted(sides.items())
+            key: _make_pairs(present, absent, limit, f"{seed}/{tag}/{key}")
+            for key, (present, absent) in sorted(questions.items())
         }
         if pairs:
-            out[name] = _tested([pair for part in pairs.values() for pair in part])
-            out[name]["questions"] = {key: _tested(part) for key, part in pairs.items()}
+            out[name] = _evaluate_pairs([pair for part in pairs.values() for pair in part])
+            out[name]["questions"] = {key: _evaluate_pairs(part) for key, part in pairs.items()}
     return out
 
 
-def _tested(pairs: Sequence[tuple[Row, Row]]) -> Table:
-    def said(row: Row) -> bool | None:
-        # an answer that neither names a finding nor denies any says nothing
-        return None if row.failure is not None or row.said == [] else bool(row.found)
+def _evaluate_pairs(pairs: Sequence[tuple[SampleScore, SampleScore]]) -> Results:
+    def answer(score: SampleScore) -> bool | None:
+        # an answer that neither names nor denies a finding is unreadable
+        return None if score.failure is not None or score.predicted_labels == [] else bool(score.predicted_present)
 
-    read = [(said(a), said(b)) for a, b in pairs]
+    answers = [(answer(a), answer(b)) for a, b in pairs]
     subjects = [(a.subject, b.subject) for a, b in pairs]
-    right = [a is True and b is False for a, b in read]
-    strict = [both and _hits(there) for both, (there, _) in zip(right, pairs, strict=True)]
+    right = [a is True and b is False for a, b in answers]
+    strict = [both and _is_correct(present) for both, (present, _) in zip(right, pairs, strict=True)]
+    same = [a is not None and a == b for a, b in answers]
     return {
-        "set_accuracy": pair_estimate([float(both) for both in right], subjects).to_dict(),
-        "set_accuracy_strict": pair_estimate([float(both) for both in strict], subjects).to_dict(),
-        "confusion": pair_estimate([float(a is not None and a == b) for a, b in read], subjects).to_dict(),
-        "unreadable": sum(answer is None for both in read for answer in both),
+        "set_accuracy": dyadic_proportion(list(map(float, right)), subjects).to_dict(),
+        "set_accuracy_strict": dyadic_proportion(list(map(float, strict)), subjects).to_dict(),
+        "confusion": dyadic_proportion(list(map(float, same)), subjects).to_dict(),
+        "unreadable": sum(one is None for pair in answers for one in pair),
     }
 
 
-def _hits(row: Row) -> bool:
-    """Whether the answer on an image that shows the target is a right one, not only some."""
-    return row.detected if row.task == "segment" else bool(row.exact)
+def _is_correct(score: SampleScore) -> bool:
+    return score.detected if score.task == "segment" else bool(score.exact_match)
 
 
-def pair_estimate(values: Sequence[float], subjects: Sequence[tuple[str, str]]) -> Estimate:
-    """Mean over pairs of images, where pairs that share a subject, on either side, are alike.
-
-    Such pairs chain nearly all subjects to each other, which leaves a bootstrap of whole chains little to draw. The
-    interval is that of the normal distribution with the variance of Aronow et al. (2015), robust to dyadic clusters;
-    of a share of 0 or 1 the exact one of as many pairs as are found that share no subject.
-
-    Parameters
-    ----------
-    values : sequence of float
-        0 or 1.
-    subjects : sequence of (str, str)
-        Of both images of each pair.
-    """
-    people = {subject for both in subjects for subject in both}
-    if not values:
-        return Estimate(float("nan"), float("nan"), float("nan"), 0, 0)
-    mean = sum(values) / len(values)
-    # of the same subjects alone nothing tells how subjects differ
-    if len({frozenset(both) for both in subjects}) < 2:
-        return Estimate(mean, float("nan"), float("nan"), len(values), len(people))
-    of_one: dict[str, float] = defaultdict(float)
-    of_two: dict[frozenset[str], float] = defaultdict(float)
-    for value, both in zip(values, subjects, strict=True):
-        for subject in set(both):
-            of_one[subject] += value - mean
-        of_two[frozenset(both)] += value - mean
-    alike = sum(total**2 for total in of_two.values())
-    # pairs of the same two subjects were counted for both of them
-    twice = sum(total**2 for both, total in of_two.items() if len(both) == 2)
-    shared = sum(total**2 for total in of_one.values()) - twice
-    half = 1.96 * math.sqrt(max(shared, alike)) / len(values)
-    if mean in (0, 1):
-        half = unseen(_apart(subjects))
-    return Estimate(mean, max(0.0, mean - half), min(1.0, mean + half), len(values), len(people))
+def _group(
+    samples: Sequence[SampleScore], by: Callable[[SampleScore], str]
+) -> dict[str, tuple[list[SampleScore], list[SampleScore]]]:
+    """Split samples by question into those with and without the target; questions must have both."""
+    groups: dict[str, tuple[list[SampleScore], list[SampleScore]]] = defaultdict(lambda: ([], []))
+    for score in samples:
+        groups[by(score)][0 if score.target_present else 1].append(score)
+    return {key: both for key, both in groups.items() if both[0] and both[1]}
 
 
-def _apart(subjects: Sequence[tuple[str, str]]) -> int:
-    """Pairs, taken in order, of which no two share a subject."""
-    met: set[str] = set()
-    number = 0
-    for both in subjects:
-        if met.isdisjoint(both):
-            met.update(both)
-            number += 1
-    return number
-
-
-def _sides(rows: Sequence[Row], by: Any) -> dict[str, tuple[list[Row], list[Row]]]:
-    sides: dict[str, tuple[list[Row], list[Row]]] = defaultdict(lambda: ([], []))
-    for row in rows:
-        sides[by(row)][0 if row.there else 1].append(row)
-    return {key: both for key, both in sides.items() if both[0] and both[1]}
-
-
-def _pairs(there: list[Row], absent: list[Row], limit: int, seed: str) -> list[tuple[Row, Row]]:
-    """Each image at most once, by chance."""
+def _make_pairs(
+    present: list[SampleScore], absent: list[SampleScore], limit: int, seed: str
+) -> list[tuple[SampleScore, SampleScore]]:
+    """Make random pairs in which each image occurs at most once."""
     rng = random.Random(seed)
-    there, absent = sorted(there, key=lambda r: r.id), sorted(absent, key=lambda r: r.id)
-    rng.shuffle(there)
+    present, absent = sorted(present, key=lambda s: s.id), sorted(absent, key=lambda s: s.id)
+    rng.shuffle(present)
     rng.shuffle(absent)
-    return list(zip(there, absent, strict=False))[: limit or None]
+    return list(zip(present, absent, strict=False))[: limit or None]
 
 
-def paraphrase_table(rows: Sequence[Row]) -> Table:
-    """Of questions in other words: agreement with the question itself, and the score they get."""
-    out: Table = {}
+def paraphrase_table(samples: Sequence[SampleScore]) -> Results:
+    """Compute the agreement of answers to paraphrases with those to the original questions, and their scores."""
+    out: Results = {}
     for task in ("segment", "recognize", "ask", "classify"):
-        other = [row for row in rows if row.task == task and row.paraphrase and row.change is None]
-        if not other:
+        unperturbed = [s for s in samples if s.task == task and s.perturbation is None]
+        paraphrases = [s for s in unperturbed if s.paraphrase]
+        if not paraphrases:
             continue
-        agreement = [(row.target, row.subject, row.agreement or 0.0) for row in other]
-        out[task] = {"agreement": macro_mean(agreement, shares=task != "segment").to_dict()}
+        agreement = [(s.target, s.subject, s.agreement or 0.0) for s in paraphrases]
+        out[task] = {"agreement": macro_mean(agreement, proportion=task != "segment").to_dict()}
         if task == "segment":
-            there = [row for row in other if row.there]
-            out[task]["dice"] = macro_mean((r.target, r.subject, r.dice) for r in there).to_dict()
-            own = [r for r in rows if r.task == task and not r.paraphrase and r.change is None and r.kind == "own"]
-            out[task]["dice_own_words"] = macro_mean((r.target, r.subject, r.dice) for r in own if r.there).to_dict()
+            originals = [s for s in unperturbed if not s.paraphrase and s.kind == IN_CONTEXT]
+            for name, part in (("dice", paraphrases), ("dice_original", originals)):
+                out[task][name] = macro_mean((s.target, s.subject, s.dice) for s in part if s.target_present).to_dict()
     return out
 
 
-def robustness_table(rows: Sequence[Row]) -> Table:
-    """Score against strength of each change, on the same samples; strength 0 is the image as it is.
+def robustness_table(samples: Sequence[SampleScore]) -> Results:
+    """Compute scores for each perturbation and strength on the same samples; strength 0 is the original image.
 
-    Of segmentation those count that show the target, or do not, at every strength: what a crop pushes out of view is
-    left out of all of them. A mirror image turns a left lung into a right one, so that no truth fits such a name.
+    A ``segment`` sample is included only if its target is present at every strength, or absent at every strength,
+    because cropping may remove a target. Targets that a flip exchanges, such as left and right lung, are not evaluated
+    on flipped images.
     """
-    out: Table = {}
-    changed = [row for row in rows if row.change is not None]
-    if not changed:
+    out: Results = {}
+    perturbed = [s for s in samples if s.perturbation is not None]
+    if not perturbed:
         return out
-    whole = {row.id: row for row in rows if row.change is None and not row.paraphrase}
-    sided = _sided({name for row in rows for name in (row.target, *(row.wanted or []))})
-    by: dict[str, dict[str, dict[int, Row]]] = defaultdict(lambda: defaultdict(dict))
-    for row in changed:
-        if row.change == "flip" and sided & {name.lower() for name in (row.target, *(row.wanted or []))}:
+    originals = {s.id: s for s in samples if s.original}
+    lateral = _lateral_targets({name for s in samples for name in _names(s)})
+    by_name: dict[str, dict[str, dict[int, SampleScore]]] = defaultdict(lambda: defaultdict(dict))
+    for score in perturbed:
+        if score.perturbation == "flip" and lateral & {name.lower() for name in _names(score)}:
             continue
-        name = row.id.rpartition("@")[0]
-        by[row.change or ""][name] |= {row.strength: row, 0: whole[name]}
-    for change, samples in sorted(by.items()):
-        strengths = sorted({strength for found in samples.values() for strength in found})
-        same = [
-            found
-            for found in samples.values()
-            if len(found) == len(strengths) and len({row.there for row in found.values()}) == 1
+        sample_id = score.id.rpartition("@")[0]
+        by_name[score.perturbation or ""][sample_id] |= {score.strength: score, 0: originals[sample_id]}
+    for name, groups in sorted(by_name.items()):
+        strengths = sorted({strength for group in groups.values() for strength in group})
+        comparable = [
+            group
+            for group in groups.values()
+            if len(group) == len(strengths) and len({s.target_present for s in group.values()}) == 1
         ]
-        out[change] = {str(strength): _level([found[strength] for found in same]) for strength in strengths}
+        out[name] = {
+            str(strength): _strength_scores([group[strength] for group in comparable]) for strength in strengths
+        }
     return out
 
 
-def _sided(names: Collection[str]) -> set[str]:
-    """Those that a mirror turns into each other, in small letters; chambers of the heart stay what they are."""
+def _names(score: SampleScore) -> tuple[str, ...]:
+    return (score.target, *(score.true_labels or []))
+
+
+def _lateral_targets(names: Collection[str]) -> set[str]:
+    """Return the names, in lower case, that a flip exchanges; "left ventricle" does not depend on the side."""
     known = {name.lower() for name in names}
-    found = set()
+    lateral = set()
     for name in known:
         side, _, rest = name.partition(" ")
         other = {"left": "right", "right": "left"}.get(side)
         if other and f"{other} {rest}" in known and not rest.startswith(("ventric", "atri")):
-            found.add(name)
-    return found
+            lateral.add(name)
+    return lateral
 
 
-def _level(rows: Sequence[Row]) -> Table:
-    there = [row for row in rows if row.task == "segment" and row.there and row.kind == "own"]
-    absent = [row for row in rows if row.task == "segment" and not row.there and not row.boxed]
-    named = [row for row in rows if row.task == "recognize"]
-    table: Table = {"dice": macro_mean((r.target, r.subject, r.dice) for r in there).to_dict()}
-    if absent:
-        table["false_masks"] = share_of([bool(r.found) for r in absent], [r.subject for r in absent]).to_dict()
-    if named:
-        table["accuracy"] = share_of([bool(r.exact) for r in named], [r.subject for r in named]).to_dict()
+def _strength_scores(samples: Sequence[SampleScore]) -> Results:
+    segment = [s for s in samples if s.task == "segment"]
+    present = [s for s in segment if s.target_present and s.kind == IN_CONTEXT]
+    absent = [s for s in segment if not s.target_present and not s.true_box]
+    recognize = [s for s in samples if s.task == "recognize"]
+    table: Results = {"dice": macro_mean((s.target, s.subject, s.dice) for s in present).to_dict()}
+    for name, part, values in (
+        ("false_masks", absent, [bool(s.predicted_present) for s in absent]),
+        ("accuracy", recognize, [bool(s.exact_match) for s in recognize]),
+    ):
+        if part:
+            table[name] = proportion_estimate(values, [s.subject for s in part]).to_dict()
     return table

@@ -1,4 +1,4 @@
-"""Results as files: the picture, one mask a finding, and everything as JSON."""
+"""Result files: the overlay, one mask image per finding, and all findings as JSON."""
 
 from __future__ import annotations
 
@@ -23,41 +23,41 @@ from unibiomed.findings import Interpretation
 
 LONGEST_SLUG = 40
 MAX_READ = 100_000_000
-"""Bytes of a findings file of an earlier run that is looked at."""
+"""Maximum size in bytes of a findings file of an earlier run that is read."""
 
 
 def write_interpretation(
     out_dir: str | os.PathLike[str], pixels: np.ndarray, interpretation: Interpretation, *, stem: str
 ) -> dict[str, Path]:
-    """Write the picture, the masks and the findings of one interpretation, all of them or none.
+    """Write the overlay, the masks and the findings of an interpretation: either all files or none.
 
-    Files of the same names are replaced, and masks that an earlier interpretation of the picture left under this stem
-    taken away; when anything fails they are put back as they were.
+    Existing files with the same names are replaced, and masks of an earlier interpretation with the same stem are
+    deleted. If writing fails, the previous files are restored.
 
     Parameters
     ----------
-    out_dir : path
-        Folder to write to; made when it is not there.
-    pixels : np.ndarray
-        (height, width, 3) uint8, the image as the model saw it.
+    out_dir : path-like
+        Output folder; created if it does not exist.
+    pixels : numpy.ndarray
+        The image as the model received it, uint8 of shape (height, width, 3).
     interpretation : Interpretation
-        The answer; of the same height and width.
+        The interpretation, of the same height and width.
     stem : str
-        How all file names begin, usually the image's name without its ending.
+        Prefix of all file names, usually the name of the image without its extension.
 
     Returns
     -------
     dict of str to Path
-        ``"overlay"``: ``STEM_overlay.png``; ``"mask_K"`` for the K-th finding with a mask, from 1:
-        ``STEM_K_LABEL.png``, (height, width) uint8, 0 outside and 255 inside, all 0 for an absent target;
-        ``"findings"``: ``STEM_findings.json``, `Interpretation.to_dict` and the names of the other files.
+        ``"overlay"``: ``STEM_overlay.png``. ``"mask_K"`` for finding number K, counted from 1, if it has a mask:
+        ``STEM_K_LABEL.png``, uint8 of shape (height, width), 255 inside and 0 outside, all 0 for an absent target.
+        ``"findings"``: ``STEM_findings.json`` with `Interpretation.to_dict` and the names of the other files.
 
     Raises
     ------
     InputError
-        `stem` is not a plain file name, or `pixels` does not fit the interpretation.
+        If `stem` is not a plain file name, or `pixels` does not have the size of the interpretation.
     OutputError
-        The folder or a file cannot be written.
+        If the folder or a file cannot be written.
     """
     _check_stem(stem)
     names = {"overlay": f"{stem}_overlay.png"}
@@ -67,39 +67,41 @@ def write_interpretation(
             names[f"mask_{number}"] = f"{stem}_{number}_{slug(finding.label)}.png"
             contents[f"mask_{number}"] = _png(Image.fromarray(finding.mask.astype(np.uint8) * 255))
     document = {**interpretation.to_dict(), "files": dict(names)}
-    # Last, so that whoever waits for the JSON finds the other files in place.
+    # The JSON file is written last: a program that waits for it finds the other files complete.
     names["findings"] = f"{stem}_findings.json"
     contents["findings"] = (json.dumps(document, indent=1, allow_nan=False) + "\n").encode("ascii")
 
     folder = Path(out_dir)
     left = _written(folder, stem) - set(names.values())
     try:
-        write_all(folder, {names[key]: contents[key] for key in names})
+        write_files(folder, {names[key]: contents[key] for key in names})
         for name in left:
             (folder / name).unlink(missing_ok=True)
     except (OSError, ValueError) as error:
-        reason = (error.strerror if isinstance(error, OSError) else None) or "not a usable path"
+        reason = (error.strerror if isinstance(error, OSError) else None) or "invalid path"
         where = ascii(str(folder)[:200])
-        raise OutputError(f"Cannot write results to {where}: {reason}; choose another output folder.") from error
+        raise OutputError(f"cannot write results to {where} ({reason}): choose another output folder") from error
     return {key: folder / name for key, name in names.items()}
 
 
-def holds_another(folder: str | os.PathLike[str], interpretation: Interpretation, stem: str) -> bool:
-    """Whether a folder holds, under a stem, the findings of another picture, or what is none of ours.
+def holds_other_image(folder: str | os.PathLike[str], interpretation: Interpretation, stem: str) -> bool:
+    """Whether the folder already has a findings file for this stem that belongs to another image.
 
     Parameters
     ----------
-    folder : path
+    folder : path-like
+        Output folder.
     interpretation : Interpretation
-        Known by the checksum of its picture, see `Interpretation.details`.
+        The new interpretation; images are compared by their checksum, ``pixels`` in `Interpretation.details`.
     stem : str
+        Prefix of the file names.
     """
     path = Path(folder) / f"{stem}_findings.json"
     return path.exists() and _read(path).get("details", {}).get("pixels") != interpretation.details.get("pixels")
 
 
 def _written(folder: Path, stem: str) -> set[str]:
-    """Names of the files that an earlier interpretation says it wrote; believed of masks and overlays of this stem."""
+    """Names of masks and overlay that an earlier findings file of this stem lists; other names are ignored."""
     files = _read(folder / f"{stem}_findings.json").get("files")
     names = files.values() if isinstance(files, dict) else ()
     ours = re.compile(rf"{re.escape(stem)}_(\d+_[a-z0-9-]+|overlay)\.png")
@@ -107,7 +109,7 @@ def _written(folder: Path, stem: str) -> set[str]:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """A findings file, or nothing of it where it is none."""
+    """Content of a findings file; empty if it is not one."""
     try:
         document = json.loads(path.read_bytes()) if path.stat().st_size <= MAX_READ else {}
     except (OSError, ValueError, RecursionError):
@@ -116,7 +118,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def slug(label: str) -> str:
-    """Turn any label into part of a file name: ASCII letters in lower case, digits and ``-``; else ``"finding"``.
+    """Convert a label to a part of a file name: lower-case ASCII letters, digits and ``-``.
 
     Parameters
     ----------
@@ -126,7 +128,7 @@ def slug(label: str) -> str:
     Returns
     -------
     str
-        1 to ``LONGEST_SLUG`` characters.
+        1 to ``LONGEST_SLUG`` characters; ``"finding"`` if no character is left.
     """
     ascii_label = unicodedata.normalize("NFKD", label[:1000]).encode("ascii", "ignore").decode()
     return re.sub(r"[^a-z0-9]+", "-", ascii_label.lower())[: LONGEST_SLUG + 1].strip("-")[:LONGEST_SLUG] or "finding"
@@ -135,7 +137,9 @@ def slug(label: str) -> str:
 def _check_stem(stem: str) -> None:
     plain = bool(stem) and stem.isprintable() and not set(stem) & set('/\\:*?"<>|') and stem.strip(". ") != ""
     if not plain:
-        raise InputError("The stem of the output files must be a plain file name without folders or special signs.")
+        raise InputError(
+            'the stem of the output files is not a plain file name: leave out folders and any of /\\:*?"<>|'
+        )
 
 
 def _png(image: Image.Image) -> bytes:
@@ -144,27 +148,27 @@ def _png(image: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
-def write_all(folder: Path, files: dict[str, bytes]) -> None:
-    """Write all files or leave everything as it was.
+def write_files(folder: Path, files: dict[str, bytes]) -> None:
+    """Write all files to a folder, which is created if needed; on failure restore the previous state.
 
     Parameters
     ----------
     folder : Path
-        Made when it is not there.
+        Output folder.
     files : dict of str to bytes
-        Contents by name.
+        Content of each file, by name.
 
     Raises
     ------
     OSError
-        The folder or a file cannot be written.
+        If the folder or a file cannot be written.
     """
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         if folder.exists() and not folder.is_dir():
-            raise NotADirectoryError(errno.ENOTDIR, "a file is in its place")
+            raise NotADirectoryError(errno.ENOTDIR, "it is a file")
         folder.mkdir(parents=True, exist_ok=True)
-        # Inside the destination, so that moving a file is a rename on one disk.
+        # The temporary folder is on the same file system, so that moving a file is a rename.
         work = Path(tempfile.mkdtemp(prefix=".unibiomed-", dir=folder))
         try:
             for name, content in files.items():
@@ -180,7 +184,7 @@ def write_all(folder: Path, files: dict[str, bytes]) -> None:
 
 
 def _write(path: Path, content: bytes) -> None:
-    """Write a file through to the disk, where a full disk shows at the latest."""
+    """Write a file and flush it to the disk, so that a full disk is detected here."""
     with path.open("xb") as file:
         file.write(content)
         file.flush()
@@ -188,12 +192,12 @@ def _write(path: Path, content: bytes) -> None:
 
 
 def _move_all(work: Path, folder: Path, names: list[str]) -> None:
-    """Move finished files into place; on any failure bring back what was there before."""
+    """Move the finished files to the output folder; on failure restore the previous files."""
     old = work / "old"
     old.mkdir()
     for name in names:
         if (folder / name).is_dir():
-            raise IsADirectoryError(errno.EISDIR, "a folder is in the place of a file")
+            raise IsADirectoryError(errno.EISDIR, "a folder has the name of an output file")
         if (folder / name).exists():
             shutil.copy2(folder / name, old / name)
     moved: list[str] = []

@@ -1,4 +1,4 @@
-"""The picture of an interpretation: masks on the image, the question above it, answer and legend below it."""
+"""Overlay of an interpretation: masks on the image, with question, answer and legend around it."""
 
 from __future__ import annotations
 
@@ -6,11 +6,20 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from unibiomed.errors import InputError
-from unibiomed.export.lettering import Color, Lettering
-from unibiomed.export.wording import DISCLAIMER, UNKNOWN, absence, percent, plain, score_head, square_mm
+from unibiomed.export.formatting import (
+    DISCLAIMER,
+    UNKNOWN,
+    absent_text,
+    percent,
+    plain,
+    score_heading,
+    score_text,
+    square_mm,
+)
+from unibiomed.export.text_rendering import Color, TextRenderer
 from unibiomed.findings import Finding, Interpretation
 
-# Okabe and Ito, "Color Universal Design" (2008), without black; the order keeps neighbours in a list far apart.
+# Okabe and Ito, "Color Universal Design" (2008), without black; consecutive colours are easy to distinguish.
 PALETTE: tuple[Color, ...] = (
     (86, 180, 233),
     (230, 159, 0),
@@ -27,19 +36,19 @@ MOST_LEGEND_ROWS = 40
 
 
 def draw_overlay(pixels: np.ndarray, interpretation: Interpretation, *, title: str | None = None) -> Image.Image:
-    """Draw the findings on the image, with everything in words outside of it.
+    """Draw the findings on the image; all text is outside the image.
 
-    Small images are enlarged by a whole factor. The picture has the title or question on top, the image, then the
-    answer, a legend (label, presence, area; absent targets as "not found") and one line of small print.
+    Small images are enlarged by an integer factor. From top to bottom: title and question, the image, the answer, a
+    legend (label, score, area; absent targets as "not found"), and a footer.
 
     Parameters
     ----------
-    pixels : np.ndarray
-        (height, width, 3) uint8, the image as the model saw it.
+    pixels : numpy.ndarray
+        The image as the model received it, uint8 of shape (height, width, 3).
     interpretation : Interpretation
-        The answer; of the same height and width.
+        The interpretation, of the same height and width.
     title : str, optional
-        A heading above the question.
+        Heading above the question.
 
     Returns
     -------
@@ -49,41 +58,41 @@ def draw_overlay(pixels: np.ndarray, interpretation: Interpretation, *, title: s
     Raises
     ------
     InputError
-        `pixels` is not a uint8 RGB image of the interpretation's size.
+        If `pixels` is not a uint8 RGB image with the size of the interpretation.
     """
     if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
-        raise InputError("An overlay needs a (height, width, 3) uint8 image; read the image with unibiomed.images.")
+        raise InputError("the image is not uint8 of shape (height, width, 3): read it with unibiomed.images.read_image")
     height, width = pixels.shape[:2]
     if (height, width) != (interpretation.height, interpretation.width):
         raise InputError(
-            f"The image is {width} x {height} pixels but the findings are for "
-            f"{interpretation.width} x {interpretation.height}; use the image that was interpreted."
+            f"the image is {width} x {height} pixels, but the findings are for "
+            f"{interpretation.width} x {interpretation.height}: give the image that was interpreted"
         )
     scale = max(1, round(SMALLEST_WIDTH / max(height, width)))
     picture = paint_findings(pixels, interpretation.findings, scale=scale)
-    return _Sheet(interpretation, title, picture.shape[1]).compose(picture)
+    return _Page(interpretation, title, picture.shape[1]).compose(picture)
 
 
 def paint_findings(pixels: np.ndarray, findings: tuple[Finding, ...], *, scale: int = 1) -> np.ndarray:
-    """Paint masks and boxes on a copy of the image.
+    """Draw masks and boxes on a copy of the image.
 
-    Every finding has a translucent fill and an opaque contour inside its mask, with a dark edge outside. Contours
-    that coincide share the line in dashes, so that findings on top of each other all stay visible. From the eighth
-    finding on, colours come again with striped fills.
+    Each mask has a translucent fill, an opaque contour inside the mask, and a dark edge outside. Contours that coincide
+    are drawn as alternating dashes, so that overlapping findings all remain visible. From the eighth finding on, the
+    colours repeat with striped fills.
 
     Parameters
     ----------
-    pixels : np.ndarray
-        (height, width, 3) uint8.
+    pixels : numpy.ndarray
+        Image, uint8 of shape (height, width, 3).
     findings : tuple of Finding
-        Absent ones are skipped but keep their colour; those with a box and no mask get a frame.
+        Absent findings are skipped but keep their colour; findings with a box but no mask are drawn as a frame.
     scale : int
-        Whole factor by which the image is enlarged first.
+        Integer factor by which the image is enlarged before drawing.
 
     Returns
     -------
-    np.ndarray
-        (height * scale, width * scale, 3) uint8.
+    numpy.ndarray
+        uint8 of shape (height * scale, width * scale, 3).
     """
     canvas = pixels.repeat(scale, axis=0).repeat(scale, axis=1)
     line = max(2, round(max(canvas.shape[:2]) / 320))
@@ -113,7 +122,7 @@ Window = tuple[slice, slice]
 
 
 def _shape(finding: Finding, height: int, width: int, scale: int, margin: int) -> tuple[Window, np.ndarray]:
-    """Cut a finding out of the enlarged image: a window with room for the contour, and what is inside in it."""
+    """Window of the enlarged image around a finding, with a margin for the contour, and the mask in this window."""
     assert finding.box is not None
     x0, y0, x1, y1 = (side * scale for side in finding.box)
     top, left = max(0, y0 - margin), max(0, x0 - margin)
@@ -128,7 +137,7 @@ def _shape(finding: Finding, height: int, width: int, scale: int, margin: int) -
 
 
 def _diagonal(window: Window, sign: int = 1) -> np.ndarray:
-    """Give the diagonals of the whole image numbers, so that neighbouring windows agree on dashes and stripes."""
+    """Index of the diagonal of each pixel in the whole image, so that dashes and stripes align between windows."""
     rows, columns = np.ogrid[window]
     return rows + sign * columns
 
@@ -139,7 +148,7 @@ def _texture(number: int, window: Window, line: int) -> np.ndarray | bool:
 
 
 def _shrink(mask: np.ndarray, steps: int, outside: bool) -> np.ndarray:
-    """Erode by ``steps`` pixels, alternately over 4 and 8 neighbours for rounder corners."""
+    """Erode by ``steps`` pixels, with alternating 4- and 8-connectivity for rounder corners."""
     for step in range(steps):
         padded = np.pad(mask, 1, constant_values=outside)
         rows = padded[:-2] & padded[1:-1] & padded[2:]
@@ -151,13 +160,13 @@ def _shrink(mask: np.ndarray, steps: int, outside: bool) -> np.ndarray:
 
 
 def _blend(canvas: np.ndarray, where: np.ndarray, color: Color, strength: float) -> None:
-    """Mix a colour into part of the image, in place."""
+    """Blend a colour into part of the image, in place."""
     part = canvas[where].astype(np.float32)
     canvas[where] = np.rint(part + strength * (np.asarray(color, dtype=np.float32) - part)).astype(np.uint8)
 
 
-class _Sheet:
-    """The page around the image: measures first, so that the page is exactly as high as its content."""
+class _Page:
+    """The page around the image. Texts are measured first, so that the page has exactly the height of its content."""
 
     def __init__(self, interpretation: Interpretation, title: str | None, picture_width: int) -> None:
         self.inner = max(SMALLEST_WIDTH, picture_width)
@@ -166,17 +175,17 @@ class _Sheet:
         self.findings = interpretation.findings[:MOST_LEGEND_ROWS]
         self.hidden = len(interpretation.findings) - len(self.findings)
         self.metric = any(finding.area_mm2 is not None for finding in self.findings)
-        # names of a drawn box have no size
+        # Classified boxes have no area.
         self.sized = any(finding.mask is not None or not finding.present for finding in self.findings)
         heading, question = plain(title or ""), plain(interpretation.question)
         self.origin = " · ".join(filter(None, map(plain, (interpretation.image, interpretation.model))))
         self.rows = [self._row(finding) for finding in self.findings]
         answer = plain(interpretation.text)
-        # That nothing was found is not said without what may be wrong with the picture.
+        # Notes may explain why nothing was found, for example a blank image.
         nothing = bool(interpretation.findings) and not any(f.present for f in interpretation.findings)
         notes = [plain(f"Note: {note}") for note in interpretation.notes] if nothing else []
         words = [heading, question, answer, self.origin, DISCLAIMER, *notes]
-        self.letters = Lettering([*words, *(word for row in self.rows for word in row)])
+        self.letters = TextRenderer([*words, *(word for row in self.rows for word in row)])
         spell, wrap = self.letters.spell, self.letters.wrap
         self.heading = wrap(spell(heading), self._large, self.inner, 3)
         self.question = wrap(spell(question), self._large if not heading else self.size, self.inner, 4)
@@ -194,13 +203,13 @@ class _Sheet:
     def _row(self, finding: Finding) -> list[str]:
         label = plain(finding.label, 400) or UNKNOWN
         if not finding.present:
-            return [label, percent(finding.score), absence(finding), ""]
+            return [label, score_text(finding), absent_text(finding), ""]
         area = percent(finding.area_fraction) if finding.mask is not None else UNKNOWN if self.sized else ""
-        return [label, percent(finding.score), area, square_mm(finding.area_mm2) if self.metric else ""]
+        return [label, score_text(finding), area, square_mm(finding.area_mm2) if self.metric else ""]
 
     def compose(self, picture: np.ndarray) -> Image.Image:
-        """Put the page together around the painted image."""
-        # Drawn twice: once on a page of no height to learn where it ends, once for good.
+        """Create the page around the annotated image."""
+        # The page is drawn twice: first to measure its height, then at its final size.
         end = self._draw(Image.new("RGB", (self.inner + 2 * self.margin, 1)), None, picture.shape)
         page = Image.new("RGB", (self.inner + 2 * self.margin, end), PAPER)
         self._draw(page, picture, picture.shape)
@@ -240,12 +249,12 @@ class _Sheet:
         return y
 
     def _legend(self, draw: ImageDraw.ImageDraw, y: int) -> int:
-        """Draw the findings in one column, or in two where there is room."""
+        """Draw the legend in one column, or in two if there is space."""
         columns = 2 if self.inner >= 50 * self.size and len(self.rows) > 3 else 1
         gap = 2 * self.size
         width = (self.inner - (columns - 1) * gap) // columns
         spelled = [[self.letters.spell(word) for word in row] for row in self.rows]
-        heads = ["", score_head(self.findings), "area" if self.sized else "", ""]
+        heads = ["", score_heading(self.findings), "area" if self.sized else "", ""]
         cells = [max(self.letters.width(row[i], self._small) for row in [heads, *spelled]) for i in (1, 2, 3)]
         half = -(-len(spelled) // columns)
         ends = []
@@ -284,7 +293,7 @@ class _Sheet:
     def _numbers(
         self, draw: ImageDraw.ImageDraw, right: int, y: int, row: list[str], cells: list[int], color: Color
     ) -> None:
-        """Right-align a row's numbers in their cells, from the right edge inwards."""
+        """Draw the numbers of a row, right-aligned in their cells."""
         for word, cell in zip(reversed(row[1:]), reversed(cells), strict=True):
             if cell:
                 at = right - self.letters.width(word, self._small), y + (self.size - self._small) // 2
@@ -292,7 +301,7 @@ class _Sheet:
                 right -= cell + self._gap
 
     def _swatch(self, draw: ImageDraw.ImageDraw, x: int, y: int, number: int) -> None:
-        """Show a finding's colour and texture as on the image; a crossed-out box for an absent one."""
+        """Draw the colour and texture of a finding; a crossed-out box if it is absent."""
         width, height, line = round(1.4 * self.size), self.size, max(1, self.size // 8)
         finding = self.findings[number]
         if not finding.present:

@@ -18,7 +18,7 @@ from unibiomed.findings import Finding, Interpretation
 from unibiomed.findings.volume import Instance, VolumeFinding, VolumeResult
 from unibiomed.images import Grid, MedicalImage
 
-from .masks import slug, write_all
+from .masks import slug, write_files
 from .overlay import draw_overlay
 
 __all__ = ["measurement_rows", "write_volume"]
@@ -99,7 +99,7 @@ def write_volume(
     add("findings", "findings.json", (json.dumps(document, indent=1, allow_nan=False) + "\n").encode("ascii"))
     out = Path(folder)
     try:
-        write_all(out, contents)
+        write_files(out, contents)
     except (OSError, ValueError) as error:
         reason = (error.strerror if isinstance(error, OSError) else None) or "not a usable path"
         raise OutputError(
@@ -184,8 +184,8 @@ def _picture(result: VolumeResult, index: int, image: MedicalImage) -> bytes:
     for number, finding in enumerate(result.findings):
         if finding.mask is None or not finding.mask[index].any():
             continue
-        score = finding.slice_presence[index] if finding.slice_presence else None
-        findings.append(Finding.from_mask(finding.label, finding.mask[index], score=score, spacing=image.spacing))
+        presence = finding.slice_presence[index] if finding.slice_presence else None
+        findings.append(Finding.from_mask(finding.label, finding.mask[index], presence=presence, spacing=image.spacing))
         texts += [one.text for one in result.sentences if one.findings == (number,)][:1]
     shown = Interpretation(
         task=result.task,

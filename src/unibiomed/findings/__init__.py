@@ -1,4 +1,4 @@
-"""What an interpretation says: plain data that every other room speaks."""
+"""Findings and interpretations: plain data types that all other packages exchange."""
 
 from .checks import MAX_MASK_PIXELS, Box
 from .interpretation import MAX_DECODED_PIXELS, NO_FINDINGS, SCHEMA, Finding, Interpretation, SearchedTarget

@@ -1,12 +1,13 @@
-"""An interpretation of an image: findings with their masks, and the answer they belong to.
+"""The answer to a question about an image, with its findings and their masks.
 
-Nothing here can be built invalid: the constructors check shapes, ranges and that boxes and areas agree with the masks,
-whether the values come from the model or from a JSON file.
+The constructors validate all values, whether they come from a model or from a JSON file: types, ranges and shapes, and
+that boxes and areas agree with the masks. An invalid object cannot be created.
 """
 
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any
@@ -30,9 +31,10 @@ from .checks import (
 from .masks import check_rle, mask_box, rle_decode, rle_encode
 
 NO_FINDINGS = "No findings"
-"""Label of the one finding, with an all-zero mask, of an image that shows nothing abnormal."""
+"""Label of the single finding, with an empty mask, of an image without abnormalities."""
 
-SCHEMA = 1
+SCHEMA = 2
+"""Version of the JSON form. Version 1 had ``score`` in place of ``presence`` and ``confidence``; it is still read."""
 MAX_DECODED_PIXELS = 2**30
 MAX_FINDINGS = 1000
 MAX_TOKENS = 100_000
@@ -46,56 +48,59 @@ class SearchedTarget:
     ----------
     label : str
         Name of the target.
-    score : float or None
-        Probability, 0 to 1, that the target is in the image; None where the model gives none.
+    presence : float or None
+        Presence score in [0, 1]: probability that the target is in the image. None if the model gives none.
     """
 
     label: str
-    score: float | None = None
+    presence: float | None = None
 
     def __post_init__(self) -> None:
         _set(self, "label", check_text(self.label, "label"))
-        _set(self, "score", check_optional(self.score, "score", 1.0))
+        _set(self, "presence", check_optional(self.presence, "presence", 1.0))
 
 
 @dataclass(frozen=True, eq=False)
 class Finding:
-    """One thing that was looked for or found; build it with `from_mask` where there is a mask.
+    """One target that was searched or found. For a finding with a mask, use `from_mask`.
 
     Parameters
     ----------
     label : str
-        Name of the target, for instance ``"liver tumor"``.
+        Name of the target, for example ``"liver tumor"``.
     phrase : str
-        The words of the answer that this finding belongs to.
-    mask : np.ndarray or None
-        (height, width) bool on the image's own pixels, kept read-only; None for a finding in words only.
-    score : float or None
-        Probability, 0 to 1, that the target is in the image at all.
+        The phrase of the answer that this finding belongs to.
+    mask : numpy.ndarray or None
+        Bool array of shape (height, width) on the pixels of the image, kept read-only; None for a finding without mask.
+    presence : float or None
+        Presence score in [0, 1] of a segmented target: probability that the target is in the image.
+    confidence : float or None
+        Confidence in [0, 1] of a classification: probability of the name that was given to a box.
     mask_score : float or None
-        Expected overlap of the mask with the truth, 0 to 1.
+        Predicted IoU of the mask, in [0, 1].
     box : tuple of int or None
-        (x0, y0, x1, y1) in pixels, x1 and y1 exclusive; None where there is no place.
+        (x0, y0, x1, y1) in pixels, x1 and y1 exclusive; None if there is no location.
     area_fraction : float
-        Part of the image that the mask covers, 0 to 1.
+        Fraction of the image that the mask covers, in [0, 1].
     area_mm2 : float or None
-        Area of the mask in mm²; None when the pixel spacing is unknown.
+        Area of the mask in mm²; None if the pixel spacing is unknown.
     present : bool
-        Whether the target was found; with a mask, whether the mask has any pixel.
+        Whether the target was found; for a finding with a mask, whether the mask is not empty.
     searched : bool
-        Whether the model was asked for it. False for a target that such an image cannot show (its score is 0) or that
-        the model does not know: then it was neither found nor is it known to be absent.
+        Whether the model searched the target. False for a target that an image of this kind cannot show (its presence
+        is 0) or that is not in the model's vocabulary (its presence is None: it is not known to be absent).
 
     Raises
     ------
     InputError
-        A value of the wrong type or range, or a box, area or presence that contradicts the mask.
+        If a value has the wrong type or range, or if box, area or `present` contradict the mask.
     """
 
     label: str
     phrase: str
     mask: np.ndarray | None = None
-    score: float | None = None
+    presence: float | None = None
+    confidence: float | None = None
     mask_score: float | None = None
     box: Box | None = None
     area_fraction: float = 0.0
@@ -106,16 +111,16 @@ class Finding:
     def __post_init__(self) -> None:
         _set(self, "label", check_text(self.label, "label"))
         _set(self, "phrase", check_text(self.phrase, "phrase"))
-        _set(self, "score", check_optional(self.score, "score", 1.0))
-        _set(self, "mask_score", check_optional(self.mask_score, "mask_score", 1.0))
+        for name in ("presence", "confidence", "mask_score"):
+            _set(self, name, check_optional(getattr(self, name), name, 1.0))
         _set(self, "area_fraction", check_number(self.area_fraction, "area_fraction", 1.0))
         _set(self, "area_mm2", check_optional(self.area_mm2, "area_mm2", math.inf))
         _set(self, "box", None if self.box is None else check_box(self.box))
         if not isinstance(self.present, bool | np.bool_):
-            raise InputError("A finding's 'present' must be true or false.")
+            raise InputError("'present' of a finding is not a boolean: give true or false")
         _set(self, "present", bool(self.present))
         if not isinstance(self.searched, bool | np.bool_) or (self.present and not self.searched):
-            raise InputError("A finding's 'searched' must be true or false, and true where it is present.")
+            raise InputError("'searched' of a finding is not valid: give true or false, and true if it is present")
         _set(self, "searched", bool(self.searched))
         if self.mask is not None:
             _set(self, "mask", check_mask(self.mask))
@@ -126,7 +131,17 @@ class Finding:
         fraction = np.count_nonzero(self.mask) / self.mask.size
         agrees = math.isclose(self.area_fraction, fraction, abs_tol=1e-9) and self.present == (fraction > 0)
         if not agrees or self.box != mask_box(self.mask):
-            raise InputError("A finding's box, area or presence contradicts its mask; build it with Finding.from_mask.")
+            raise InputError("box, area or 'present' of a finding contradict its mask: use Finding.from_mask")
+
+    @property
+    def score(self) -> float | None:
+        """Deprecated: use `presence` or `confidence`."""
+        warnings.warn(
+            "Finding.score is deprecated and will be removed: use presence (masks) or confidence (classification)",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+        return self.confidence if self.presence is None else self.presence
 
     @classmethod
     def from_mask(
@@ -135,27 +150,28 @@ class Finding:
         mask: np.ndarray,
         *,
         phrase: str | None = None,
-        score: float | None = None,
+        presence: float | None = None,
         mask_score: float | None = None,
         spacing: tuple[float, float] | None = None,
         searched: bool = True,
     ) -> Finding:
-        """Build a finding from its mask; box, areas and presence follow from it.
+        """Create a finding from its mask; box, areas and `present` are computed from the mask.
 
         Parameters
         ----------
         label : str
             Name of the target.
-        mask : np.ndarray
-            (height, width) bool, or integers where anything but 0 is inside; an empty mask is an absent target.
+        mask : numpy.ndarray
+            Array of shape (height, width), bool or integer; non-zero pixels belong to the target. An empty mask means
+            that the target is absent.
         phrase : str, optional
-            Words of the answer; the label when left out.
-        score, mask_score : float, optional
-            Presence and expected overlap, 0 to 1.
+            Phrase of the answer; default: the label.
+        presence, mask_score : float, optional
+            Presence score and predicted IoU, in [0, 1].
         spacing : tuple of float, optional
-            (row, column) in mm per pixel.
+            (row, column) spacing in mm per pixel.
         searched : bool
-            False for a target that such an image cannot show; its mask must be empty.
+            False for a target that an image of this kind cannot show; its mask must be empty.
 
         Returns
         -------
@@ -164,7 +180,7 @@ class Finding:
         Raises
         ------
         InputError
-            Not a mask, a score outside 0 to 1, or a spacing that is not two positive numbers.
+            If the mask is not valid, a score is outside [0, 1], or the spacing is not two positive numbers.
         """
         inside = check_mask(mask)
         pixels = int(np.count_nonzero(inside))
@@ -173,7 +189,7 @@ class Finding:
             label=label,
             phrase=label if phrase is None else phrase,
             mask=inside,
-            score=score,
+            presence=presence,
             mask_score=mask_score,
             box=mask_box(inside),
             area_fraction=pixels / inside.size,
@@ -185,16 +201,16 @@ class Finding:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Finding):
             return NotImplemented
-        if (self.mask is None) != (other.mask is None) or self._words() != other._words():
+        if (self.mask is None) != (other.mask is None) or self._key() != other._key():
             return False
         return self.mask is None or other.mask is None or np.array_equal(self.mask, other.mask)
 
     def __hash__(self) -> int:
-        return hash(self._words())
+        return hash(self._key())
 
-    def _words(self) -> tuple[object, ...]:
-        numbers = (self.score, self.mask_score, self.box, self.area_fraction, self.area_mm2)
-        return (self.label, self.phrase, *numbers, self.present, self.searched)
+    def _key(self) -> tuple[object, ...]:
+        """All fields but the mask."""
+        return tuple(getattr(self, one.name) for one in fields(self) if one.name != "mask")
 
     def _to_dict(self) -> dict[str, Any]:
         plain = {one.name: getattr(self, one.name) for one in fields(self)}
@@ -202,11 +218,14 @@ class Finding:
         return {**plain, "box": box and list(box), "mask": None if mask is None else rle_encode(mask)}
 
     @classmethod
-    def _from_dict(cls, data: object, height: int, width: int) -> Finding:
+    def _from_dict(cls, data: object, height: int, width: int, schema: int) -> Finding:
         values = _values(cls, data)
+        if schema == 1 and isinstance(data, Mapping):
+            # A score without a mask was that of a name for a box.
+            values["confidence" if data.get("mask") is None else "presence"] = data.get("score")
         if (rle := values.pop("mask", None)) is not None:
             if check_rle(rle)[:2] != (height, width):
-                raise InputError("A finding's mask has another size than the image; export the findings again.")
+                raise InputError("the mask of a finding does not have the size of the image: export the findings again")
             values["mask"] = rle_decode(rle)
         return cls(**values)
 
@@ -218,37 +237,37 @@ class Interpretation:
     Parameters
     ----------
     task, question : str
-        Task family, for instance ``"segment"``, and what was asked.
+        Task, for example ``"segment"``, and the question.
     text, raw_text : str
         The answer without special tokens, and as generated.
     findings : tuple of Finding
-        In the order of the answer; all masks are (height, width).
+        In the order of the answer; all masks have the shape (height, width).
     height, width : int
         Size of the image in pixels.
     spacing : tuple of float or None
-        (row, column) in mm per pixel; None when unknown.
+        (row, column) spacing in mm per pixel; None if unknown.
     image, model : str
-        Name of the image as the user gave it, and of the model.
+        Name of the image as given by the user, and name of the model.
     token_probabilities, tokens : tuple of float, tuple of str
-        The generated tokens and the probability, 0 to 1, of each.
+        The generated tokens and their probabilities in [0, 1].
     seconds : float
-        Time the answer took.
+        Duration of the answer.
     notes : tuple of str
-        What a reader should know, for instance that the answer was cut off.
+        Remarks for the reader, for example that the answer was truncated.
     details : dict
-        What was looked at and how, as text, numbers and lists of them: ``slice`` of ``slices``, ``window``,
-        ``modality``, ``box``, ``presence_threshold``; ``pixels``, a checksum of the picture; and what
-        `unibiomed.images.mask_to_slice` needs. ``modality_source`` is ``"given"``, ``"file"`` or ``"recognized"``;
-        ``targets``, for ``segment``, lists what was ``asked``, the names ``searched`` for it, and its ``findings``
-        by index.
+        Input and settings, in JSON types: ``slice`` and number of ``slices``, ``window``, ``modality``, ``box``,
+        ``presence_threshold``; ``pixels``, a checksum of the image; and the fields that
+        `unibiomed.images.mask_to_slice` needs. ``modality_source`` is ``"given"``, ``"file"`` or ``"recognized"``.
+        For ``segment``, ``targets`` lists the target that was ``asked`` for, the names that were ``searched``, and the
+        indices of its ``findings``.
     searched : tuple of SearchedTarget
-        With ``recognize``, and with ``report`` where nothing was found: the targets that were searched, the likeliest
-        first. Empty where that is not known.
+        For ``recognize``, and for ``report`` without findings: the targets that were searched, in descending order of
+        presence. Empty if not known.
 
     Raises
     ------
     InputError
-        A value of the wrong type or range, or findings that do not fit the image's size.
+        If a value has the wrong type or range, or a finding does not fit the size of the image.
     """
 
     task: str
@@ -286,43 +305,44 @@ class Interpretation:
         odds = check_items(self.token_probabilities, "token_probabilities", MAX_TOKENS)
         _set(self, "token_probabilities", tuple(check_number(p, "token_probabilities", 1.0) for p in odds))
         if len(self.tokens) != len(self.token_probabilities):
-            raise InputError("'tokens' and 'token_probabilities' must have the same length.")
+            raise InputError("'tokens' and 'token_probabilities' differ in length: give one probability per token")
         _set(self, "findings", tuple(check_items(self.findings, "findings", MAX_FINDINGS)))
         _set(self, "searched", tuple(check_items(self.searched, "searched", MAX_FINDINGS)))
         if not all(isinstance(target, SearchedTarget) for target in self.searched):
-            raise InputError("'searched' must hold searched targets only.")
+            raise InputError("'searched' contains another type: give SearchedTarget objects")
         for finding in self.findings:
             self._check_finding(finding)
 
     def _check_finding(self, finding: object) -> None:
         if not isinstance(finding, Finding):
-            raise InputError("'findings' must hold findings only.")
+            raise InputError("'findings' contains another type: give Finding objects")
+        size = f"{self.width} x {self.height} pixels"
         if finding.mask is not None and finding.mask.shape != (self.height, self.width):
-            raise InputError("A finding's mask has another size than the image.")
+            raise InputError(f"the mask of a finding does not have the size of the image: give a mask of {size}")
         if finding.box is not None and (finding.box[2] > self.width or finding.box[3] > self.height):
-            raise InputError(f"A finding's box leaves the image of {self.width} x {self.height} pixels.")
+            raise InputError(f"the box of a finding exceeds the image: give a box within {size}")
         if finding.mask is not None and finding.area_mm2 is not None and self.spacing is not None:
             area = np.count_nonzero(finding.mask) * self.spacing[0] * self.spacing[1]
             if not math.isclose(finding.area_mm2, area, rel_tol=1e-6):
-                raise InputError("A finding's area in mm² contradicts its mask and the pixel spacing.")
+                raise InputError("the area in mm² of a finding contradicts its mask: use Finding.from_mask")
 
     def to_dict(self) -> dict[str, Any]:
-        """Return everything as a JSON-ready dictionary; masks become COCO run lengths.
+        """Convert to a dictionary of JSON types; masks become COCO run lengths.
 
         Returns
         -------
         dict
-            With ``"schema": 1``; `from_dict` reads it back to an equal interpretation.
+            With ``"schema": 2``; `from_dict` restores an equal interpretation.
         """
         plain = {one.name: getattr(self, one.name) for one in fields(self)}
         plain = {name: list(value) if isinstance(value, tuple) else value for name, value in plain.items()}
-        searched = [{"label": target.label, "score": target.score} for target in self.searched]
+        searched = [{"label": target.label, "presence": target.presence} for target in self.searched]
         findings = [finding._to_dict() for finding in self.findings]
         return {"schema": SCHEMA, **plain, "findings": findings, "searched": searched}
 
     @classmethod
     def from_dict(cls, data: object) -> Interpretation:
-        """Read what `to_dict` wrote, believing nothing: every type, range and size is checked.
+        """Restore an interpretation from the output of `to_dict`, of this schema or schema 1. All values are checked.
 
         Parameters
         ----------
@@ -336,29 +356,37 @@ class Interpretation:
         Raises
         ------
         InputError
-            Another schema, a missing or wrong value, or masks that do not fit the image or are too large together.
+            If the schema is unknown, a value is missing or not valid, a mask does not fit the image, or the masks are
+            too large together.
         """
         schema = data.get("schema") if isinstance(data, Mapping) else None
-        if type(schema) is not int or schema != SCHEMA:
-            raise InputError(f"This is not a findings file that this version can read (schema {SCHEMA}).")
+        if type(schema) is not int or not 1 <= schema <= SCHEMA:
+            raise InputError(f"not a findings file of schema 1 to {SCHEMA}: give a *_findings.json of unibiomed")
         values = _values(cls, data)
         height, width = check_size(values["height"], values["width"])
         items = list(check_items(values["findings"], "findings", MAX_FINDINGS))
         if len(items) * height * width > MAX_DECODED_PIXELS:
-            raise InputError("The findings' masks are too large to be read together; read fewer findings at a time.")
-        values["findings"] = tuple(Finding._from_dict(item, height, width) for item in items)
-        sought = check_items(values.get("searched", ()), "searched", MAX_FINDINGS)
-        values["searched"] = tuple(SearchedTarget(**_values(SearchedTarget, item)) for item in sought)
+            raise InputError("the masks of the findings are too large together: read fewer findings at a time")
+        values["findings"] = tuple(Finding._from_dict(item, height, width, schema) for item in items)
+        searched = check_items(values.get("searched", ()), "searched", MAX_FINDINGS)
+        values["searched"] = tuple(_searched_from_dict(item, schema) for item in searched)
         return cls(**values)
 
 
+def _searched_from_dict(data: object, schema: int) -> SearchedTarget:
+    values = _values(SearchedTarget, data)
+    if schema == 1 and isinstance(data, Mapping):
+        values["presence"] = data.get("score")
+    return SearchedTarget(**values)
+
+
 def _values(cls: type, data: object) -> dict[str, Any]:
-    """Pick the fields of ``cls`` out of a JSON object; those without a default must be there."""
+    """Fields of ``cls`` from a JSON object; fields without a default are required."""
     if not isinstance(data, Mapping):
-        raise InputError("Findings must be JSON objects; this is not a findings file of unibiomed.")
+        raise InputError("a finding is not a JSON object: give a *_findings.json of unibiomed")
     for one in fields(cls):
         if one.default is MISSING and one.default_factory is MISSING and one.name not in data:
-            raise InputError(f"'{one.name}' is missing; this is not a findings file of unibiomed.")
+            raise InputError(f"'{one.name}' is missing: give a *_findings.json of unibiomed")
     return {one.name: data[one.name] for one in fields(cls) if one.name in data}
 
 

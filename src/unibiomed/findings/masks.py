@@ -1,4 +1,4 @@
-"""Masks as compressed COCO run lengths, and their boxes."""
+"""Compressed COCO run-length encoding of masks, and bounding boxes of masks."""
 
 from __future__ import annotations
 
@@ -16,9 +16,17 @@ __all__ = ["MAX_MASK_PIXELS", "check_rle", "mask_box", "rle_decode", "rle_encode
 
 
 def mask_box(mask: np.ndarray) -> Box | None:
-    """Return the tightest box around a mask.
+    """Bounding box of a mask.
 
-    Takes a (height, width) bool array; gives (x0, y0, x1, y1), x1 and y1 exclusive, or None for an empty mask.
+    Parameters
+    ----------
+    mask : numpy.ndarray
+        Bool array of shape (height, width).
+
+    Returns
+    -------
+    tuple of int or None
+        (x0, y0, x1, y1) in pixels, x1 and y1 exclusive; None for an empty mask.
     """
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     if not rows.size:
@@ -27,29 +35,29 @@ def mask_box(mask: np.ndarray) -> Box | None:
 
 
 def rle_encode(mask: np.ndarray) -> dict[str, Any]:
-    """Encode a mask as compressed COCO run lengths, ready for JSON.
+    """Encode a mask as compressed COCO run lengths in JSON types.
 
     Parameters
     ----------
-    mask : np.ndarray
-        (height, width) bool, or integers where anything but 0 is inside.
+    mask : numpy.ndarray
+        Array of shape (height, width), bool or integer; non-zero pixels belong to the mask.
 
     Returns
     -------
     dict
-        ``{"size": [height, width], "counts": str}``, as pycocotools writes and reads it.
+        ``{"size": [height, width], "counts": str}``, the format of pycocotools.
 
     Raises
     ------
     InputError
-        The array is not a mask, or has more than ``MAX_MASK_PIXELS`` pixels.
+        If the array is not a mask, or has more than ``MAX_MASK_PIXELS`` pixels.
     """
     rle = coco.encode(np.asfortranarray(check_mask(mask), dtype=np.uint8))
     return {"size": [int(side) for side in rle["size"]], "counts": rle["counts"].decode("ascii")}
 
 
 def rle_decode(rle: object) -> np.ndarray:
-    """Decode compressed COCO run lengths; sizes and runs are checked before the mask is made.
+    """Decode compressed COCO run lengths; size and runs are validated before memory is allocated.
 
     Parameters
     ----------
@@ -58,13 +66,13 @@ def rle_decode(rle: object) -> np.ndarray:
 
     Returns
     -------
-    np.ndarray
-        (height, width) bool, C-contiguous.
+    numpy.ndarray
+        Bool array of shape (height, width), C-contiguous.
 
     Raises
     ------
     InputError
-        Not run lengths, larger than ``MAX_MASK_PIXELS`` pixels, or runs that do not fill the size exactly.
+        If the run lengths are not valid, do not sum to the size, or exceed ``MAX_MASK_PIXELS`` pixels.
     """
     height, width, counts = check_rle(rle)
     runs = _runs(counts, height * width)
@@ -73,7 +81,7 @@ def rle_decode(rle: object) -> np.ndarray:
 
 
 def check_rle(rle: object) -> tuple[int, int, str]:
-    """Check the form of compressed COCO run lengths, without unpacking them.
+    """Validate the format of compressed COCO run lengths without decoding them.
 
     Parameters
     ----------
@@ -83,29 +91,30 @@ def check_rle(rle: object) -> tuple[int, int, str]:
     Returns
     -------
     tuple of int, int and str
-        Height and width in pixels, and the runs as text.
+        Height and width in pixels, and the encoded runs.
 
     Raises
     ------
     InputError
-        Not run lengths, or larger than ``MAX_MASK_PIXELS`` pixels. Runs that do not fill the size are not noticed.
+        If the format is not valid, or the mask exceeds ``MAX_MASK_PIXELS`` pixels. Whether the runs sum to the size is
+        not checked.
     """
     size = rle.get("size") if isinstance(rle, Mapping) else None
     if not isinstance(rle, Mapping) or not isinstance(size, list | tuple) or len(size) != 2:
-        raise InputError("A mask must be run lengths with 'size' [height, width] and 'counts'; export the mask again.")
-    # A giant is refused before anything is decoded.
+        raise InputError("a mask lacks 'size' [height, width] or 'counts': export the mask again")
+    # Very large masks are refused before they are decoded.
     height, width = check_size(size[0], size[1])
     counts = rle.get("counts")
     if isinstance(counts, bytes):
         counts = counts.decode("latin-1")
     if not isinstance(counts, str) or not counts.isascii() or not 0 < len(counts) <= 7 * (height * width + 1):
-        raise InputError("A mask's run lengths ('counts') must be the text that COCO writes; export the mask again.")
+        raise InputError("'counts' of a mask are not compressed COCO run lengths: export the mask again")
     return height, width, counts
 
 
 def _runs(counts: str, pixels: int) -> np.ndarray:
-    """Unpack COCO's text, 5 bits a character, each run from the third on as the difference to the one two before it."""
-    broken = InputError("A mask's run lengths do not fill its size; the file is damaged, export the mask again.")
+    """Decode COCO's text: 5 bits per character; from the third run on, differences to the run two before."""
+    broken = InputError("the run lengths of a mask do not sum to its size: the file is damaged, export the mask again")
     codes = np.frombuffer(counts.encode("ascii"), dtype=np.uint8).astype(np.int64) - 48
     if codes.min() < 0 or codes.max() > 63 or codes[-1] & 32:
         raise broken
@@ -119,7 +128,7 @@ def _runs(counts: str, pixels: int) -> np.ndarray:
     runs -= np.where(codes[ends] & 16, np.int64(1) << (5 * lengths), 0)
     runs[1::2] = np.cumsum(runs[1::2])
     runs[2::2] = np.cumsum(runs[2::2])
-    # Each run is bounded before the sum, so that the sum cannot overflow into the right answer.
+    # Each run is checked first, so that the sum cannot overflow.
     if runs.min() < 0 or runs.max() > pixels or runs.sum() != pixels:
         raise broken
     return runs

@@ -1,8 +1,8 @@
-"""What can be measured on a mask: where a region lies, how large it is, how many parts it has and what shape.
+"""Measurements of a mask: position, size, number of parts and shape of a region.
 
-Training texts are made of these facts, and generated texts are checked against them, so that a sentence never claims
-what the pixels do not show (UniBiomed, section "Dataset": region information turned into text). All of it is plain
-geometry of one 2D mask.
+Training texts are generated from these measurements, and generated texts are checked against them, so that sentences
+agree with the pixels (UniBiomed, section "Dataset": region information turned into text). All measurements are
+geometry of one 2-D mask.
 """
 
 from __future__ import annotations
@@ -19,38 +19,38 @@ from .masks import mask_box
 __all__ = ["PATIENT_SIDED", "RegionFacts", "describe_region", "split_parts"]
 
 SPECK_SHARE, SPECK_PIXELS = 0.0005, 4
-"""Parts that are smaller than this share of the image, or this many pixels, are drawing noise and are not counted."""
+"""Parts smaller than this fraction of the image, or than this number of pixels, are annotation noise: not counted."""
 MAX_SIDE = 256
-"""Shapes are measured on every n-th pixel of larger images; words need no more."""
+"""Larger regions are subsampled to about this side, which is accurate enough for a description in words."""
 EXTENTS = ((0.005, "tiny"), (0.03, "small"), (0.12, "medium-sized"))
 PATIENT_SIDED = {"CT": ("abdomen", "chest", "lung", "thorax"), "X-ray": ("chest", "lung", "thorax")}
-"""Where images are by convention shown as if facing the patient: image right is the patient's left."""
+"""Modalities and sites with the radiological display convention: the right of the image is the patient's left."""
 
 
 @dataclass(frozen=True, slots=True)
 class RegionFacts:
-    """Facts of one region, all from its mask.
+    """Measurements of one region, computed from its mask.
 
     Attributes
     ----------
     place : str
-        Where its centre lies, sides of the image: ``"upper left"``, ``"lower middle"``, ``"right"``, ``"centre"``, ...
+        Position of the centroid in the image: ``"upper left"``, ``"lower middle"``, ``"right"``, ``"centre"``, ...
     side : str
-        ``"left"``, ``"right"`` or ``"both sides"`` of the image; ``""`` where it is neither.
+        ``"left"``, ``"right"`` or ``"both sides"`` of the image; ``""`` if none applies.
     patient_side : str
-        The patient's side, ``"left"`` or ``"right"``; ``""`` where the display is not sure.
+        Side of the patient, ``"left"`` or ``"right"``; ``""`` if the display convention is not known.
     extent : str
-        ``"tiny"`` (under 0.5 % of the image), ``"small"`` (3 %), ``"medium-sized"`` (12 %) or ``"large"``.
+        ``"tiny"`` (below 0.5 % of the image), ``"small"`` (below 3 %), ``"medium-sized"`` (below 12 %) or ``"large"``.
     area_fraction : float
-        Share of the image, in [0, 1].
+        Fraction of the image, in [0, 1].
     area_mm2 : float or None
-        Area in square millimetres; None without spacing.
+        Area in mm²; None if the spacing is unknown.
     parts : int
-        Separate parts, specks left out.
+        Number of connected parts, without very small ones.
     shape : str
-        ``"round"``, ``"oval"``, ``"elongated"`` or ``"irregular"``; of the largest part.
+        Shape of the largest part: ``"round"``, ``"oval"``, ``"elongated"`` or ``"irregular"``.
     touches_border : bool
-        Whether it reaches the edge of the image.
+        Whether the region reaches the border of the image.
     box : tuple of int or None
         ``(x0, y0, x1, y1)`` in pixels, the last two exclusive; None for an empty mask.
     """
@@ -68,7 +68,7 @@ class RegionFacts:
 
     @property
     def empty(self) -> bool:
-        """Whether there is no region at all."""
+        """Whether the mask is empty."""
         return self.box is None
 
 
@@ -80,18 +80,18 @@ def describe_region(
     Parameters
     ----------
     mask : numpy.ndarray
-        ``(height, width)`` bool.
+        Bool array of shape ``(height, width)``.
     modality, site : str
-        Of the image, as in `unibiomed.data.Record`; they decide whether the patient's side is known.
+        Modality and body site of the image; they determine whether the side of the patient is known.
     spacing : tuple of float, optional
-        ``(row, column)`` size of a pixel in mm.
+        ``(row, column)`` spacing in mm per pixel.
     plane : str
-        Of a slice; left and right of a sagittal one are the patient's front and back.
+        Plane of a slice, for example ``"sagittal"``, whose left and right are not those of the patient.
 
     Returns
     -------
     RegionFacts
-        For an empty mask, a region of no parts, area and shape.
+        For an empty mask: no parts, no shape and an area of 0.
     """
     height, width = mask.shape
     box = mask_box(mask)
@@ -105,7 +105,7 @@ def describe_region(
     largest = numbered == (int(np.argmax(sizes)) + 1) if sizes.size else crop
     rows, columns = np.nonzero(crop)
     if not rows.size:
-        # Thinner than a step: the middle of the box stands for it.
+        # The region was lost in subsampling: use the centre of its box.
         rows, columns = np.array([(y1 - y0) / step / 2]), np.array([(x1 - x0) / step / 2])
     down = (y0 + (rows.mean() + 0.5) * step) / height
     across = columns * step + x0 + 0.5
@@ -127,14 +127,14 @@ def describe_region(
 
 
 def split_parts(mask: np.ndarray, limit: int = 64) -> list[Box]:
-    """Boxes of the separate parts of a mask, largest part first, specks left out.
+    """Bounding boxes of the connected parts of a mask, in descending order of area, without very small parts.
 
     Parameters
     ----------
     mask : numpy.ndarray
-        ``(height, width)`` bool.
+        Bool array of shape ``(height, width)``.
     limit : int
-        At most this many boxes.
+        Maximum number of boxes.
 
     Returns
     -------
@@ -152,7 +152,7 @@ def split_parts(mask: np.ndarray, limit: int = 64) -> list[Box]:
     places = find_objects(numbered)
     boxes = []
     for k in [int(k) for k in np.argsort(-sizes, kind="stable") if counted[k]][:limit]:
-        # Tips that fall between the steps stick out of a coarse box: it is widened, then drawn tight on the pixels.
+        # Subsampling may miss the ends of a part: the box is enlarged, then shrunk to the pixels inside.
         rows, columns = places[k]
         wider = 2 * (step - 1)
         top, left = max(0, y0 + rows.start * step - wider), max(0, x0 + columns.start * step - wider)
@@ -168,7 +168,7 @@ def _step(box: Box) -> int:
 
 
 def _parts(crop: np.ndarray, image_pixels: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Numbered parts (8-connected), their sizes in pixels, and which of them count."""
+    """Labelled parts (8-connected), their sizes in pixels, and which of them are large enough to count."""
     numbered, _ = label(crop, structure=np.ones((3, 3), dtype=np.uint8))
     sizes = np.bincount(numbered.ravel())[1:]
     return numbered, sizes, (sizes >= SPECK_SHARE * image_pixels) & (sizes >= SPECK_PIXELS)
@@ -197,7 +197,7 @@ def _patient_side(side: str, modality: str, site: str) -> str:
 
 
 def _shape(part: np.ndarray, spacing: tuple[float, float] | None) -> str:
-    """Word for the shape of one part, by how long it is (moments) and how well it fills its convex hull."""
+    """Shape of one part, from its elongation (second moments) and the fraction of its convex hull that it fills."""
     x0, y0, x1, y1 = mask_box(part) or (0, 0, 1, 1)
     part = part[y0:y1, x0:x1]
     rows, columns = np.nonzero(part)
@@ -207,7 +207,7 @@ def _shape(part: np.ndarray, spacing: tuple[float, float] | None) -> str:
         return "round" if np.ptp(rows) <= 3 and np.ptp(columns) <= 3 else "elongated"
     row_size, column_size = spacing or (1.0, 1.0)
     y, x = rows * row_size, columns * column_size
-    # A pixel is a square and not a point: its own spread keeps one-pixel lines from having none.
+    # The variance of a square pixel is added, so that lines of one pixel do not have zero width.
     yy, xx, xy = (
         y.var() + row_size**2 / 12,
         x.var() + column_size**2 / 12,
@@ -221,7 +221,7 @@ def _shape(part: np.ndarray, spacing: tuple[float, float] | None) -> str:
 
 
 def _solidity(part: np.ndarray) -> float:
-    """Share of its convex hull that a part fills, in (0, 1]."""
+    """Fraction of the convex hull that a part fills, in (0, 1]."""
     rows = np.flatnonzero(part.any(axis=1))
     first = part[rows].argmax(axis=1)
     last = part.shape[1] - part[rows, ::-1].argmax(axis=1)

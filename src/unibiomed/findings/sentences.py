@@ -1,7 +1,8 @@
-"""The sentence that tells the facts of a region, written from them and read back.
+"""Sentences that describe the measurements of a region: generation and parsing.
 
 ``"A medium-sized, irregular lesion in the upper left of the image (the patient's left), in three separate parts,
-covering about 7 % of it."`` The language model learns this form, so that what it writes can be compared with a mask.
+covering about 7 % of it."`` The language model is trained on sentences of this form, so that its output can be parsed
+and compared with a mask.
 """
 
 from __future__ import annotations
@@ -23,9 +24,9 @@ __all__ = [
 ]
 
 SHAPED_PARTS = 3
-"""Of more parts than this, the shape of the largest one does not describe the whole."""
+"""With more parts than this, the shape of the largest part does not describe the region and is omitted."""
 SHARE_WITHOUT_PLACE = 0.5
-"""A region that covers more of the image than this is on no side of it."""
+"""The place of a region that covers a larger fraction of the image than this is ``"centre"``."""
 
 _PLACE = "(?:upper|lower) (?:left|middle|right)|left|right|cent(?:re|er)"
 _NUMBER = "two|three|four|five|six|seven|eight|nine|ten|about \\d+|more than 100|\\d+"
@@ -47,12 +48,12 @@ _MEASURED = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class RegionWords:
-    """What a sentence claims of a region; each is empty where it claims nothing.
+    """Statements of a sentence about a region; a field is empty if the sentence does not state it.
 
     Attributes
     ----------
     noun : str
-        What the region is called, ``"lesion"``.
+        Name of the region, for example ``"lesion"``.
     extent, shape, place, patient_side : str
         As in `RegionFacts`.
     parts : str
@@ -70,7 +71,7 @@ class RegionWords:
     share: str = ""
 
     def __str__(self) -> str:
-        """The sentence, with a full stop; without an extent, that no such region is visible."""
+        """Format as a sentence with a full stop; without `extent`, the sentence states that no region is visible."""
         if not self.extent:
             return f"No {self.noun} is visible in the image."
         words = f"{self.extent}, {self.shape} {self.noun}" if self.shape else f"{self.extent} {self.noun}"
@@ -83,16 +84,20 @@ class RegionWords:
 
 
 def region_words(noun: str, facts: RegionFacts, *, counted: bool = True) -> RegionWords:
-    """The words for the facts of a region.
+    """Convert the measurements of a region to words.
 
     Parameters
     ----------
     noun : str
-        What the region is, such as ``"lesion"``.
+        Name of the region, for example ``"lesion"``.
     facts : RegionFacts
-        From `unibiomed.findings.regions.describe_region`.
+        Output of `unibiomed.findings.regions.describe_region`.
     counted : bool
-        Tell the number of parts.
+        Whether to state the number of parts.
+
+    Returns
+    -------
+    RegionWords
     """
     if facts.empty:
         return RegionWords(noun)
@@ -109,7 +114,7 @@ def region_words(noun: str, facts: RegionFacts, *, counted: bool = True) -> Regi
 
 
 def region_sentence(noun: str, facts: RegionFacts, *, counted: bool = True) -> str:
-    """The sentence that tells the facts of a region; the parameters are those of `region_words`.
+    """Sentence with the measurements of a region; the parameters are those of `region_words`.
 
     Returns
     -------
@@ -120,10 +125,10 @@ def region_sentence(noun: str, facts: RegionFacts, *, counted: bool = True) -> s
 
 
 def parse_region_sentence(sentence: str) -> RegionWords | None:
-    """Read a sentence as `region_sentence` writes it.
+    """Parse a sentence of the form of `region_sentence`.
 
-    The share, the number of parts and the final full stop may be missing, and words after them are ignored: a generated
-    sentence may be cut or go on. Letter case and American spelling do not matter.
+    The area, the number of parts and the final full stop may be missing, and text after them is ignored, because a
+    generated sentence may be truncated or continue. Letter case and American spelling make no difference.
 
     Parameters
     ----------
@@ -133,7 +138,7 @@ def parse_region_sentence(sentence: str) -> RegionWords | None:
     Returns
     -------
     RegionWords or None
-        What it claims; None for any other sentence.
+        The statements of the sentence; None if it has another form.
     """
     text = " ".join(sentence.split())
     if nothing := _NOT_VISIBLE.fullmatch(text):
@@ -148,18 +153,18 @@ def parse_region_sentence(sentence: str) -> RegionWords | None:
 
 
 def with_count(sentence: str, count: int) -> str | None:
-    """A sentence such as "The image shows about 20 nuclei." with another number; None for any other sentence."""
+    """Replace the number in a sentence such as "The image shows about 20 nuclei."; None for other sentences."""
     found = _COUNT.fullmatch(" ".join(sentence.split()))
     return None if found is None else f"{found[1]}{number_words(count)}{found[3]}"
 
 
 def is_measured(sentence: str) -> bool:
-    """Whether a sentence in other words tells a place in the image, a share of it or a number of parts."""
+    """Whether a sentence of another form states a position, an area or a number of parts."""
     return _MEASURED.search(" ".join(sentence.split())) is not None
 
 
 def percent_words(fraction: float) -> str:
-    """Share of an image as people say it: ``"less than 1 %"``, ``"7 %"``, ``"35 %"`` (steps of 5 from 20 on)."""
+    """Format a fraction of the image as a rounded percentage: ``"less than 1 %"``, ``"7 %"``, ``"35 %"``."""
     percent = 100 * fraction
     if percent < 0.95:
         return "less than 1 %"
@@ -167,7 +172,7 @@ def percent_words(fraction: float) -> str:
 
 
 def number_words(count: int) -> str:
-    """A count as people say it: words up to ten, then tens, then "more than 100"."""
+    """Format a count in words: "three", "about 40", "more than 100"."""
     words = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
     if count <= 10:
         return words[count]

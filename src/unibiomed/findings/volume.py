@@ -362,7 +362,7 @@ class VolumeResult:
             "text": self.text,
             "sentences": sentences,
             "findings": [finding.to_dict() for finding in self.findings],
-            "searched": [{"label": one.label, "score": one.score} for one in self.searched],
+            "searched": [{"label": one.label, "presence": one.presence} for one in self.searched],
             "notes": list(self.notes),
             "grid": self.grid.to_dict(),
             "provenance": self.provenance,

@@ -1,10 +1,11 @@
-"""Reading medical images: any supported file or array becomes a `MedicalImage`, the pixels as the model sees them.
+"""Reading of medical images: supported files and arrays become a `MedicalImage` with the RGB pixels for the model.
 
-Whole volumes become a `Volume`, whose slices are such images.
+Volumes become a `Volume`, whose slices are `MedicalImage` objects.
 """
 
 from __future__ import annotations
 
+from .dicom_segmentation import DicomSegmentation, read_segmentation
 from .geometry import Box, check_box, draw_box, mask_box, parse_box
 from .grid import Grid
 from .image import MedicalImage, from_array
@@ -22,6 +23,7 @@ __all__ = [
     "MODALITIES",
     "WINDOWS",
     "Box",
+    "DicomSegmentation",
     "Grid",
     "MedicalImage",
     "Volume",
@@ -38,6 +40,7 @@ __all__ = [
     "parse_box",
     "parse_window",
     "read_image",
+    "read_segmentation",
     "read_volume",
     "read_volume_header",
 ]

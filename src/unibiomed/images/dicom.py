@@ -1,4 +1,4 @@
-"""DICOM files through pydicom: one frame, as the viewing rules of the standard (PS3.3 C.7.6.3, C.11) show it."""
+"""DICOM images read with pydicom: one frame, displayed by the rules of the standard (PS3.3 C.7.6.3 and C.11)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from .modality import modality_from_dicom
 from .pixels import Prepared, Window, color_to_rgb, freeze, grey_to_rgb, stack_grey
 from .windowing import apply_window, is_named_window
 
-# Where multi-frame objects keep what single-frame objects have at the top.
+# Functional groups of multi-frame objects, with elements that single-frame objects have at the top level.
 _FRAME_GROUPS = {
     "PixelMeasuresSequence": ("PixelSpacing",),
     "PixelValueTransformationSequence": ("RescaleIntercept", "RescaleSlope"),
@@ -34,19 +34,20 @@ _FRAME_GROUPS = {
 def read_dicom(path: Path, name: str, *, slice_index: int | None, window: Window) -> MedicalImage:
     """Read one frame of a DICOM file.
 
-    The values pass the Modality LUT or rescale, then the window asked for, else the file's VOI LUT, else its window,
-    else, where the values are more than 8 display-ready bits, percentile scaling. MONOCHROME1 is inverted.
+    The Modality LUT or rescale is applied first. Then the values are scaled with the given window, otherwise the VOI
+    LUT of the file, otherwise its window; otherwise 8-bit values are kept and other values are scaled between
+    percentiles. MONOCHROME1 is inverted.
 
     Parameters
     ----------
     path
         The file, with or without a preamble.
     name
-        What to call the file in messages.
+        Name of the file for messages.
     slice_index
-        Frame of a multi-frame file, from 0; None for single-frame files.
+        Frame of a multi-frame file, counted from 0; None for single-frame files.
     window
-        A window that takes the place of the file's, or None.
+        Window that replaces the window of the file, or None.
 
     Returns
     -------
@@ -56,8 +57,8 @@ def read_dicom(path: Path, name: str, *, slice_index: int | None, window: Window
     Raises
     ------
     InputError
-        If the file is damaged, has no pixels, is too large, cannot be decoded with what is installed, or the slice
-        or window does not fit it.
+        If the file is damaged, has no pixels, is too large, or needs a decoder that is not installed, or if the slice
+        or window does not apply to it.
     """
     with quiet():
         try:
@@ -66,12 +67,12 @@ def read_dicom(path: Path, name: str, *, slice_index: int | None, window: Window
         except InputError:
             raise
         except Exception:
-            # pydicom quotes header values in its errors, so that neither its message nor the error itself is kept.
+            # Errors of pydicom may quote header values, which may be patient data: they are not chained.
             raise InputError(f"{name}: this DICOM file is truncated or damaged: export it again") from None
 
 
 def _show(dataset: Dataset, name: str, slice_index: int | None, window: Window) -> MedicalImage:
-    """Decode one frame and make it an image."""
+    """Decode one frame and create the image."""
     notes = complete_header(dataset, name)
     check_size(int(dataset.Rows), int(dataset.Columns), name)
     frames = frame_count(dataset)
@@ -112,7 +113,7 @@ def _show(dataset: Dataset, name: str, slice_index: int | None, window: Window) 
 
 
 def lift_frame_groups(dataset: Dataset, frame: int) -> None:
-    """Copy what an enhanced object says of one frame to the top of the data set, where other objects have it."""
+    """Copy the functional groups of one frame to the top level of the data set, as in single-frame objects."""
     per_frame = dataset.get("PerFrameFunctionalGroupsSequence") or []
     groups = [*(dataset.get("SharedFunctionalGroupsSequence") or [])[:1], *per_frame[frame : frame + 1]]
     for group in groups:
@@ -124,7 +125,7 @@ def lift_frame_groups(dataset: Dataset, frame: int) -> None:
 
 
 def _show_grey(dataset: Dataset, raw: np.ndarray, bits: int, window: Window, name: str) -> Prepared:
-    """Bring stored values to greys: modality transform, then the window asked for or the best the file offers."""
+    """Convert stored values to grey levels: modality transform, then window, VOI LUT or percentile scaling."""
     values, notes = modality_values(raw, dataset, name)
     pixels, done = _to_greys(dataset, raw, values, bits, window, name)
     return pixels, {**done, "notes": [*notes, *done.get("notes", ())]}
@@ -141,7 +142,7 @@ def _to_greys(dataset: Dataset, raw: np.ndarray, values: np.ndarray, bits: int, 
         return stack_grey(grey), {"window": (center, width), "scaling": "window"}
     if bits == 1:
         return grey_to_rgb(raw != 0, None, name)
-    # Without a window, up to 8 bits are ready for display by definition (secondary captures, ultrasound).
+    # 8-bit values without a window are display values by definition (secondary captures, ultrasound).
     if bits == 8 and raw.dtype == np.uint8 and np.array_equal(values, raw):
         return grey_to_rgb(raw, None, name)
     padding = header_padding(dataset)

@@ -1,7 +1,7 @@
-"""The header of a DICOM file: what is parsed, what a reader may complete, and what it says of pixels and sizes.
+"""DICOM headers: parsing, completion of missing elements, and access to window, rescale, padding and spacing.
 
-Scanners and anonymisers leave optional elements out or empty. What can be told from other elements is completed without
-a word; what has to be assumed is listed in a note, because the picture may then be wrong.
+Scanners and anonymization tools omit elements or leave them empty. Elements that follow from others are completed
+silently; assumptions are listed in notes, because the image may then be wrong.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from .windowing import VoiFunction
 
 PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 
-# Only what is needed for the picture is parsed: no name, identifier or date ever gets into memory as a value.
+# Only elements that are needed for the image are parsed, so that no patient data is held in memory.
 HEADER_TAGS: list[Any] = [
     "SOPClassUID",
     "Modality",
@@ -98,12 +98,12 @@ _COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_PARTIAL_422", "YBR_PARTIAL_4
 
 
 def load_dataset(path: Path, name: str) -> Dataset:
-    """Parse the needed elements, with a transfer syntax even where the file names none.
+    """Parse the needed elements of a file; a missing transfer syntax is inferred from the encoding.
 
     Raises
     ------
     InputError
-        If the file holds no pixels (it is none of an image, or it is truncated), or what it holds is no picture.
+        If the file has no pixels, is truncated, or is not an image, for example a segmentation.
     """
     with path.open("rb") as file:
         check_inflated_size(file, name)
@@ -120,7 +120,7 @@ def load_dataset(path: Path, name: str) -> Dataset:
 
 
 def check_inflated_size(file: BinaryIO, name: str) -> None:
-    """Refuse a deflated file that would grow beyond `MAX_BYTES`: pydicom inflates the whole before its first tag."""
+    """Refuse a deflated file that inflates to more than `MAX_BYTES`, because pydicom inflates it completely."""
     read_preamble(file, force=True)
     meta = read_dataset(file, False, True, stop_when=lambda tag, vr, length: tag >> 16 != 2)
     if meta.get("TransferSyntaxUID") != DeflatedExplicitVRLittleEndian:
@@ -133,7 +133,7 @@ def check_inflated_size(file: BinaryIO, name: str) -> None:
 
 
 def check_kind(dataset: Dataset, name: str) -> None:
-    """Refuse objects whose pixels are no picture: segmentations and dose distributions."""
+    """Refuse objects whose pixels are not an image: segmentations and dose distributions."""
     code = str(dataset.get("Modality", "")).strip().upper()
     code = _NO_PICTURE_CLASSES.get(str(dataset.get("SOPClassUID", "")), code)
     if code in _NO_PICTURES:
@@ -143,13 +143,13 @@ def check_kind(dataset: Dataset, name: str) -> None:
 
 
 def holds_an_image(dataset: Dataset) -> bool:
-    """Whether the SOP class of a data set is one of images, which always have pixels."""
-    told = dataset.get("SOPClassUID") or getattr(dataset, "file_meta", Dataset()).get("MediaStorageSOPClassUID", "")
-    return "Image Storage" in UID(str(told)).name
+    """Whether the SOP class of a data set is an image storage class, whose objects always have pixels."""
+    uid = dataset.get("SOPClassUID") or getattr(dataset, "file_meta", Dataset()).get("MediaStorageSOPClassUID", "")
+    return "Image Storage" in UID(str(uid)).name
 
 
 def no_pixels(dataset: Dataset, name: str) -> InputError:
-    """The error for a data set without pixels: truncated if it is one of an image, else of another kind."""
+    """Error for a data set without pixels: a truncated image, or another kind of object."""
     code = str(dataset.get("Modality", ""))
     kind = f" ({code})" if code.isascii() and code.isalnum() and len(code) <= 16 else ""
     if holds_an_image(dataset):
@@ -158,24 +158,24 @@ def no_pixels(dataset: Dataset, name: str) -> InputError:
 
 
 def complete_header(dataset: Dataset, name: str) -> list[str]:
-    """Fill in elements of the Image Pixel module that are missing, empty or contradict the encoding.
+    """Complete elements of the Image Pixel module that are missing, empty, or inconsistent with the encoding.
 
     Parameters
     ----------
     dataset
-        Changed in place. ``Rows`` and ``Columns`` have to be there.
+        The data set, modified in place. ``Rows`` and ``Columns`` are required.
     name
-        What to call the file in messages.
+        Name of the file for messages.
 
     Returns
     -------
     list of str
-        Notes on what had to be assumed.
+        Notes on assumptions.
 
     Raises
     ------
     InputError
-        If an element that cannot be told from others is missing.
+        If a required element is missing.
     """
     for keyword in ("Rows", "Columns"):
         if dataset.get(keyword) is None:
@@ -195,7 +195,7 @@ def complete_header(dataset: Dataset, name: str) -> list[str]:
         dataset.PhotometricInterpretation = photometric
     elif photometric != dataset.PhotometricInterpretation:
         dataset.PhotometricInterpretation = photometric
-    # PS3.5 8.2: what the header says of the planes is ignored for compressed pixels, which are decoded interleaved.
+    # PS3.5 8.2: PlanarConfiguration does not apply to compressed pixels, which are decoded as interleaved.
     if samples > 1 and (compressed or dataset.get("PlanarConfiguration") not in (0, 1)):
         dataset.PlanarConfiguration = 0
     if "PixelData" in dataset:
@@ -206,7 +206,7 @@ def complete_header(dataset: Dataset, name: str) -> list[str]:
 
 
 def frame_count(dataset: Dataset) -> int:
-    """Number of frames; 1 where the element is missing or empty."""
+    """Number of frames; 1 if the element is missing or empty."""
     return int(dataset.get("NumberOfFrames") or 1)
 
 
@@ -241,7 +241,7 @@ def _complete_bits(dataset: Dataset, samples: int, count: int, stored: int, note
 
 
 def header_window(dataset: Dataset) -> tuple[float, float, VoiFunction] | None:
-    """Read the first window of the header; None where there is none, or none that is legal."""
+    """First window of the header as (centre, width, function); None if there is none, or it is not valid."""
     center, width = header_number(dataset, "WindowCenter"), header_number(dataset, "WindowWidth")
     if center is None or width is None or width <= 0:
         return None
@@ -253,8 +253,8 @@ def header_window(dataset: Dataset) -> tuple[float, float, VoiFunction] | None:
 def header_rescale(dataset: Dataset) -> tuple[float, float, list[str]]:
     """Slope and intercept of the rescale, and notes on them.
 
-    A missing or empty slope is 1 and intercept 0, as for GDCM, dcm2niix and SimpleITK. So is a slope of 0, which would
-    make every pixel the same; a note then says so.
+    A missing or empty slope is 1 and a missing or empty intercept is 0, as in GDCM, dcm2niix and SimpleITK. A slope of
+    0, which would give all pixels the same value, is replaced by 1, with a note.
     """
     slope, intercept = header_number(dataset, "RescaleSlope"), header_number(dataset, "RescaleIntercept")
     if slope == 0:
@@ -263,9 +263,9 @@ def header_rescale(dataset: Dataset) -> tuple[float, float, list[str]]:
 
 
 def header_padding(dataset: Dataset) -> tuple[float, float] | None:
-    """Lowest and highest stored value of the padding, pixels outside the scanner's field; None without any.
+    """Lowest and highest stored value of padding pixels, which are outside the field of view; None if there are none.
 
-    The element may be written as unsigned for signed pixels, as GE scanners do, and the other way round.
+    The element may have the wrong sign: GE scanners write it as unsigned for signed pixels.
     """
     kind = next((k for k in ("Float", "DoubleFloat") if f"{k}PixelPaddingValue" in dataset), "")
     first = header_number(dataset, f"{kind}PixelPaddingValue")
@@ -279,7 +279,7 @@ def header_padding(dataset: Dataset) -> tuple[float, float] | None:
 
 
 def _as_stored(dataset: Dataset, value: float) -> float:
-    """A value of the header as the pixels hold it: within the range of their bits and sign."""
+    """Convert a header value to the range of the pixels, given by their bits and sign."""
     allocated = int(dataset.get("BitsAllocated") or 16)
     bits = int(dataset.get("BitsStored") or allocated)
     signed = dataset.get("PixelRepresentation") == 1
@@ -291,10 +291,10 @@ def _as_stored(dataset: Dataset, value: float) -> float:
 
 
 def header_spacing(dataset: Dataset) -> tuple[tuple[float, float] | None, list[str]]:
-    """(row, column) spacing in mm in the patient, and notes on it; None where the header gives no two usable numbers.
+    """(row, column) spacing in mm in the patient, or None, and notes on it.
 
-    Projection images give the spacing at the detector, where everything is larger than in the patient. It is divided by
-    the magnification where that is known (PS3.3 10.7.1.3).
+    For projection images the header gives the spacing at the detector, where structures appear magnified. It is divided
+    by the magnification factor if that is known (PS3.3 10.7.1.3).
     """
     pixel, imager = _pair(dataset.get("PixelSpacing")), _pair(dataset.get("ImagerPixelSpacing"))
     calibrated = bool(dataset.get("PixelSpacingCalibrationType"))
@@ -304,12 +304,12 @@ def header_spacing(dataset: Dataset) -> tuple[tuple[float, float] | None, list[s
         return None, []
     factor = _magnification(dataset)
     if factor is None:
-        return imager, ["sizes in mm are those at the detector, as the magnification is not known"]
+        return imager, ["sizes in mm are those at the detector, because the magnification is not known"]
     return (imager[0] / factor, imager[1] / factor), []
 
 
 def _magnification(dataset: Dataset) -> float | None:
-    """How many times larger things are at the detector than in the patient."""
+    """Magnification factor of a projection image; None if it is not known or not plausible."""
     factor = header_number(dataset, "EstimatedRadiographicMagnificationFactor")
     if factor is None or factor < 1:
         detector = header_number(dataset, "DistanceSourceToDetector")
@@ -319,16 +319,16 @@ def _magnification(dataset: Dataset) -> float | None:
 
 
 def header_number(dataset: Dataset, keyword: str) -> float | None:
-    """The first number of an element as a finite float; None where it is missing, empty or no number."""
+    """First number of an element as a finite float; None if it is missing, empty or not a number."""
     try:
         value = dataset.get(keyword)
     except (TypeError, ValueError, OverflowError):
-        return None  # the element holds no number
+        return None  # the value is not a number
     return first_number(value)
 
 
 def first_number(value: Any) -> float | None:
-    """Return the first of one or many numbers as a finite float, or None."""
+    """First of one or several numbers as a finite float, or None."""
     if isinstance(value, (str, bytes)) or value is None:
         return None
     try:

@@ -1,4 +1,4 @@
-"""From the stored pixels of a DICOM file to values: decoding, unused bits, rescale, and the tables of the standard."""
+"""Pixel values of DICOM files: decoding, removal of unused bits, rescale, and lookup tables."""
 
 from __future__ import annotations
 
@@ -28,10 +28,11 @@ from .limits import silent_stderr
 from .pixels import check_values
 from .windowing import apply_range
 
-# What the extra "dicom" of the package installs.
+# Packages that the extra "dicom" installs.
 _PACKAGES = ("pylibjpeg", "openjpeg", "gdcm")
-# Decoders by pydicom's names: the first that is installed and does not fail is used. JPEG is always decoded by Pillow,
-# as others differ by a grey level. GDCM is for what no other decodes: its JPEG 2000 writes to the terminal.
+# Decoders by their names in pydicom: the first installed decoder that does not fail is used. Baseline JPEG is decoded
+# with Pillow, because other decoders differ by one grey level. GDCM is used only for formats that no other decoder
+# supports, because its JPEG 2000 decoder writes to the terminal.
 _DECODERS = ("pylibjpeg", "pillow", "pyjpegls", "pydicom", "gdcm")
 _JPEG_DECODERS = ("pillow", "pylibjpeg")
 _GDCM = (*JPEGLSTransferSyntaxes, JPEGLossless, JPEGLosslessSV1)
@@ -40,16 +41,34 @@ _COLOURS = ("Red", "Green", "Blue")
 
 
 def decode_frame(dataset: Dataset, frame: int, name: str) -> np.ndarray:
-    """Decode one frame to ``(height, width)`` or, for colour, RGB ``(height, width, 3)``.
+    """Decode one frame to ``(height, width)`` or, for colour images, RGB ``(height, width, 3)``.
 
-    The header has to be complete, see `unibiomed.images.dicom_header.complete_header`. Of integers, the bits stored
-    are kept alone: what is in the unused ones is not part of the value (PS3.5 8.1.1).
+    The header must be complete, see `unibiomed.images.dicom_header.complete_header`. Unused bits of integers are
+    removed, because they are not part of the value (PS3.5 8.1.1).
+
+    Parameters
+    ----------
+    dataset
+        The data set with its pixels.
+    frame
+        Frame, counted from 0.
+    name
+        Name of the file for messages.
+
+    Returns
+    -------
+    numpy.ndarray
+
+    Raises
+    ------
+    InputError
+        If the frame cannot be decoded, or is neither grey nor RGB.
     """
     syntax = UID(dataset.file_meta.TransferSyntaxUID)
     try:
         values = _decode(dataset, frame, syntax)
     except (NotImplementedError, RuntimeError):
-        # The transfer syntax has no decoder here, or each of those installed has failed.
+        # No decoder for this transfer syntax is installed, or all of them failed.
         codec = syntax.name if syntax.name != syntax and syntax.name.isprintable() else "an unknown codec"
         if "MPEG" in codec or "HEVC" in codec:
             raise InputError(f"{name}: this DICOM file is a video ({codec}): export the frame as PNG") from None
@@ -61,13 +80,13 @@ def decode_frame(dataset: Dataset, frame: int, name: str) -> np.ndarray:
         if any(importlib.util.find_spec(package) is None for package in _PACKAGES):
             raise InputError(
                 f'{name}: cannot decode {codec}: install the decoders with pip install "unibiomed[dicom]"; if they are '
-                "there, the file is damaged"
+                "installed, the file is damaged"
             ) from None
         raise InputError(
-            f"{name}: cannot decode {codec}: the file is damaged or of a rare kind, export it again"
+            f"{name}: cannot decode {codec}, because the file is damaged or not supported: export it again"
         ) from None
     if values.ndim not in (2, 3) or (values.ndim == 3 and values.shape[2] != 3):
-        raise InputError(f"{name}: a DICOM image of shape {values.shape} is not grey or colour: export it as PNG")
+        raise InputError(f"{name}: a DICOM image of shape {values.shape} is neither grey nor RGB: export it as PNG")
     if values.dtype.kind in "iu" and "PixelData" in dataset:
         bits, high = int(dataset.BitsStored), int(dataset.get("HighBit") or 0)
         values = keep_stored_bits(values, bits, 0 if syntax.is_compressed else high, lossy=syntax in _LOSSY)
@@ -75,9 +94,9 @@ def decode_frame(dataset: Dataset, frame: int, name: str) -> np.ndarray:
 
 
 def _decode(dataset: Dataset, frame: int, syntax: UID) -> np.ndarray:
-    """Decode with the first decoder that is installed and able to; RuntimeError or NotImplementedError if none is."""
+    """Decode with the first installed decoder that succeeds; RuntimeError or NotImplementedError if there is none."""
     if not syntax.is_compressed:
-        # pydicom would keep the lowest bits, wherever the values are stored.
+        # pydicom would always keep the lowest bits, even if the values are left-aligned.
         return pixel_array(dataset, index=frame, correct_unused_bits=False)
     installed = get_decoder(syntax).available_plugins
     order = _JPEG_DECODERS if syntax in (JPEGBaseline8Bit, JPEGExtended12Bit) else _DECODERS
@@ -91,29 +110,29 @@ def _decode(dataset: Dataset, frame: int, syntax: UID) -> np.ndarray:
 
 
 def _decode_with(decoder: str, dataset: Dataset, frame: int) -> np.ndarray:
-    # GDCM's JPEG library writes what it thinks of damaged data to the terminal.
+    # GDCM's JPEG library writes messages about damaged data to the terminal.
     with silent_stderr() if decoder == "gdcm" else nullcontext():
         return pixel_array(dataset, index=frame, decoding_plugin=decoder)
 
 
 def keep_stored_bits(values: np.ndarray, bits: int, high: int, *, lossy: bool = False) -> np.ndarray:
-    """Take the bits of a value out of the larger integer that they are stored in.
+    """Extract values from larger integers with unused bits.
 
     Parameters
     ----------
     values
         Signed or unsigned integers of any shape, as decoded.
     bits
-        Number of bits of a value, from 1 to the size of the integers.
+        Number of bits of a value (BitsStored), from 1 to the size of the integers.
     high
-        The highest of them, from 0; it is ``bits - 1`` unless the value is left-aligned in the integer.
+        Position of the highest bit (HighBit), counted from 0; ``bits - 1`` unless the values are left-aligned.
     lossy
-        Whether the encoding changes values a little: those just beyond the range are then clipped to it.
+        Whether the compression is lossy: values slightly outside the range are then clipped.
 
     Returns
     -------
     numpy.ndarray
-        The values, with their sign where the integers are signed; of the same type.
+        The values, of the same type and sign.
     """
     size = 8 * values.dtype.itemsize
     if not 0 < bits < size:
@@ -127,12 +146,12 @@ def keep_stored_bits(values: np.ndarray, bits: int, high: int, *, lossy: bool = 
     if lossy and low - beyond <= least and most <= top + beyond:
         return np.clip(values, low, top)
     left = size - 1 - high if bits - 1 < high < size else size - bits
-    # Shifting back brings the sign in from the left where the type has one.
+    # Shifting signed integers back extends the sign.
     return np.right_shift(np.left_shift(values, left), size - bits)
 
 
 def modality_values(raw: np.ndarray, dataset: Dataset, name: str) -> tuple[np.ndarray, list[str]]:
-    """Pass stored values through the Modality LUT or the rescale; with notes on what was assumed."""
+    """Apply the Modality LUT or the rescale to stored values; also return notes on assumptions."""
     if dataset.get("ModalityLUTSequence"):
         item = dataset.ModalityLUTSequence[0]
         first, _, table = read_table(dataset, item.LUTDescriptor, item.LUTData, f"{name}: the Modality LUT")
@@ -144,7 +163,7 @@ def modality_values(raw: np.ndarray, dataset: Dataset, name: str) -> tuple[np.nd
 
 
 def voi_table(dataset: Dataset, name: str) -> tuple[float, np.ndarray] | None:
-    """Read the first VOI LUT: the value of its first entry, and its greys (0 to 255) as uint8."""
+    """First VOI LUT: the input value of its first entry, and its grey levels as uint8; None if there is none."""
     sequence = dataset.get("VOILUTSequence")
     if not sequence or not sequence[0].get("LUTDescriptor") or not sequence[0].get("LUTData"):
         return None
@@ -154,12 +173,12 @@ def voi_table(dataset: Dataset, name: str) -> tuple[float, np.ndarray] | None:
 
 
 def palette_to_rgb(values: np.ndarray, dataset: Dataset, name: str) -> np.ndarray:
-    """Replace the numbers of a PALETTE COLOR image by their colours.
+    """Convert the indices of a PALETTE COLOR image to colours.
 
     Returns
     -------
     numpy.ndarray
-        ``(height, width, 3)`` uint8, or uint16 where an entry has more than 8 bits.
+        RGB of shape ``(height, width, 3)``, uint8, or uint16 if an entry has more than 8 bits.
     """
     if "RedPaletteColorLookupTableData" not in dataset:
         _order_segments(dataset)
@@ -171,12 +190,12 @@ def palette_to_rgb(values: np.ndarray, dataset: Dataset, name: str) -> np.ndarra
         first, _, table = read_table(dataset, descriptor, data, f"{name}: the palette")
         channels.append(look_up(values, first, table))
     colours = np.stack(channels, axis=-1)
-    # The depth of the descriptor is often that of the words and not of the entries: 8 bits in 16.
+    # The descriptor often gives the size of the words, 16 bits, although the entries have only 8 bits.
     return colours.astype(np.uint8 if max(table.max() for table in channels) < 256 else np.uint16)
 
 
 def _order_segments(dataset: Dataset) -> None:
-    """Bring the bytes of segmented palettes of 8 bits in a big-endian file into order; pydicom swaps words alone."""
+    """Swap the bytes of segmented 8-bit palettes in big-endian files, because pydicom swaps only 16-bit entries."""
     if _is_little(dataset):
         return
     for colour in _COLOURS:
@@ -192,24 +211,24 @@ def read_table(dataset: Dataset, descriptor: Any, data: Any, what: str) -> tuple
     Parameters
     ----------
     dataset
-        Gives the byte order and the sign of the pixels.
+        The data set, which gives the byte order and the sign of the pixels.
     descriptor
-        Number of entries (0 stands for 65536), the value of the first, and the bits of an entry.
+        Number of entries (0 means 65536), input value of the first entry, and bits per entry.
     data
-        The entries: numbers, or the bytes of words. A table of 8 bits has an entry in each byte, or one in each word
-        (PS3.3 C.7.6.3.1.5); its length tells them apart.
+        Entries as numbers, or as bytes of 16-bit words. 8-bit tables have one entry per byte or one per word (PS3.3
+        C.7.6.3.1.5), which is inferred from their length.
     what
-        What to call it in messages.
+        Name of the table for messages.
 
     Returns
     -------
     tuple
-        The value of the first entry, the bits of an entry, and the entries as float64.
+        Input value of the first entry, bits per entry, and the entries as float64.
 
     Raises
     ------
     InputError
-        If it is incomplete.
+        If the table is incomplete.
     """
     try:
         count, start, depth = (int(v) for v in descriptor)
@@ -221,7 +240,7 @@ def read_table(dataset: Dataset, descriptor: Any, data: Any, what: str) -> tuple
     table = np.atleast_1d(np.asarray(data, dtype=np.float64))[:count]
     if table.size < count or not 8 <= depth <= 16:
         raise InputError(f"{what} is incomplete: export the file again, or give a window such as 40,400")
-    # The value of the first entry has the sign of the pixels, but some writers store it unsigned.
+    # The first input value has the sign of the pixels, but some programs store it as unsigned.
     signed = dataset.get("PixelRepresentation") == 1
     if signed and start >= 1 << 15:
         start -= 1 << 16
@@ -229,7 +248,7 @@ def read_table(dataset: Dataset, descriptor: Any, data: Any, what: str) -> tuple
 
 
 def _entries(data: bytes, count: int, *, little: bool) -> np.ndarray:
-    """Entries of a table of words: one in each, or in two bytes of each."""
+    """Entries of a table of 16-bit words, with one or two entries per word."""
     words = np.frombuffer(data[: len(data) // 2 * 2], dtype="<u2" if little else ">u2")
     if len(data) >= 2 * count:
         return words[:count]
@@ -241,7 +260,7 @@ def _is_little(dataset: Dataset) -> bool:
 
 
 def look_up(values: np.ndarray, first: float, table: np.ndarray) -> np.ndarray:
-    """Entries of a table for values; those before the first and after the last entry get these."""
+    """Look up values in a table; values outside the table are clipped to its first and last entry."""
     index = np.clip(np.rint(np.asarray(values, dtype=np.float64) - first), 0, len(table) - 1)
     index[np.isnan(index)] = 0
     return np.asarray(table[index.astype(np.intp)])

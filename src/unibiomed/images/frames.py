@@ -42,7 +42,7 @@ _TAGS: list[Any] = [
     "SharedFunctionalGroupsSequence",
     "PerFrameFunctionalGroupsSequence",
 ]
-_ONE_FILE = "this is one DICOM image: give the folder that holds all files of its series"
+_ONE_FILE = "this is a single DICOM file: give the folder with all files of its series"
 
 
 def open_frames(path: Path, name: str) -> StoredVolume:

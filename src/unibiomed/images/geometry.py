@@ -1,4 +1,4 @@
-"""Boxes on the pixel grid: pixel units, the far corner exclusive, so that ``pixels[y0:y1, x0:x1]`` is the box."""
+"""Boxes in pixel coordinates with exclusive ends: ``pixels[y0:y1, x0:x1]`` is the content of a box."""
 
 from __future__ import annotations
 
@@ -18,21 +18,26 @@ _FORM = "give x0,y0,x1,y1 in whole pixels, such as 10,20,110,90"
 
 
 def mask_box(mask: np.ndarray) -> Box | None:
-    """Find the smallest box around a mask.
+    """Bounding box of a mask.
 
     Parameters
     ----------
     mask
-        Array of shape ``(height, width)``; everything that is not zero counts.
+        Array of shape ``(height, width)``; non-zero pixels belong to the mask.
 
     Returns
     -------
     Box or None
-        None when the mask is empty.
+        None for an empty mask.
+
+    Raises
+    ------
+    InputError
+        If the mask is not two-dimensional.
     """
     inside = np.asarray(mask) != 0
     if inside.ndim != 2:
-        raise InputError(f"a mask has the shape (height, width), not {inside.shape}")
+        raise InputError(f"the mask has the shape {inside.shape}: give a mask of shape (height, width)")
     rows, columns = np.flatnonzero(inside.any(axis=1)), np.flatnonzero(inside.any(axis=0))
     if rows.size == 0:
         return None
@@ -40,12 +45,12 @@ def mask_box(mask: np.ndarray) -> Box | None:
 
 
 def parse_box(text: str) -> Box:
-    """Read ``"x0,y0,x1,y1"``.
+    """Parse a box from the text ``"x0,y0,x1,y1"``.
 
     Raises
     ------
     InputError
-        If the text is not four whole numbers, or the box has no area.
+        If the text is not four integers, or the box has no area.
     """
     match = _BOX.fullmatch(text) if isinstance(text, str) else None
     if not match:
@@ -55,33 +60,33 @@ def parse_box(text: str) -> Box:
 
 
 def check_box(box: Sequence[int], height: int, width: int) -> Box:
-    """Make sure that a box lies inside an image.
+    """Check that a box is inside an image.
 
     Parameters
     ----------
     box
-        Four whole numbers ``x0, y0, x1, y1``.
+        Four integers ``x0, y0, x1, y1``.
     height, width
         Size of the image in pixels.
 
     Returns
     -------
     Box
-        The same box as plain ints.
+        The same box as Python ints.
 
     Raises
     ------
     InputError
-        If it is not four whole numbers, has no area, or reaches outside the image.
+        If the box is not four integers, has no area, or extends outside the image.
     """
     try:
         x0, y0, x1, y1 = (operator.index(v) for v in box)
     except (TypeError, ValueError):
-        raise InputError(f"a box is four whole numbers: {_FORM}") from None
+        raise InputError(f"the box is not four integers: {_FORM}") from None
     x0, y0, x1, y1 = _with_area((x0, y0, x1, y1))
     if x0 < 0 or y0 < 0 or x1 > width or y1 > height:
         raise InputError(
-            f"the box {x0},{y0},{x1},{y1} reaches outside the image of {width}x{height} pixels: "
+            f"the box {x0},{y0},{x1},{y1} extends outside the image of {width}x{height} pixels: "
             f"keep it within 0,0,{width},{height}"
         )
     return x0, y0, x1, y1
@@ -90,16 +95,16 @@ def check_box(box: Sequence[int], height: int, width: int) -> Box:
 def draw_box(
     pixels: np.ndarray, box: Sequence[int], *, width: int = 2, color: tuple[int, int, int] = (0, 255, 0)
 ) -> np.ndarray:
-    """Draw the outline by which a region is pointed out to the model.
+    """Draw the outline of a box, the form in which the model receives a region.
 
-    Region questions were learnt on images with a green box of 2 pixels, so the defaults should stay for them.
+    The model was trained on images with a green outline of 2 pixels, which are the defaults.
 
     Parameters
     ----------
     pixels
         uint8 RGB of shape ``(height, width, 3)``.
     box
-        The box; the outline lies inside it.
+        The box; the outline is drawn inside it.
     width
         Thickness of the outline in pixels, at least 1.
     color
@@ -108,16 +113,16 @@ def draw_box(
     Returns
     -------
     numpy.ndarray
-        A changed copy of ``pixels``.
+        Copy of ``pixels`` with the outline.
 
     Raises
     ------
     InputError
-        If the box does not fit the image.
+        If the box is not inside the image, or the width is not positive.
     """
     x0, y0, x1, y1 = check_box(box, pixels.shape[0], pixels.shape[1])
     if width < 1:
-        raise InputError("the outline of a box must be at least 1 pixel wide")
+        raise InputError("the outline of the box has no width: give at least 1 pixel")
     drawn = np.array(pixels, order="C")
     region = drawn[y0:y1, x0:x1]
     region[:width] = region[-width:] = color
@@ -126,7 +131,7 @@ def draw_box(
 
 
 def box_iou(one: Sequence[float], other: Sequence[float]) -> float:
-    """Intersection over union of two boxes ``x0, y0, x1, y1``, in [0, 1]; 0 where both have no area."""
+    """Intersection over union of two boxes ``x0, y0, x1, y1``, in [0, 1]; 0 if neither has an area."""
     wide = min(one[2], other[2]) - max(one[0], other[0])
     high = min(one[3], other[3]) - max(one[1], other[1])
     shared = max(wide, 0.0) * max(high, 0.0)
@@ -137,5 +142,5 @@ def box_iou(one: Sequence[float], other: Sequence[float]) -> float:
 def _with_area(box: Box) -> Box:
     x0, y0, x1, y1 = box
     if x1 <= x0 or y1 <= y0:
-        raise InputError(f"the box {x0},{y0},{x1},{y1} has no area: x1 must exceed x0 and y1 must exceed y0")
+        raise InputError(f"the box {x0},{y0},{x1},{y1} has no area: give x1 > x0 and y1 > y0")
     return box

@@ -1,10 +1,10 @@
-"""Where the voxels of a volume lie in the patient, and how they are turned to be looked at.
+"""Geometry of volumes: position of the voxels in the patient, and orientation of the slices for display.
 
-There is one rule for all formats, so that an image and its labels stay aligned even if their files store the axes in
+The same rules apply to all formats, so that an image and its labels stay aligned even if their files store the axes in
 different orders. Slices are axial, except in volumes whose voxels are at least twice as long along another axis, or
-that are one voxel thick there: those are cut as they were acquired. Slices are counted from the feet (axial), the back
-(coronal) or the patient's left (sagittal), and shown as radiologists look at them: patient right on image left,
-anterior or superior up; sagittal with anterior on the left.
+that have one voxel along another axis: these are displayed in the plane of acquisition. Slices are counted from the
+feet (axial), the back (coronal) or the patient's left (sagittal). They are displayed in the radiological convention:
+patient right on image left, anterior or superior up; sagittal slices with anterior on the left.
 """
 
 from __future__ import annotations
@@ -20,92 +20,93 @@ import numpy as np
 from ..errors import InputError
 
 PLANES = ("sagittal", "coronal", "axial")
-_CLEARLY = 2 - 1e-3
-"""Sizes in headers are rounded: a label file must not be cut another way than its image by the last digit."""
+_ANISOTROPY = 2 - 1e-3
+"""Ratio of voxel sizes for another plane than axial; slightly below 2, because sizes in headers are rounded."""
 
 
 @dataclass(frozen=True, eq=False)
 class Grid:
-    """The voxels of a volume in the order in which they are looked at: ``(slices, rows, columns)``."""
+    """Geometry of a volume in display order ``(slices, rows, columns)``."""
 
     shape: tuple[int, int, int]
-    """Numbers of slices, rows and columns."""
+    """Number of slices, rows and columns."""
 
     spacing: tuple[float, float, float]
-    """Distance of voxel centres in mm: between slices, rows, columns."""
+    """Distance of voxel centres in mm, between slices, rows and columns."""
 
     plane: str
-    """``"axial"``, ``"coronal"`` or ``"sagittal"``; that of the nearest one if the volume is oblique."""
+    """``"axial"``, ``"coronal"`` or ``"sagittal"``; the nearest of them for oblique volumes."""
 
     affine: np.ndarray = field(repr=False)
-    """(4, 4) float64: (slice, row, column, 1) to mm in the patient, axes to the right, front and head (RAS)."""
+    """(4, 4) float64 matrix from (slice, row, column, 1) to mm in patient coordinates (RAS)."""
 
     orientation: str
-    """Where the axes of the file point, such as ``"LPS"``."""
+    """Directions of the axes of the file, for example ``"LPS"``."""
 
     file_order: tuple[int, int, int]
-    """Axis of the file that became the slices, the rows, the columns."""
+    """Axes of the file that are the slices, rows and columns."""
 
     file_flip: tuple[bool, bool, bool]
-    """Whether slices, rows, columns run against the file."""
+    """Whether slices, rows and columns are reversed relative to the file."""
 
     sizes_known: bool = True
-    """False where the file gives no sizes of voxels, so that `spacing` is in voxels and nothing can be told in mm."""
+    """False if the file gives no voxel sizes; `spacing` is then 1 voxel and no lengths in mm are known."""
 
     @property
     def pixel_spacing(self) -> tuple[float, float] | None:
-        """Distance of pixel centres of a slice in mm: between rows, columns; None where the file gives no sizes."""
+        """Distance of pixel centres of a slice in mm, between rows and columns; None if not known."""
         return self.spacing[1:] if self.sizes_known else None
 
     @property
     def file_shape(self) -> tuple[int, int, int]:
-        """Numbers of voxels along the axes of the file."""
+        """Number of voxels along the axes of the file."""
         at = self.file_order.index
         return self.shape[at(0)], self.shape[at(1)], self.shape[at(2)]
 
     @property
     def file_affine(self) -> np.ndarray:
-        """(4, 4) float64: index along the three axes of the file to mm in the patient (RAS), as nibabel has it."""
+        """(4, 4) float64 matrix from indices of the file to mm in patient coordinates (RAS), as in nibabel."""
         return self.affine @ _turn(self.shape, self.file_order, self.file_flip)
 
     def turn(self, values: np.ndarray) -> np.ndarray:
-        """View of an array in the order of the file as (slices, rows, columns); nothing is copied."""
+        """Reorder an array from the order of the file to (slices, rows, columns), as a view."""
         assert values.shape == self.file_shape
         flips = tuple(axis for axis in range(3) if self.file_flip[axis])
         return np.flip(values.transpose(self.file_order), flips)
 
     def to_file_order(self, values: np.ndarray) -> np.ndarray:
-        """Turn an array back to the order of the file.
+        """Reorder an array from display order to the order of the file.
 
         Parameters
         ----------
         values
-            Array of the shape (slices, rows, columns), such as a mask.
+            Array of shape (slices, rows, columns), for example a mask.
 
         Returns
         -------
         numpy.ndarray
-            C-contiguous, of the shape `file_shape`: what belongs into a NIfTI file with `file_affine`.
+            C-contiguous array of shape `file_shape`, the data of a NIfTI file with the affine `file_affine`.
 
         Raises
         ------
         InputError
-            If the shape is another.
+            If the shape is not that of the grid.
         """
         if values.shape != self.shape:
             raise InputError(
-                f"the mask of shape {values.shape} does not fit the volume of shape {self.shape}: give it on its voxels"
+                f"the mask of shape {values.shape} does not match the volume of shape {self.shape}: give one value "
+                "per voxel"
             )
         flips = tuple(axis for axis in range(3) if self.file_flip[axis])
         return np.ascontiguousarray(np.flip(values, flips).transpose(np.argsort(self.file_order)))
 
     def slice_details(self, index: int) -> dict[str, Any]:
-        """What `MedicalImage.details` tells of a slice, and what `mask_to_slice` needs.
+        """Details of a slice for `MedicalImage.details`, as needed by `mask_to_slice`.
 
         Parameters
         ----------
         index
-            The slice, ``0 <= index < shape[0]``.
+            Index of the slice, ``0 <= index < shape[0]``.
 
         Returns
         -------
@@ -126,7 +127,7 @@ class Grid:
         }
 
     def matches(self, other: Grid) -> bool:
-        """Tell whether two volumes have the same voxels: as many, none further off than half the smallest side."""
+        """Whether two grids have the same shape and no voxel is displaced by more than half the smallest voxel size."""
         if self.shape != other.shape:
             return False
         ends = [(0, n - 1) for n in self.shape]
@@ -137,19 +138,19 @@ class Grid:
 
 @dataclass(frozen=True, eq=False)
 class StoredVolume:
-    """A volume whose header was read and whose voxels were not."""
+    """A volume of which only the header has been read."""
 
     grid: Grid
-    """Where its voxels lie."""
+    """Geometry of the volume."""
 
     load: Callable[[], np.ndarray] = field(repr=False)
-    """Reads the voxels, in the order of the file."""
+    """Function that reads the voxels, in the order of the file."""
 
     modality: str | None = None
-    """From the header; None where the format has none."""
+    """Modality in the header; None if the format has none."""
 
     details: dict[str, Any] = field(default_factory=dict)
-    """What is known of the file, and ``notes`` on what is not; no patient data."""
+    """Properties of the file, with ``notes`` on assumptions; no patient data."""
 
 
 def make_grid(
@@ -161,46 +162,45 @@ def make_grid(
     flat: bool = False,
     sizes_known: bool = True,
 ) -> Grid:
-    """Find out how a volume is looked at.
+    """Determine the display geometry of a volume from its affine.
 
     Parameters
     ----------
     file_shape
-        Numbers of voxels along the three axes of the file, all positive.
+        Number of voxels along the three axes of the file, all positive.
     affine
-        (4, 4): index along these axes to the patient's right, front and head.
+        (4, 4) matrix from indices of the file to patient coordinates (RAS).
     name
-        What to call the file in messages.
+        Name of the file for messages.
     unit
-        Millimetres that one unit of the affine stands for.
+        Length of one unit of the affine in mm.
     flat
-        Whether the file is a single image: its third axis, of one voxel, is what it is cut across.
+        Whether the file is a single image: its third axis, of one voxel, is the slice axis.
     sizes_known
-        Whether the affine holds sizes of the file, and no stand-ins.
+        Whether the sizes in the affine come from the file and are not defaults.
 
     Returns
     -------
     Grid
-        The turned grid.
 
     Raises
     ------
     InputError
-        If the affine is broken.
+        If the affine is not invertible or not finite.
     """
     affine = np.array(affine, dtype=np.float64)
     found = nib.orientations.io_orientation(affine) if np.isfinite(affine).all() and affine[:3, :3].any() else None
     if found is None or not np.isfinite(found).all():
-        raise InputError(f"{name}: the orientation in this file is broken: export it again, so left is not right")
+        raise InputError(f"{name}: the orientation (affine) in this file is not valid: export it again")
     letters = "".join(nib.orientations.aff2axcodes(affine))
     sizes = [float(size) * unit for size in nib.affines.voxel_sizes(affine)]
-    # For each axis of the file: the anatomical axis (0 right, 1 front, 2 head) and its direction.
+    # For each axis of the file: the anatomical axis (0 right, 1 anterior, 2 superior) and its direction.
     axes, signs = [int(axis) for axis in found[:, 0]], [int(sign) for sign in found[:, 1]]
     shape = (int(file_shape[0]), int(file_shape[1]), int(file_shape[2]))
     across = 2 if flat else _slice_axis(shape, axes, sizes)
-    # Of the two anatomical axes that are left, rows run along the higher (head to feet, else front to back).
+    # Of the other two anatomical axes, rows follow the higher one (head to feet, otherwise front to back).
     columns, rows = sorted((axis for axis in range(3) if axis != across), key=lambda axis: axes[axis])
-    # The axes point to the patient's right, front and head; rows and columns start there and run away from it.
+    # Rows and columns start at the positive (right, anterior, superior) end of their axes.
     order, flip = (across, rows, columns), (signs[across] < 0, signs[rows] > 0, signs[columns] > 0)
     turned = shape[across], shape[rows], shape[columns]
     affine[:3] *= unit
@@ -217,18 +217,18 @@ def make_grid(
 
 
 def _slice_axis(shape: tuple[int, int, int], axes: list[int], sizes: list[float]) -> int:
-    """Choose the axis of the file that the slice is cut across: one voxel thick, else the coarsest, else axial."""
+    """Choose the slice axis of the file: an axis of one voxel, otherwise the coarsest axis, otherwise axial."""
     single = [axis for axis in range(3) if shape[axis] == 1]
     if len(single) == 1:
         return single[0]
     longest = max(range(3), key=lambda axis: sizes[axis])
-    if sizes[longest] >= _CLEARLY * max(size for axis, size in enumerate(sizes) if axis != longest):
+    if sizes[longest] >= _ANISOTROPY * max(size for axis, size in enumerate(sizes) if axis != longest):
         return longest
     return axes.index(2)
 
 
 def _turn(shape: tuple[int, int, int], order: tuple[int, int, int], flip: tuple[bool, bool, bool]) -> np.ndarray:
-    """(4, 4) matrix from the index along the file's axes to (slice, row, column)."""
+    """(4, 4) matrix from indices of the file to (slice, row, column)."""
     matrix = np.zeros((4, 4))
     matrix[3, 3] = 1
     for axis in range(3):

@@ -1,4 +1,4 @@
-"""The image every other room works on."""
+"""`MedicalImage`, the image type of the package, and its creation from arrays."""
 
 from __future__ import annotations
 
@@ -21,36 +21,36 @@ from .windowing import parse_window
 
 @dataclass(frozen=True, eq=False)
 class MedicalImage:
-    """One two-dimensional image, ready to be shown to the model.
+    """A two-dimensional image in the form that the model receives.
 
     Raises
     ------
     InputError
-        If the pixels are not uint8 ``(height, width, 3)``, or the spacing or modality is not valid.
+        If the pixels are not uint8 of shape ``(height, width, 3)``, or the spacing or modality is not valid.
     """
 
     pixels: np.ndarray = field(repr=False)
-    """(height, width, 3) uint8 RGB as the model sees it, C-contiguous and read-only; a writable array is copied."""
+    """RGB pixels, uint8 of shape (height, width, 3), C-contiguous and read-only; a writable array is copied."""
 
     spacing: tuple[float, float] | None = None
-    """(row, column) distance between pixel centres in mm, None when unknown."""
+    """(row, column) distance of pixel centres in mm; None if unknown."""
 
     modality: str | None = None
-    """One of `MODALITIES`, from the file's header, None when unknown."""
+    """One of `MODALITIES`, from the header of the file; None if unknown."""
 
     source: str = "array"
     """Name of the file, without its folder."""
 
     details: dict[str, Any] = field(default_factory=dict)
-    """What was done, such as ``{"format": "DICOM", "window": (40.0, 400.0), "slice": 12}``; no patient data."""
+    """Processing steps, for example ``{"format": "DICOM", "window": (40.0, 400.0), "slice": 12}``; no patient data."""
 
     notes: tuple[str, ...] = ()
-    """What a reader of results should know: what was assumed of the file, a guessed range, a picture of one value."""
+    """Remarks for the reader of results: assumptions about the file, an estimated grey range, a blank image."""
 
     def __post_init__(self) -> None:
         pixels = self.pixels
         if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
-            raise InputError("the pixels of an image must be uint8 of shape (height, width, 3): use from_array")
+            raise InputError("the pixels are not uint8 of shape (height, width, 3): use from_array")
         check_size(pixels.shape[0], pixels.shape[1], self.source)
         if pixels.flags.writeable or not pixels.flags.c_contiguous:
             object.__setattr__(self, "pixels", freeze(np.array(pixels, order="C")))
@@ -77,9 +77,9 @@ def check_spacing(spacing: Sequence[float]) -> tuple[float, float]:
     try:
         row, column = (float(v) for v in spacing)
     except (TypeError, ValueError):
-        raise InputError("spacing is two numbers, (row, column) in mm, such as (0.7, 0.7)") from None
+        raise InputError("the spacing is not two numbers: give (row, column) in mm, for example (0.7, 0.7)") from None
     if not (math.isfinite(row) and math.isfinite(column) and row > 0 and column > 0):
-        raise InputError("spacing must be two positive numbers, (row, column) in mm, such as (0.7, 0.7)")
+        raise InputError("the spacing is not positive: give (row, column) in mm, for example (0.7, 0.7)")
     return row, column
 
 
@@ -90,32 +90,32 @@ def from_array(
     modality: str | None = None,
     window: Window = None,
 ) -> MedicalImage:
-    """Make an image of pixels that are already in memory.
+    """Create an image from an array or a PIL image.
 
     Parameters
     ----------
     array
-        Grey ``(height, width)``, RGB or RGBA ``(height, width, 3 or 4)``, or a PIL image. uint8 is taken as it is;
-        other greys go through the window or, without one, are scaled from their 0.5th to 99.5th percentile; NaN is
-        background and becomes black. Colours are uint8, uint16 (of which the lowest 8, 10 or 12 bits may be in
+        Grey ``(height, width)``, RGB or RGBA ``(height, width, 3 or 4)``, or a PIL image. uint8 values are not scaled.
+        Other grey values are scaled with the window or, without one, from their 0.5th to 99.5th percentile; NaN is
+        background and becomes black. Colours are uint8, uint16 (of which only the lowest 8, 10 or 12 bits may be in
         use), or floats in 0..1 or 0..255; alpha is composited on black.
     spacing
-        (row, column) mm per pixel.
+        (row, column) spacing in mm per pixel.
     modality
         One of `MODALITIES`.
     window
-        A name of `WINDOWS`, ``"centre,width"``, or a pair of numbers, in the unit of the values; for greys only.
+        A name of `WINDOWS`, ``"centre,width"``, or a pair of numbers in the unit of the values; for grey images only.
 
     Returns
     -------
     MedicalImage
-        The image; later changes to ``array`` do not reach it.
+        A copy; it does not change with ``array``.
 
     Raises
     ------
     InputError
-        If the shape or type does not fit, the image is empty or too large, values are infinite, colours are NaN, or the
-        spacing, modality or window is not valid.
+        If the shape or type is not supported, the image is empty or too large, values are infinite, colours are NaN, or
+        the spacing, modality or window is not valid.
     """
     name = "array"
     if window is not None:
@@ -150,7 +150,7 @@ def prepared_image(
     source: str,
     notes: Sequence[str] = (),
 ) -> MedicalImage:
-    """Make an image of prepared pixels: the notes among the details of the preparation become those of the image."""
+    """Create an image from prepared pixels; ``notes`` in the details are moved to the notes of the image."""
     about = {key: value for key, value in details.items() if key != "notes"}
     return MedicalImage(pixels, spacing, modality, source, about, (*notes, *details.get("notes", ())))
 

@@ -1,4 +1,4 @@
-"""What is checked before anything is decoded, and the silence in which files are read."""
+"""Size limits that are checked before decoding, and suppression of messages of the file libraries."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ from contextlib import contextmanager
 from ..errors import InputError
 
 MAX_PIXELS = 100_000_000
-"""Largest height times width that is decoded."""
+"""Maximum number of pixels (height times width) of an image."""
 
 MAX_BYTES = 4 * 2**30
-"""Largest file, and largest uncompressed volume, that is opened, in bytes."""
+"""Maximum size in bytes of a file, and of an uncompressed volume."""
 
 _quiet_lock = threading.RLock()
 
 
 def shown(name: str) -> str:
-    """Return a file name that is safe in a one-line message: printable, at most 80 characters."""
+    """Return a file name for a one-line message: printable, at most 80 characters."""
     plain = "".join(c if c.isprintable() else "?" for c in name)
     return plain if len(plain) <= 80 else plain[:38] + "..." + plain[-39:]
 
 
 def check_size(height: int, width: int, name: str) -> None:
-    """Refuse images without pixels and images that are too large to decode.
+    """Check that an image is neither empty nor too large.
 
     Parameters
     ----------
     height, width
-        Size in pixels, from the file's header.
+        Size in pixels, from the header of the file.
     name
-        What to call the image in the message.
+        Name of the image for the message.
 
     Raises
     ------
@@ -43,24 +43,36 @@ def check_size(height: int, width: int, name: str) -> None:
         If a side is not positive or ``height * width`` exceeds `MAX_PIXELS`.
     """
     if height <= 0 or width <= 0:
-        raise InputError(f"{name}: the image is {width}x{height} pixels, so there is nothing to see: give another file")
+        raise InputError(f"{name}: the image is empty ({width}x{height} pixels): give another file")
     if height * width > MAX_PIXELS:
         raise InputError(too_large(name, f"{width}x{height}"))
 
 
 def too_large(name: str, size: str = "") -> str:
-    """Word the message for an image above `MAX_PIXELS`; ``size`` is ``"WIDTHxHEIGHT"`` where it is known."""
+    """Message for an image above `MAX_PIXELS`; ``size`` is ``"WIDTHxHEIGHT"`` if known."""
     what = f"{size} pixels are" if size else "the image is"
-    return f"{name}: {what} more than the limit of {MAX_PIXELS // 10**6} million pixels: crop or shrink the image first"
+    limit = f"{MAX_PIXELS // 10**6} million pixels"
+    return f"{name}: {what} more than the limit of {limit}: crop or downsample the image first"
 
 
 def check_slice(slice_index: int, count: int, name: str, what: str = "slice") -> int:
-    """Return ``slice_index`` as an int in ``0 <= index < count``; `what` is what is counted.
+    """Return ``slice_index`` as an int in ``0 <= index < count``.
+
+    Parameters
+    ----------
+    slice_index
+        The index, counted from 0.
+    count
+        Number of slices.
+    name
+        Name of the file for messages.
+    what
+        What is counted, for messages.
 
     Raises
     ------
     InputError
-        If it is not a whole number or out of range.
+        If the index is not an integer or out of range.
     """
     index = whole_number(slice_index)
     if not 0 <= index < count:
@@ -69,25 +81,26 @@ def check_slice(slice_index: int, count: int, name: str, what: str = "slice") ->
 
 
 def whole_number(slice_index: int) -> int:
-    """Return ``slice_index`` as an int; InputError when it is anything but a whole number of sensible size."""
+    """Return ``slice_index`` as an int; InputError if it is not an integer, or too large."""
+    message = "the slice is not valid: give a whole number, counted from 0"
     try:
         index = operator.index(slice_index)
     except TypeError:
-        raise InputError("the slice must be a whole number, counted from 0") from None
+        raise InputError(message) from None
     if isinstance(slice_index, bool) or abs(index) > 2**31:
-        raise InputError("the slice must be a whole number, counted from 0")
+        raise InputError(message)
     return index
 
 
 @contextmanager
 def silent_stderr() -> Iterator[None]:
-    """Send what C libraries write to the standard error output nowhere; to be used within `quiet`, which holds a lock.
+    """Discard what C libraries write to stderr; must be used inside `quiet`, which holds a lock.
 
-    What other threads write meanwhile is lost too, so that it is for single calls that cannot be silenced otherwise.
+    Output of other threads is discarded as well, so use it only around single calls.
     """
     try:
         kept = os.dup(2)
-    except OSError:  # there is no standard error output
+    except OSError:  # stderr is closed
         yield
         return
     nowhere = os.open(os.devnull, os.O_WRONLY)
@@ -102,12 +115,11 @@ def silent_stderr() -> Iterator[None]:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Silence the warnings and logs of the file libraries.
+    """Suppress warnings and logs of the file libraries, which may quote patient data from headers.
 
-    Their messages may quote header values, and header values may be patient names. Warning filters belong to the whole
-    process, so that one thread at a time reads; the lock may be taken again by its holder.
+    Warning filters are global to the process, so that only one thread at a time can read files. The lock is reentrant.
     """
-    loggers = [logging.getLogger(name) for name in ("pydicom", "nibabel", "nibabel.global", "PIL")]
+    loggers = [logging.getLogger(name) for name in ("pydicom", "highdicom", "nibabel", "nibabel.global", "PIL")]
     with _quiet_lock, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         levels = [logger.level for logger in loggers]

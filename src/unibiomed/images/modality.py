@@ -1,4 +1,4 @@
-"""The ten imaging modalities the model knows, and how files name them."""
+"""The ten imaging modalities, and their codes in DICOM."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MODALITIES = (
     "pathology",
     "PET",
 )
-"""Names of the modalities, as they appear in prompts; microscopy and blood smears count as pathology."""
+"""Names of the modalities, as used in prompts; microscopy and blood smears belong to pathology."""
 
 _FROM_DICOM = {
     "CT": "CT",
@@ -46,24 +46,23 @@ _FROM_DICOM = {
 
 
 def modality_from_dicom(code: object) -> str | None:
-    """Translate a DICOM Modality (0008,0060) code.
+    """Convert a DICOM Modality (0008,0060) code.
 
     Parameters
     ----------
     code
-        The element's value; anything that is not a known code is accepted.
+        Value of the element; unknown codes are accepted.
 
     Returns
     -------
     str or None
-        One of `MODALITIES`; None for codes that do not settle it. ``XC`` (a photograph) is such a code: it may be
-        dermoscopy, a wound or an operating field.
+        One of `MODALITIES`; None for unknown or ambiguous codes, for example ``XC`` (external-camera photography).
     """
     return _FROM_DICOM.get(str(code).strip().upper())
 
 
 def check_modality(name: str) -> str:
-    """Return the spelling of `MODALITIES` for ``name``, whatever its case.
+    """Return the entry of `MODALITIES` for ``name``, which may differ in case.
 
     Raises
     ------
@@ -78,21 +77,20 @@ def check_modality(name: str) -> str:
 
 
 def looks_like_hounsfield(values: np.ndarray) -> bool:
-    """Tell whether a grey image without a header holds CT numbers.
+    """Whether the values of a grey image are probably Hounsfield units.
 
-    Asks for what every CT slice of a body has and other images lack: a share of air (-1100 to -900) or of padding
-    below it, a share of soft tissue (-150 to 250), and nothing beyond the range of scanners. MR phase maps, which also
-    hold negative numbers, spread evenly and reach below -4000.
+    The criteria are those of a CT slice of the body: a fraction of air (-1100 to -900) or lower padding values, a
+    fraction of soft tissue (-150 to 250), and no values outside the range of CT scanners. MR phase maps, which also
+    have negative values, are distributed evenly and reach below -4000.
 
     Parameters
     ----------
     values
-        Real numbers of any shape; NaN is left out.
+        Real numbers of any shape; NaN is ignored.
 
     Returns
     -------
     bool
-        True when the values are those of a CT slice.
     """
     if values.dtype.kind == "f" and (empty := np.isnan(values)).any():
         values = values[~empty]
@@ -103,5 +101,5 @@ def looks_like_hounsfield(values: np.ndarray) -> bool:
         return False
     air = float(np.mean(values <= -900))
     soft = float(np.mean((values >= -150) & (values <= 250)))
-    # An even spread over -1024..3071 puts about 3 % into the air band and 10 % into the soft-tissue band.
+    # A uniform distribution over -1024..3071 has about 3 % in the air range and 10 % in the soft-tissue range.
     return air >= 0.05 and soft >= 0.02 and air + soft >= 0.3

@@ -1,4 +1,4 @@
-"""NIfTI files through nibabel: one slice, turned the way radiologists look at it."""
+"""NIfTI files read with nibabel: one slice in radiological orientation."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ from .pixels import Window, color_to_rgb, grey_to_rgb
 from .windowing import is_named_window
 
 HEADER_BYTES = 540
-"""Bytes of the longer header, NIfTI-2; the shorter one, NIfTI-1, has 348."""
+"""Size of the NIfTI-2 header in bytes; that of NIfTI-1 is 348."""
 
 _MAX_OFFSET = 16 * 2**20
 _MM_PER_UNIT = {"meter": 1000.0, "mm": 1.0, "micron": 0.001}
 
 
 def nifti_kind(head: bytes) -> str | None:
-    """Tell by the first bytes: ``"single"`` (.nii), ``"pair"`` (the .hdr of two files), or None."""
+    """Kind of NIfTI file by its first bytes: ``"single"`` (.nii), ``"pair"`` (.hdr of a .hdr/.img pair), or None."""
     magic = head[344:348]
     if magic == b"n+1\0" or head[4:8] == b"n+2\0":
         return "single"
     return "pair" if magic == b"ni1\0" or head[4:8] == b"ni2\0" else None
 
 
-def is_cut_nifti(head: bytes) -> bool:
-    """Whether the first bytes are those of a NIfTI file that ends within its header."""
+def is_truncated_nifti(head: bytes) -> bool:
+    """Whether the bytes are the start of a NIfTI file that ends within its header."""
     sizes = {int.from_bytes(head[:4], "little"), int.from_bytes(head[:4], "big")}
     return (348 in sizes and len(head) < 348) or (540 in sizes and len(head) < 540)
 
@@ -46,34 +46,34 @@ def is_cut_nifti(head: bytes) -> bool:
 def read_nifti(path: Path, name: str, *, zipped: bool, slice_index: int | None, window: Window) -> MedicalImage:
     """Read one slice of a NIfTI volume.
 
-    How slices are cut, counted and turned is told in `unibiomed.images.grid`.
+    Plane, order and orientation of the slices are defined in `unibiomed.images.grid`.
 
     Parameters
     ----------
     path
         The file.
     name
-        What to call the file in messages.
+        Name of the file for messages.
     zipped
         Whether the file is gzip-compressed.
     slice_index
-        The slice, from 0; None for the middle one.
+        The slice, counted from 0; None for the middle slice.
     window
         Window for the values, or None.
 
     Returns
     -------
     MedicalImage
-        The slice. Its details hold ``slice``, ``slices``, ``plane``, ``orientation`` (of the file, such as "LPS"),
-        ``orientation_known`` (False where the file leaves it to convention) and what `mask_to_slice` needs:
-        ``file_shape``, ``file_axis``, ``file_slice``, ``file_transpose``, ``file_flip``. The modality is CT when
-        the window is named or the values are Hounsfield units, else None: NIfTI does not record it.
+        The slice. Its details contain ``slice``, ``slices``, ``plane``, ``orientation`` (of the file, for example
+        "LPS"), ``orientation_known`` (False if the file does not define it), and the fields that `mask_to_slice` needs:
+        ``file_shape``, ``file_axis``, ``file_slice``, ``file_transpose`` and ``file_flip``. The modality is CT if the
+        window is named or the values are Hounsfield units, otherwise None, because NIfTI does not store it.
 
     Raises
     ------
     InputError
-        If the file is damaged, too large, has more than three dimensions, no usable orientation, infinite values, or
-        the slice or window does not fit it.
+        If the file is damaged or too large, has more than three dimensions, no valid orientation or infinite values, or
+        if the slice or window does not apply to it.
     """
     with quiet():
         try:
@@ -84,50 +84,50 @@ def read_nifti(path: Path, name: str, *, zipped: bool, slice_index: int | None, 
         except InputError:
             raise
         except Exception:
-            # nibabel, gzip and zlib each have their own errors for damaged data.
+            # nibabel, gzip and zlib raise different exceptions for damaged data.
             raise InputError(f"{name}: this NIfTI file is truncated or damaged: export it again") from None
 
 
 def mask_to_slice(mask: np.ndarray, details: Mapping[str, Any]) -> np.ndarray:
-    """Turn a mask drawn on the shown slice back into the order of the file.
+    """Reorder a mask of a slice to the orientation of the file.
 
     Parameters
     ----------
     mask
         Array of shape ``(height, width)``, on the pixels of the image.
     details
-        ``MedicalImage.details`` of a NIfTI slice.
+        ``MedicalImage.details`` of a slice of a volume.
 
     Returns
     -------
     numpy.ndarray
-        What belongs at index ``details["file_slice"]`` of axis ``details["file_axis"]`` in a volume of the shape
-        ``details["file_shape"]``; this is the shape of the file, filled up with 1 to three axes.
+        The mask for index ``details["file_slice"]`` of axis ``details["file_axis"]`` in a volume of shape
+        ``details["file_shape"]``, which is the shape of the file, extended with 1 to three axes.
 
     Raises
     ------
     InputError
-        If the details are not of a NIfTI slice, or the mask is of another size.
+        If the details are not those of a slice, or the mask has another size.
     """
     try:
         flip, transpose = details["file_flip"], details["file_transpose"]
         shape = [n for axis, n in enumerate(details["file_shape"]) if axis != details["file_axis"]]
     except KeyError:
-        raise InputError("these details are not of a NIfTI slice: give MedicalImage.details of one") from None
+        raise InputError("the details are not those of a slice: give MedicalImage.details of a NIfTI slice") from None
     turned = np.flip(mask, axis=tuple(axis for axis in (0, 1) if flip[axis]))
     turned = turned.T if transpose else turned
     if list(turned.shape) != shape:
-        raise InputError(f"the mask of shape {mask.shape} does not fit the slice: give it on the pixels of the image")
+        raise InputError(f"the mask of shape {mask.shape} does not match the slice: give it on the pixels of the image")
     return np.ascontiguousarray(turned)
 
 
 def open_nifti(path: Path, zipped: bool) -> io.BufferedIOBase:
-    """Open a NIfTI file, unzipping it on the way."""
+    """Open a NIfTI file, with decompression if needed."""
     return gzip.GzipFile(path, "rb") if zipped else path.open("rb")
 
 
 def unzip_head(path: Path, count: int = HEADER_BYTES) -> bytes:
-    """Inflate the first ``count`` bytes of a gzip file, or as many as there are; never more."""
+    """Decompress at most the first ``count`` bytes of a gzip file."""
     with path.open("rb") as file:
         inflater, head = zlib.decompressobj(16 + zlib.MAX_WBITS), b""
         try:
@@ -139,23 +139,23 @@ def unzip_head(path: Path, count: int = HEADER_BYTES) -> bytes:
 
 
 def read_header(file: io.BufferedIOBase, name: str) -> Any:
-    """Read the header, refuse what is too large, and return a nibabel image whose voxels are still unread."""
+    """Read and check the header; return a nibabel image whose voxels are not read yet."""
     head = file.read(HEADER_BYTES)
     file.seek(0)
     kind = nib.Nifti2Image if head[4:8] == b"n+2\0" else nib.Nifti1Image
     header = kind.header_class.from_fileobj(file, check=False)
     shape = [int(n) for n in header.get_data_shape()]
     if len(shape) < 2 or min(shape) <= 0:
-        raise InputError(f"{name}: this NIfTI file holds no image (shape {tuple(shape)}): give another file")
+        raise InputError(f"{name}: this NIfTI file contains no image (shape {tuple(shape)}): give another file")
     total = header.get_data_dtype().itemsize
     for n in shape:
         total *= n
     if total > MAX_BYTES:
-        raise InputError(f"{name}: the volume holds {total >> 30} GiB, more than {MAX_BYTES >> 30}: crop it first")
-    # Header extensions reach up to the offset and are read whole.
+        raise InputError(f"{name}: the volume has {total >> 30} GiB, more than {MAX_BYTES >> 30} GiB: crop it first")
+    # Header extensions end at the offset and are read completely.
     if not 0 <= float(header["vox_offset"]) <= _MAX_OFFSET:
-        raise InputError(f"{name}: this NIfTI file is damaged (its data offset is impossible): export it again")
-    # Told before nibabel puts 1 in the place of 0.
+        raise InputError(f"{name}: this NIfTI file is damaged (invalid data offset): export it again")
+    # Checked here, because nibabel replaces sizes of 0 by 1.
     sizes = np.asarray(header["pixdim"][1 : 1 + min(len(shape), 3)], dtype=np.float64)
     known = bool(header["sform_code"] > 0) or bool(np.isfinite(sizes).all() and (sizes != 0).all())
     file.seek(0)
@@ -165,18 +165,18 @@ def read_header(file: io.BufferedIOBase, name: str) -> Any:
 
 
 def channel_count(image: Any) -> int:
-    """How many volumes a nibabel image holds, such as the sequences of an MRI."""
+    """Number of volumes in a nibabel image, for example the sequences of an MRI."""
     return math.prod(int(n) for n in image.shape[3:])
 
 
 def check_single(image: Any, name: str, advice: str) -> None:
-    """InputError with this advice if a nibabel image holds several volumes."""
+    """Raise InputError with this advice if a nibabel image has several volumes."""
     if channel_count(image) > 1:
         raise InputError(f"{name}: this NIfTI file has the shape {'x'.join(map(str, image.shape))}: {advice}")
 
 
 def nifti_grid(image: Any, name: str) -> Grid:
-    """How the voxels of a nibabel image lie; InputError if its orientation is broken."""
+    """Geometry of a nibabel image; InputError if its orientation is not valid."""
     shape = tuple(int(n) for n in (*image.shape, 1, 1)[:3])
     unit = _MM_PER_UNIT.get(image.header.get_xyzt_units()[0], 1.0)
     known: bool = image.extra["sizes_known"]
@@ -184,7 +184,7 @@ def nifti_grid(image: Any, name: str) -> Grid:
 
 
 def nifti_details(image: Any) -> dict[str, Any]:
-    """What `details` tells of the file as a whole."""
+    """Details of the file that apply to all slices."""
     known = bool(image.header["sform_code"] > 0 or image.header["qform_code"] > 0)
     return {
         "format": "NIfTI",
@@ -195,7 +195,7 @@ def nifti_details(image: Any) -> dict[str, Any]:
 
 
 def _show(image: Any, name: str, slice_index: int | None, window: Window) -> MedicalImage:
-    """Cut the slice, turn it, and make it an image."""
+    """Read a slice, reorient it, and create the image."""
     if len(image.shape) < 3 and slice_index is not None:
         raise InputError(f"{name}: this NIfTI file is a single image, so no slice can be chosen: leave the slice out")
     grid = nifti_grid(image, name)
@@ -219,7 +219,7 @@ def _show(image: Any, name: str, slice_index: int | None, window: Window) -> Med
 
 
 def _cut(image: Any, file_axis: int, file_slice: int) -> np.ndarray:
-    """Read one slice, scaled, with the two remaining axes in file order; RGB voxels get a third."""
+    """Read one rescaled slice with its two axes in file order; RGB voxels have a third axis."""
     cutter: list[Any] = [slice(None)] * 2 + [0] * (len(image.shape) - 2)
     if len(image.shape) > 2:
         cutter[2] = slice(None)

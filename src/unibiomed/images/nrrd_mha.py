@@ -1,6 +1,6 @@
-"""NRRD and MetaImage (MHA, MHD) files: raw or compressed voxels after a header of words.
+"""NRRD and MetaImage (MHA, MHD) files: a text header followed by raw or compressed voxels.
 
-Read here and not through ITK, whose MetaImage reader brings the whole process down on some damaged headers.
+ITK is not used, because its MetaImage reader crashes the process on some damaged headers.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _META_TYPES = {
     "MET_USHORT": "u2",
     "MET_INT": "i4",
     "MET_UINT": "u4",
-    # Four bytes whatever the machine that wrote them.
+    # Always four bytes, independent of the platform.
     "MET_LONG": "i4",
     "MET_ULONG": "u4",
     "MET_LONG_LONG": "i8",
@@ -55,27 +55,27 @@ _META_TYPES = {
     "MET_FLOAT": "f4",
     "MET_DOUBLE": "f8",
 }
-Words = Mapping[str, str]
+Fields = Mapping[str, str]
 
 
-def worded_kind(head: bytes) -> str | None:
-    """Tell by the first bytes: ``"NRRD"``, ``"MetaImage"``, or None."""
+def text_header_kind(head: bytes) -> str | None:
+    """Format by the first bytes: ``"NRRD"``, ``"MetaImage"``, or None."""
     if head.startswith(b"NRRD000"):
         return "NRRD"
     return "MetaImage" if re.match(rb"\s*(ObjectType|NDims|Comment)\s*=", head) else None
 
 
-def open_worded(path: Path, kind: str, name: str) -> StoredVolume:
+def open_text_header(path: Path, kind: str, name: str) -> StoredVolume:
     """Read the header of an NRRD or MetaImage file.
 
     Parameters
     ----------
     path
-        The file, whatever its suffix.
+        The file; its extension is ignored.
     kind
-        What `worded_kind` says of it.
+        Format from `text_header_kind`.
     name
-        What to call it in messages.
+        Name of the file for messages.
 
     Returns
     -------
@@ -85,61 +85,61 @@ def open_worded(path: Path, kind: str, name: str) -> StoredVolume:
     Raises
     ------
     InputError
-        The file is damaged or too large, not a grey volume, or its voxels lie in a file elsewhere.
+        If the file is damaged or too large, is not a grey volume, or its voxels are in another folder.
     """
     try:
         with path.open("rb") as file:
-            words, start = _header(file.read(_MAX_HEADER), kind)
-        return (_open_nrrd if kind == "NRRD" else _open_meta)(path, words, start, name)
+            header, start = _header(file.read(_MAX_HEADER), kind)
+        return (_open_nrrd if kind == "NRRD" else _open_meta)(path, header, start, name)
     except (KeyError, ValueError, OverflowError, OSError) as error:
         if isinstance(error, InputError):
             raise
         raise _damaged(name) from None
 
 
-def _header(head: bytes, kind: str) -> tuple[Words, int]:
-    """The words of a header, in small letters before the sign, and where it ends."""
-    words: dict[str, str] = {}
+def _header(head: bytes, kind: str) -> tuple[Fields, int]:
+    """Fields of a header, with lower-case keys, and the offset of its end."""
+    header: dict[str, str] = {}
     start = 0
     for line in head.splitlines(keepends=True):
         start += len(line)
         key, found, value = line.decode("latin-1").partition(":" if kind == "NRRD" else "=")
-        word = key.strip().lower()
+        key = key.strip().lower()
         if kind == "NRRD" and not line.strip():
             break
-        # "key:=value" is a remark of the writer's in NRRD.
-        if found and word not in words and not value.startswith("="):
-            words[word] = value.strip()
-        if word == "elementdatafile":
+        # In NRRD, "key:=value" is an application-specific field.
+        if found and key not in header and not value.startswith("="):
+            header[key] = value.strip()
+        if key == "elementdatafile":
             break
-    return words, start
+    return header, start
 
 
-def _open_nrrd(path: Path, words: Words, start: int, name: str) -> StoredVolume:
-    sizes = _numbers(words["sizes"], int)
-    if int(words["dimension"]) != 3 or len(sizes) != 3:
+def _open_nrrd(path: Path, header: Fields, start: int, name: str) -> StoredVolume:
+    sizes = _numbers(header["sizes"], int)
+    if int(header["dimension"]) != 3 or len(sizes) != 3:
         raise _not_grey(name, sizes)
-    kind = _NRRD_TYPES[words["type"].lower()]
-    space = "-".join(_LONG.get(letter, letter) for letter in _split_space(words.get("space", "").lower()))
-    directions, known = np.eye(3), space in _SPACES and "space directions" in words
-    if "space directions" in words:
-        directions = np.array([_numbers(part, float) for part in _vectors(words["space directions"], 3)]).T
-    elif "spacings" in words:
-        directions = np.diag(_numbers(words["spacings"], float, 3))
+    kind = _NRRD_TYPES[header["type"].lower()]
+    space = "-".join(_LONG.get(letter, letter) for letter in _split_space(header.get("space", "").lower()))
+    directions, known = np.eye(3), space in _SPACES and "space directions" in header
+    if "space directions" in header:
+        directions = np.array([_numbers(part, float) for part in _vectors(header["space directions"], 3)]).T
+    elif "spacings" in header:
+        directions = np.diag(_numbers(header["spacings"], float, 3))
     affine = np.eye(4)
     affine[:3, :3] = directions
-    if "space origin" in words:
-        affine[:3, 3] = _numbers(_vectors(words["space origin"], 1)[0], float, 3)
+    if "space origin" in header:
+        affine[:3, 3] = _numbers(_vectors(header["space origin"], 1)[0], float, 3)
     affine[:3] = _SPACES.get(space, _LPS) @ affine[:3]
-    encoding = words["encoding"].lower()
+    encoding = header["encoding"].lower()
     if encoding not in ("raw", "gzip", "gz", "bzip2", "bz2"):
-        raise InputError(f"{name}: its voxels are written as '{shown(encoding)}': save it as raw or gzip")
-    data = words.get("data file", words.get("datafile"))
+        raise InputError(f"{name}: the encoding '{shown(encoding)}' is not supported: save it as raw or gzip")
+    data = header.get("data file", header.get("datafile"))
     source = path if data is None else _beside(path, data, name)
-    lines = int(words.get("line skip", words.get("lineskip", "0")))
-    skip = int(words.get("byte skip", words.get("byteskip", "0")))
-    order = ">" if words.get("endian", "").lower() == "big" else "<"
-    if (kind[1] != "1" and "endian" not in words) or lines < 0 or skip < -1 or (skip < 0 and encoding != "raw"):
+    lines = int(header.get("line skip", header.get("lineskip", "0")))
+    skip = int(header.get("byte skip", header.get("byteskip", "0")))
+    order = ">" if header.get("endian", "").lower() == "big" else "<"
+    if (kind[1] != "1" and "endian" not in header) or lines < 0 or skip < -1 or (skip < 0 and encoding != "raw"):
         raise _damaged(name)
 
     def read(file: BinaryIO, count: int) -> bytes:
@@ -155,29 +155,29 @@ def _open_nrrd(path: Path, words: Words, start: int, name: str) -> StoredVolume:
             packed.seek(skip)
             return packed.read(count)
 
-    sized = "space directions" in words or "spacings" in words
+    sized = "space directions" in header or "spacings" in header
     return _stored("NRRD", sizes, order + kind, affine, known, sized, source, read, name)
 
 
-def _open_meta(path: Path, words: Words, start: int, name: str) -> StoredVolume:
-    sizes = _numbers(words["dimsize"], int)
-    if int(words["ndims"]) != 3 or len(sizes) != 3 or int(words.get("elementnumberofchannels", "1")) != 1:
+def _open_meta(path: Path, header: Fields, start: int, name: str) -> StoredVolume:
+    sizes = _numbers(header["dimsize"], int)
+    if int(header["ndims"]) != 3 or len(sizes) != 3 or int(header.get("elementnumberofchannels", "1")) != 1:
         raise _not_grey(name, sizes)
-    if words.get("binarydata", "true").lower() == "false":
-        raise InputError(f"{name}: its voxels are written as text: save it in binary form")
-    kind = _META_TYPES[words["elementtype"].upper()]
-    matrix = next((words[word] for word in ("transformmatrix", "rotation", "orientation") if word in words), None)
-    spacing = _numbers(words.get("elementspacing", words.get("elementsize", "1 1 1")), float, 3)
-    place = next((words[word] for word in ("offset", "position", "origin") if word in words), "0 0 0")
+    if header.get("binarydata", "true").lower() == "false":
+        raise InputError(f"{name}: voxels in text form are not supported: save it in binary form")
+    kind = _META_TYPES[header["elementtype"].upper()]
+    matrix = next((header[key] for key in ("transformmatrix", "rotation", "orientation") if key in header), None)
+    spacing = _numbers(header.get("elementspacing", header.get("elementsize", "1 1 1")), float, 3)
+    place = next((header[key] for key in ("offset", "position", "origin") if key in header), "0 0 0")
     affine = np.eye(4)
     affine[:3, :3] = (np.eye(3) if matrix is None else np.reshape(_numbers(matrix, float, 9), (3, 3)).T) * spacing
     affine[:3, 3] = _numbers(place, float, 3)
     affine[:3] = _LPS @ affine[:3]
-    big = words.get("binarydatabyteordermsb", words.get("elementbyteordermsb", "false")).lower() == "true"
-    packed = words.get("compresseddata", "false").lower() == "true"
-    data = words["elementdatafile"]
+    big = header.get("binarydatabyteordermsb", header.get("elementbyteordermsb", "false")).lower() == "true"
+    packed = header.get("compresseddata", "false").lower() == "true"
+    data = header["elementdatafile"]
     source = path if data.upper() == "LOCAL" else _beside(path, data, name)
-    head = start if source == path else int(words.get("headersize", "0"))
+    head = start if source == path else int(header.get("headersize", "0"))
     if head < -1:
         raise _damaged(name)
 
@@ -186,11 +186,11 @@ def _open_meta(path: Path, words: Words, start: int, name: str) -> StoredVolume:
             file.seek(-count, 2)
         else:
             file.seek(head)
-        # 32 more than the largest window: zlib and gzip streams alike.
+        # Adding 32 to the window size accepts both zlib and gzip streams.
         return zlib.decompressobj(32 + zlib.MAX_WBITS).decompress(file.read(), count) if packed else file.read(count)
 
     order = ">" if big else "<"
-    sized = "elementspacing" in words or "elementsize" in words
+    sized = "elementspacing" in header or "elementsize" in header
     return _stored("MetaImage", sizes, order + kind, affine, matrix is not None, sized, source, read, name)
 
 
@@ -205,13 +205,13 @@ def _stored(
     read: Callable[[BinaryIO, int], bytes],
     name: str,
 ) -> StoredVolume:
-    """Check what the header promises before anything is read."""
+    """Check the size in the header and create the volume; voxels are read later."""
     if min(sizes) < 1:
         raise _damaged(name)
     dtype = np.dtype(kind)
     count = math.prod(sizes) * dtype.itemsize
     if count > MAX_BYTES or source.stat().st_size > MAX_BYTES:
-        raise InputError(f"{name}: the volume holds more than {MAX_BYTES >> 30} GiB: crop it first")
+        raise InputError(f"{name}: the volume has more than {MAX_BYTES >> 30} GiB: crop it first")
 
     def load() -> np.ndarray:
         try:
@@ -255,10 +255,12 @@ def _vectors(text: str, count: int) -> list[str]:
 
 
 def _beside(path: Path, data: str, name: str) -> Path:
-    """The file of voxels that a header names; any of the machine may be named, but only one beside it is its own."""
+    """Voxel file named in a header; for security, only files in the same folder are accepted."""
     file = path.with_name(data) if re.fullmatch(r"[\w.+() -]+", data) and data.strip(". ") else path
     if file == path or not file.is_file():
-        raise InputError(f"{name}: its voxels are not in one file beside it: save it as one file (.nrrd or .mha)")
+        raise InputError(
+            f"{name}: its voxels are not in one file in the same folder: save it as one file (.nrrd or .mha)"
+        )
     return file
 
 

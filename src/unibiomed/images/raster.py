@@ -1,4 +1,4 @@
-"""Pictures: PNG, JPEG, TIFF, BMP, GIF, WebP and JPEG 2000 files, and PIL images."""
+"""Raster images: PNG, JPEG, TIFF, BMP, GIF, WebP and JPEG 2000 files, and PIL images."""
 
 from __future__ import annotations
 
@@ -23,39 +23,39 @@ _SHOWN_KINDS = {"WEBP": "WebP", "JPEG2000": "JPEG 2000"}
 _J2K_START = b"\xff\x4f\xff\x51"
 _J2K_HEADER = 2**16
 _NEARLY_BLACK = 16
-"""Of 255: where 16-bit colours are below, they use 12 bits at most; what is in the lowest is lost when 8 are kept."""
+"""Upper byte (of 255) below which 16-bit colours use at most 12 bits, so that the lower byte is needed as well."""
 
 
 def read_raster(path: Path, kind: str, name: str, *, slice_index: int | None, window: Window) -> Prepared:
-    """Decode a picture.
+    """Decode a raster image.
 
     Parameters
     ----------
     path
         The file.
     kind
-        ``"PNG"``, ``"JPEG"``, ``"TIFF"``, ``"BMP"``, ``"GIF"``, ``"WEBP"`` or ``"JPEG2000"``, found by its first
-        bytes; no other decoder is tried.
+        ``"PNG"``, ``"JPEG"``, ``"TIFF"``, ``"BMP"``, ``"GIF"``, ``"WEBP"`` or ``"JPEG2000"``, from its first bytes; no
+        other decoder is tried.
     name
-        What to call the file in messages.
+        Name of the file for messages.
     slice_index
-        Page of a TIFF or frame of an animation that has several, from 0; None for all other pictures.
+        Page of a TIFF file or frame of an animation with several, counted from 0; None for other images.
     window
         Window for grey values, or None.
 
     Returns
     -------
     Prepared
-        Pixels ``(height, width, 3)`` and details: ``format``, ``bits``, ``window``, ``scaling``, ``slice``.
+        RGB pixels and details: ``format``, ``bits``, ``window``, ``scaling``, ``slice``.
 
     Raises
     ------
     InputError
-        If the file is damaged, too large, of an unsupported kind, or the slice or window does not fit it.
+        If the file is damaged, too large or not supported, or if the slice or window does not apply to it.
     """
     with quiet():
         try:
-            # Given a path, Pillow maps the file into memory, which scrambles TIFF files with a rotation tag.
+            # With a path, Pillow would memory-map the file and read TIFF files with an orientation tag wrongly.
             with path.open("rb") as file, Image.open(file, formats=[kind]) as picture:
                 check_size(picture.height, picture.width, name)
                 pixels, done = _read(file, picture, slice_index, window, name)
@@ -64,17 +64,17 @@ def read_raster(path: Path, kind: str, name: str, *, slice_index: int | None, wi
         except Image.DecompressionBombError:
             raise InputError(too_large(name)) from None
         except Exception:
-            # Decoders raise whatever they like on damaged data: OSError, SyntaxError, struct.error, MemoryError...
+            # Decoders raise various exceptions for damaged data: OSError, SyntaxError, struct.error, MemoryError, ...
             shown_kind = _SHOWN_KINDS.get(kind, kind)
             raise InputError(
-                f"{name}: this {shown_kind} file is truncated, damaged or of a rare kind: save it as RGB or 16-bit "
+                f"{name}: this {shown_kind} file is truncated, damaged or not supported: save it as RGB or 16-bit "
                 "grey PNG"
             ) from None
     return pixels, {"format": kind, **done}
 
 
 def _read(file: BinaryIO, picture: Image.Image, slice_index: int | None, window: Window, name: str) -> Prepared:
-    """Choose the page and prepare it; TIFF files that Pillow reads wrongly are read by hand."""
+    """Select the page and convert it; TIFF variants that Pillow cannot read correctly are read with `tiff`."""
     planes = stack_size(picture, name) if picture.format == "TIFF" else 1
     if planes > 1:
         if slice_index is None:
@@ -102,13 +102,13 @@ def _read(file: BinaryIO, picture: Image.Image, slice_index: int | None, window:
 
 
 def _show(values: np.ndarray, window: Window, name: str) -> Prepared:
-    """Show values that were read by hand."""
+    """Convert values that were read without Pillow."""
     pixels, done = color_to_rgb(values, window, name) if values.ndim == 3 else grey_to_rgb(values, window, name)
     return pixels, {"bits": 8 * values.dtype.itemsize, **done}
 
 
 def _codestream_bits(file: BinaryIO) -> int | None:
-    """Bits of the first component of a JPEG 2000 file; None where its header is not found."""
+    """Bits of the first component of a JPEG 2000 file; None if its header is not found."""
     file.seek(0)
     head = file.read(_J2K_HEADER)
     start = head.find(_J2K_START)
@@ -116,43 +116,43 @@ def _codestream_bits(file: BinaryIO) -> int | None:
 
 
 def prepare_picture(picture: Image.Image, window: Window, name: str) -> Prepared:
-    """Turn a PIL image of any mode into RGB pixels, upright by its EXIF orientation.
+    """Convert a PIL image of any mode to RGB pixels; its EXIF orientation is applied.
 
     Parameters
     ----------
     picture
-        The image; it may still be unread.
+        The image; it may not be loaded yet.
     window
         Window for grey values, or None.
     name
-        What to call the image in messages.
+        Name of the image for messages.
 
     Returns
     -------
     Prepared
-        Pixels ``(height, width, 3)`` and what was done.
+        RGB pixels and details of the conversion.
 
     Raises
     ------
     InputError
-        If the image is damaged, too large, of a mode without defined colours, or holds NaN.
+        If the image is damaged or too large, has a mode without defined colours, or contains NaN.
     """
     with quiet():
         try:
             if picture.format == "TIFF" and has_wide_planes(picture):
                 raise InputError(
-                    f"{name}: Pillow cannot read planes of 16 bits: give the path of the TIFF file instead"
+                    f"{name}: Pillow cannot read planar 16-bit colours: give the path of the TIFF file instead"
                 )
             planes = stack_size(picture, name) if picture.format == "TIFF" else 1
             pixels, done = _prepare(picture, window, name)
             if planes > 1:
-                done["notes"] = [*done.get("notes", ()), f"this is the first of {planes} planes in its TIFF file"]
+                done["notes"] = [*done.get("notes", ()), f"this is the first of {planes} planes of a TIFF file"]
             return pixels, done
         except InputError:
             raise
         except Exception:
-            # A picture that is still unread is decoded here, and may turn out to be damaged.
-            raise InputError(f"{name}: this picture cannot be decoded: load it first, or give its file") from None
+            # An image that is not loaded yet is decoded here and may be damaged.
+            raise InputError(f"{name}: this image cannot be decoded: load it first, or give its file") from None
 
 
 def _prepare(
@@ -163,7 +163,7 @@ def _prepare(
     again: Callable[[], Image.Image] | None = None,
     bits: int | None = None,
 ) -> Prepared:
-    """Show a picture; `again` opens its file once more, `bits` are those of a sample where Pillow does not tell."""
+    """Convert an image; `again` reopens its file, `bits` are the bits per sample if Pillow does not give them."""
     check_size(picture.height, picture.width, name)
     stored_bits, white_is_zero, sample_format = _stored(picture)
     bits = bits or stored_bits
@@ -185,9 +185,9 @@ def _prepare(
     elif mode in ("P", "RGBX", "CMYK", "YCbCr", "HSV"):
         picture = picture.convert("RGB")
     if picture.mode not in ("L", "LA", "RGB", "RGBA", "I", "F") and not picture.mode.startswith("I;16"):
-        raise InputError(f"{name}: pictures of the kind {picture.mode} are not supported: save it as RGB or grey PNG")
+        raise InputError(f"{name}: images of mode {picture.mode} are not supported: save it as RGB or grey PNG")
     values = np.asarray(picture)
-    # Pillow keeps the upper 8 of 16 bits; a 12-bit scan stored that way would silently turn black.
+    # Pillow keeps only the upper 8 of 16 bits, so that colours of 12 bits would become nearly black.
     colours = values[..., : 3 if values.ndim == 3 and values.shape[2] > 2 else 1] if values.ndim == 3 else values
     if reduced and colours.max(initial=0) < _NEARLY_BLACK:
         low = _lower_bytes(again, picture.mode) if again is not None else None
@@ -195,7 +195,8 @@ def _prepare(
             pixels, done = color_to_rgb(values.astype(np.uint16) << 8 | low, window, name)
             return pixels, {"bits": bits, **done}
         raise InputError(
-            f"{name}: its 16-bit colours use only the lowest values, which 8 bits cannot show: save it as 16-bit grey"
+            f"{name}: its 16-bit colours use only the lowest values, which 8 bits cannot represent: save it as 16-bit "
+            "grey"
         )
     if picture.mode == "LA":
         values = composite_on_black(values)[..., 0]
@@ -203,8 +204,8 @@ def _prepare(
         values = values.view(np.uint32)
     if bits == 8 and sample_format == 2:
         if values.ndim == 3:
-            raise InputError(f"{name}: its colours are signed numbers: save it as RGB of unsigned 8 bits")
-        values = values.view(np.int8)  # Pillow knows unsigned bytes alone
+            raise InputError(f"{name}: signed colours are not supported: save it as RGB of unsigned 8 bits")
+        values = values.view(np.int8)  # Pillow reads all bytes as unsigned
     if values.ndim == 3:
         pixels, done = color_to_rgb(values, window, name)
     else:
@@ -216,17 +217,17 @@ def _prepare(
 
 def _load(picture: Image.Image) -> Image.Image:
     picture.load()
-    # Pillow turns TIFF files itself while loading, and would turn them again after a change of page.
+    # Pillow applies the orientation of TIFF files while loading; it must not be applied twice.
     return picture if picture.format == "TIFF" else ImageOps.exif_transpose(picture)
 
 
 def _raw_mode(args: object) -> object:
-    """How a tile of a picture is stored, by Pillow's name; of a TIFF it is the first of several arguments."""
+    """Raw mode of a tile, by Pillow's name; for TIFF it is the first of several arguments."""
     return args[0] if isinstance(args, tuple) and args else args
 
 
 def _lower_bytes(again: Callable[[], Image.Image], mode: str) -> np.ndarray | None:
-    """The lower bytes of 16-bit colours, of which Pillow keeps the upper ones; None where they cannot be had."""
+    """Lower bytes of 16-bit colours, which Pillow discards; None if they are not accessible."""
     other = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
     with again() as picture:
         tiles = []
@@ -234,7 +235,7 @@ def _lower_bytes(again: Callable[[], Image.Image], mode: str) -> np.ndarray | No
             raw = str(_raw_mode(tile.args))
             if picture.mode != mode or raw[:-1] not in ("RGB;16", "RGBA;16") or raw[-1] not in other:
                 return None
-            # With the other byte order, the byte that Pillow takes for the upper one is the lower one.
+            # With the opposite byte order, Pillow keeps the lower bytes.
             swapped = raw[:-1] + other[raw[-1]]
             args = (swapped, *tile.args[1:]) if isinstance(tile.args, tuple) else swapped
             tiles.append(tile._replace(args=args))
@@ -243,7 +244,7 @@ def _lower_bytes(again: Callable[[], Image.Image], mode: str) -> np.ndarray | No
 
 
 def _grey_with_alpha(picture: Image.Image, window: Window, name: str) -> Prepared:
-    """Show 16-bit grey with alpha, which Pillow reduces to 8 bits: its four bytes are read as four channels."""
+    """Convert 16-bit grey with alpha: Pillow would reduce it to 8 bits, so its bytes are read as four channels."""
     picture.tile = [tile._replace(args="RGBA") for tile in picture.tile]  # type: ignore[attr-defined]
     both = np.asarray(_load(picture)).astype(np.uint16)
     grey, alpha = both[..., 0] << 8 | both[..., 1], both[..., 2] << 8 | both[..., 3]
@@ -254,9 +255,10 @@ def _grey_with_alpha(picture: Image.Image, window: Window, name: str) -> Prepare
 
 
 def _stored(picture: Image.Image) -> tuple[int, bool, int]:
-    """Bits a sample, whether 0 is white (which Pillow mends for 8 bits only), and TIFF's number of the sample format.
+    """Bits per sample, whether 0 is white, and the sample format of TIFF.
 
-    The last is 1 for unsigned and 2 for signed integers, 3 for floats, and 0 for other files than TIFF.
+    Pillow inverts images with white as 0 only for 8 bits. The sample format is 1 for unsigned and 2 for signed
+    integers, 3 for floats, and 0 for files other than TIFF.
     """
     tags = getattr(picture, "tag_v2", None)
     if tags is not None:
@@ -270,18 +272,18 @@ def _stored(picture: Image.Image) -> tuple[int, bool, int]:
 
 
 def _choose_page(picture: Image.Image, slice_index: int | None, name: str) -> int | None:
-    """Move to the page of a TIFF, or the frame of an animation, that was asked for; None where there is one only."""
+    """Seek to the selected page of a TIFF file or frame of an animation; None if there is only one."""
     animated = picture.format in _ANIMATED and getattr(picture, "is_animated", False)
     if not animated and (picture.format != "TIFF" or not _has_pages(picture)):
         if slice_index is not None:
-            raise InputError(f"{name}: it is a single picture, so no slice can be chosen: leave the slice out")
+            raise InputError(f"{name}: the file has a single image, so no slice can be chosen: leave the slice out")
         return None
     kind, what = _SHOWN_KINDS.get(str(picture.format), picture.format), "frames" if animated else "pages"
     if slice_index is None:
         raise InputError(f"{name}: this {kind} has several {what}: choose one with the slice option, counted from 0")
     index = whole_number(slice_index)
     try:
-        # Counting all pages of a hostile file could take hours, so pages are walked only as far as asked.
+        # Counting all pages of a malicious file could take hours, so only the pages up to the selected one are read.
         picture.seek(check_slice(index, _MAX_PAGES, name))
     except EOFError:
         raise InputError(f"{name}: slice {index} does not exist in this {kind}: choose a smaller one") from None
@@ -289,7 +291,7 @@ def _choose_page(picture: Image.Image, slice_index: int | None, name: str) -> in
 
 
 def _has_pages(picture: Image.Image) -> bool:
-    """Tell whether a second page is a picture of its own, not a smaller copy of the first."""
+    """Whether the second page is a separate image and not a thumbnail of the first."""
     try:
         picture.seek(1)
     except EOFError:

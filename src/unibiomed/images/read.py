@@ -1,4 +1,4 @@
-"""Reading any supported file: what it is, its content decides, not its suffix."""
+"""Reading of image files; the format is detected from the content, not from the file extension."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from ..errors import InputError
 from .dicom import read_dicom
 from .image import MedicalImage, prepared_image
 from .limits import MAX_BYTES, shown, whole_number
-from .nifti import HEADER_BYTES, is_cut_nifti, nifti_kind, read_nifti, unzip_head
+from .nifti import HEADER_BYTES, is_truncated_nifti, nifti_kind, read_nifti, unzip_head
 from .raster import read_raster
 from .windowing import parse_window
 
 FORMATS = "PNG, JPEG, TIFF, BMP, GIF, WebP, JPEG 2000, DICOM or NIfTI"
-"""What a single image may be, as shown to people."""
+"""Supported formats of single images, for messages."""
 
 _RASTER_MAGIC = (
     (b"\x89PNG\r\n\x1a\n", "PNG"),
@@ -38,30 +38,30 @@ def read_image(
     slice_index: int | None = None,
     window: str | tuple[float, float] | None = None,
 ) -> MedicalImage:
-    """Read a PNG, JPEG, TIFF, BMP, GIF, WebP, JPEG 2000, DICOM or NIfTI file as one image.
+    """Read one image from a PNG, JPEG, TIFF, BMP, GIF, WebP, JPEG 2000, DICOM or NIfTI file.
 
     Parameters
     ----------
     path
-        The file; suffixes are ignored.
+        The file; its extension is ignored.
     slice_index
-        Frame of a multi-frame DICOM file or an animation, page of a TIFF or slice of a NIfTI volume, from 0. All but
-        the last need it where there are several; a volume shows its middle slice without it.
+        Frame of a multi-frame DICOM file or an animation, page of a TIFF file, or slice of a NIfTI volume, counted from
+        0. Required if there are several frames or pages; the default for volumes is the middle slice.
     window
-        Display window for grey values: a name of `WINDOWS`, ``"centre,width"``, or a pair of numbers. Without it,
-        DICOM files use the window in their header, 8-bit pictures stay as they are, and all else is scaled from its
-        0.5th to 99.5th percentile.
+        Display window for grey values: a name of `WINDOWS`, ``"centre,width"``, or a pair of numbers. By default, DICOM
+        files use the window in their header, 8-bit values are not scaled, and other values are scaled from their 0.5th
+        to 99.5th percentile.
 
     Returns
     -------
     MedicalImage
-        Pixels as the model sees them, with spacing and modality where the file gives them.
+        The image, with spacing and modality if the file gives them.
 
     Raises
     ------
     InputError
-        If the file is missing, empty, a folder, not an image, damaged or too large, holds infinite values, or the
-        slice or window does not fit it. The message is one line that says what to do.
+        If the file is missing, empty, a folder, not an image, damaged or too large, contains infinite values, or if the
+        slice or window does not apply to it.
     """
     if window is not None:
         window = window if isinstance(window, str) else parse_window(window)
@@ -78,17 +78,17 @@ def read_image(
     if kind == "gzip":
         head = unzip_head(file)
         inner = nifti_kind(head)
-        if inner is None and is_cut_nifti(head):
+        if inner is None and is_truncated_nifti(head):
             raise InputError(f"{name}: this NIfTI file is truncated in its header: copy or export it again")
         if inner is None:
-            raise InputError(f"{name}: this compressed file holds no NIfTI volume: unpack it and give the image inside")
+            raise InputError(f"{name}: this gzip file contains no NIfTI volume: unpack it and give the image inside")
         kind = "NIfTI pair" if inner == "pair" else "NIfTI gzip"
-    if kind is None and is_cut_nifti(head):
+    if kind is None and is_truncated_nifti(head):
         raise InputError(f"{name}: this NIfTI file is truncated in its header: copy or export it again")
     if kind is None:
-        raise InputError(f"{name}: not an image that can be read: give {FORMATS}")
+        raise InputError(f"{name}: not an image in a supported format: give {FORMATS}")
     if kind == "NIfTI pair":
-        raise InputError(f"{name}: this is half of a NIfTI pair (.hdr and .img): save it as one .nii file")
+        raise InputError(f"{name}: a NIfTI pair (.hdr and .img) is not supported: save it as one .nii file")
     if kind == "DICOM":
         return read_dicom(file, name, slice_index=slice_index, window=window)
     if kind in ("NIfTI", "NIfTI gzip"):
@@ -98,20 +98,20 @@ def read_image(
 
 
 def sniff(head: bytes) -> str | None:
-    """Name the format of a file by its first bytes.
+    """Format of a file by its first bytes.
 
     Parameters
     ----------
     head
-        The first 540 bytes, or all there are.
+        The first 540 bytes, or the whole content of shorter files.
 
     Returns
     -------
     str or None
         ``"DICOM"``, ``"PNG"``, ``"JPEG"``, ``"TIFF"``, ``"BMP"``, ``"GIF"``, ``"WEBP"``, ``"JPEG2000"``, ``"NIfTI"``,
-        ``"NIfTI pair"``, ``"gzip"`` (which may hold NIfTI), or None for anything else.
+        ``"NIfTI pair"``, ``"gzip"`` (which may contain NIfTI), or None for other formats.
     """
-    # First, because the 128 bytes before the mark may be made to look like a TIFF.
+    # DICOM is checked first, because its preamble of 128 bytes may be a TIFF header.
     if head[128:132] == b"DICM":
         return "DICOM"
     for magic, kind in _RASTER_MAGIC:
@@ -128,7 +128,7 @@ def sniff(head: bytes) -> str | None:
 
 
 def _bare_dicom(head: bytes) -> bool:
-    """Recognise a data set without preamble: an element of group 2 or 8, with a VR or a length that can be."""
+    """Whether a DICOM data set without preamble starts here: an element of group 2 or 8 with a valid VR or length."""
     if len(head) < 8 or head[:2] not in (b"\x02\0", b"\x08\0", b"\0\x02", b"\0\x08"):
         return False
     big = head[0] == 0
@@ -138,7 +138,7 @@ def _bare_dicom(head: bytes) -> bool:
 
 
 def check_file(path: str | os.PathLike[str]) -> tuple[Path, str]:
-    """Return the path of an existing, regular file of sensible size, and its name as shown to people."""
+    """Return the path of an existing regular file that is neither empty nor too large, and its name for messages."""
     try:
         file = Path(path)
         name = shown(file.name or str(file))
@@ -154,5 +154,5 @@ def check_file(path: str | os.PathLike[str]) -> tuple[Path, str]:
     if status.st_size == 0:
         raise InputError(f"{name}: the file is empty: copy or export it again")
     if status.st_size > MAX_BYTES:
-        raise InputError(f"{name}: the file exceeds {MAX_BYTES >> 30} GiB: crop or shrink the image first")
+        raise InputError(f"{name}: the file exceeds {MAX_BYTES >> 30} GiB: crop or downsample the image first")
     return file, name

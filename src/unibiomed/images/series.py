@@ -1,4 +1,4 @@
-"""A folder of DICOM files, one a slice, as one volume."""
+"""DICOM series: a folder of files with one slice each, read as one volume."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ from .nifti import HEADER_BYTES
 from .read import sniff
 
 MAX_FILES = 20_000
-"""Files that are looked at in one folder."""
+"""Maximum number of files in a folder."""
 
-# The identifiers of series and patient are compared and never shown.
+# The UID of the series and the patient ID are only compared and never shown.
 _TAGS: list[Any] = [
     *HEADER_TAGS,
     "SeriesInstanceUID",
@@ -51,36 +51,37 @@ MAX_LISTED = 8
 GREY = "MONOCHROME2"
 _SAME_PLACE = 1e-3
 _UNEVEN = 0.1
-"""Share of the distance of slices by which a gap may differ; tables move in steps, so that headers are a little off."""
+"""Tolerance of the slice distance, relative to its median, because positions in headers are rounded."""
 
 
 def open_series(folder: Path, name: str, series: int | None = None) -> StoredVolume:
-    """Read the headers of a DICOM series and put its slices in order.
+    """Read the headers of a DICOM series and sort its slices.
 
     Parameters
     ----------
     folder
-        Holds the files of a study; files that are not DICOM images are passed over. Folders in it are searched where it
-        holds no DICOM file itself.
+        Folder with the files of a study; files that are not DICOM images are ignored. Subfolders are searched if the
+        folder itself contains no DICOM file.
     name
-        What to call it in messages.
+        Name of the folder for messages.
     series
-        Which of several series, from 1: the one with the most images is the first, localizers come last. Without it
-        there must be one that is no localizer.
+        Number of the series, from 1, if there are several: sorted by the number of images, localizers last. If left
+        out, there must be exactly one series that is no localizer.
 
     Returns
     -------
     StoredVolume
-        The axes "of the file" are columns, rows and slices, these along the normal of the image plane. The voxels pass
-        the rescale or Modality LUT: integers stay int16 or int32, else float32. The details hold ``files`` (names in
-        the order of the slices), ``header_window`` (centre, width, function) and ``padding`` (its lowest and highest
-        value, rescaled) where all files agree on one, and ``notes`` on what was assumed.
+        The axes "of the file" are columns, rows and slices, sorted along the normal of the image plane. The rescale or
+        Modality LUT is applied to the voxels; integers become int16 or int32, other values float32. The details contain
+        ``files`` (names in slice order), ``header_window`` (centre, width, function) and ``padding`` (lowest and
+        highest value, rescaled) if they are the same in all files, and ``notes`` on assumptions.
 
     Raises
     ------
     InputError
-        No series or several, a slice is missing, twice there or of another size, the place of an image is unknown,
-        images in colour or with frames, damaged files, or more data than `MAX_BYTES`.
+        If there is no series or more than one, a slice is missing, duplicated or of another size, the position of an
+        image is unknown, images have colours or several frames, a file is damaged, or there is more data than
+        `MAX_BYTES`.
     """
     with quiet():
         try:
@@ -88,7 +89,7 @@ def open_series(folder: Path, name: str, series: int | None = None) -> StoredVol
         except InputError:
             raise
         except Exception:
-            # pydicom quotes header values in its errors, so that neither its message nor the error itself is kept.
+            # Errors of pydicom may quote header values, which may be patient data: they are not chained.
             raise InputError(f"{name}: a DICOM file of this series is damaged: export the series again") from None
 
 
@@ -98,8 +99,8 @@ def _open(folder: Path, name: str, series: int | None) -> StoredVolume:
         raise InputError(f"{name}: the images are of several patients: move those of one to a folder of their own")
     for path, header in headers:
         _check_slice(header, f"{name}/{shown(path.name)}")
-    # Not the first one by name: that may be the localizer.
-    first = _usual([header for _, header in headers])
+    # The first file may be a localizer, so that the most common geometry is the reference.
+    first = _most_common([header for _, header in headers])
     for path, header in headers:
         _check_alike(header, first, f"{name}/{shown(path.name)}")
     along_row, along_column = np.array(first.ImageOrientationPatient, dtype=np.float64).reshape(2, 3)
@@ -120,10 +121,10 @@ def _open(folder: Path, name: str, series: int | None) -> StoredVolume:
     affine[:3, 3] = places[0]
     whole = all(_is_whole(header) for _, header in headers)
     if count * rows * columns * 4 > MAX_BYTES:
-        raise InputError(f"{name}: the series holds more than {MAX_BYTES >> 30} GiB: crop it first")
+        raise InputError(f"{name}: the series has more than {MAX_BYTES >> 30} GiB: crop it first")
     files = [path for path, _ in headers]
     return StoredVolume(
-        # DICOM's axes point to the patient's left and back.
+        # DICOM coordinates are LPS, the grid is RAS.
         make_grid((columns, rows, count), np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine, name),
         lambda: _load(files, (count, rows, columns), whole, name),
         modality_from_dicom(first.get("Modality")),
@@ -145,7 +146,7 @@ def _headers(folder: Path, name: str) -> list[tuple[Path, Dataset]]:
     if not found:
         found = _read_headers(_files_below(folder, name), name)
     if not found:
-        raise InputError(f"{name}: the folder holds no DICOM images: give the one with the files of a series")
+        raise InputError(f"{name}: the folder contains no DICOM images: give a folder with the files of one series")
     return found
 
 
@@ -160,7 +161,7 @@ def _files_below(folder: Path, name: str) -> list[Path]:
 
 def _read_headers(paths: Sequence[Path], name: str) -> list[tuple[Path, Dataset]]:
     if len(paths) > MAX_FILES:
-        raise InputError(f"{name}: the folder holds more than {MAX_FILES} files: give that of one series")
+        raise InputError(f"{name}: the folder contains more than {MAX_FILES} files: give the folder of one series")
     found: list[tuple[Path, Dataset]] = []
     total = 0
     for path in paths:
@@ -224,7 +225,7 @@ def choose_series(
     more = "; ..." if len(ordered) > MAX_LISTED else ""
     if not _is_localizer(ordered[0]) and all(_is_localizer(images) for images in ordered[1:]):
         return list(ordered[0]), [f"of {len(ordered)} series the one that is no localizer was read"]
-    raise InputError(f"{name}: the folder holds {len(ordered)} series, choose one with --series N: {listed}{more}")
+    raise InputError(f"{name}: the folder contains {len(ordered)} series, choose one with --series N: {listed}{more}")
 
 
 def _is_localizer(images: Sequence[tuple[Path, Dataset]]) -> bool:
@@ -233,7 +234,7 @@ def _is_localizer(images: Sequence[tuple[Path, Dataset]]) -> bool:
 
 def _about(images: Sequence[tuple[Path, Dataset]]) -> str:
     """What a series is, without identifiers or descriptions, which may name the patient."""
-    header = _usual([one for _, one in images])
+    header = _most_common([one for _, one in images])
     modality = modality_from_dicom(header.get("Modality")) or "other"
     localizer = ", localizer" if _is_localizer(images) else ""
     many = "1 image" if len(images) == 1 else f"{len(images)} images"
@@ -241,21 +242,21 @@ def _about(images: Sequence[tuple[Path, Dataset]]) -> str:
 
 
 def _check_slice(header: Dataset, name: str) -> None:
-    """Refuse an image that cannot be a slice."""
+    """Check that an image can be a slice of a volume."""
     if frame_count(header) > 1:
-        raise InputError(f"{name}: this DICOM file has several frames: save each slice as one file, or as NIfTI")
+        raise InputError(f"{name}: this DICOM file has several frames: save each slice as one file, or use NIfTI")
     if int(header.get("SamplesPerPixel") or 1) != 1 or (header.get("PhotometricInterpretation") or GREY) != GREY:
         raise InputError(f"{name}: only grey images ({GREY}) make a volume: give this one as a single image")
     for keyword, length in (("ImagePositionPatient", 3), ("ImageOrientationPatient", 6), ("PixelSpacing", 2)):
         values = header.get(keyword)
         if values is None or len(values) != length or not np.isfinite([float(value) for value in values]).all():
-            raise InputError(f"{name}: the file does not say where its image lies ({keyword}): export it again")
+            raise InputError(f"{name}: the position of the image is not known ({keyword}): export it again")
     if min(float(size) for size in header.PixelSpacing) <= 0:
-        raise InputError(f"{name}: the distance of its pixels is not positive: export it again")
+        raise InputError(f"{name}: its pixel spacing is not positive: export it again")
 
 
-def _usual(headers: Sequence[Dataset]) -> Dataset:
-    """The first header that agrees with as many others as possible, to which those of the others are compared."""
+def _most_common(headers: Sequence[Dataset]) -> Dataset:
+    """First header with the most common geometry and modality, the reference for all others."""
 
     def key(header: Dataset) -> tuple[object, ...]:
         turned = tuple(round(float(value), 2) + 0.0 for value in header.get("ImageOrientationPatient") or ())
@@ -267,19 +268,19 @@ def _usual(headers: Sequence[Dataset]) -> Dataset:
 
 
 def _check_alike(header: Dataset, usual: Dataset, name: str) -> None:
-    """Refuse an image that is no slice beside most others of its series, such as a localizer."""
+    """Refuse an image that differs from most images of its series, for example a localizer."""
     what = None
     if (header.Rows, header.Columns) != (usual.Rows, usual.Columns):
         what = (
-            f"this image has {header.Columns} x {header.Rows} pixels, and most images of its series have "
+            f"this image has {header.Columns} x {header.Rows} pixels, but most images of its series have "
             f"{usual.Columns} x {usual.Rows}"
         )
     elif not _close(header, usual, "ImageOrientationPatient"):
-        what = "this image lies in another plane than most images of its series"
+        what = "this image has another orientation than most images of its series"
     elif not _close(header, usual, "PixelSpacing"):
         what = "this image has another pixel spacing than most images of its series"
     elif modality_from_dicom(header.get("Modality")) != modality_from_dicom(usual.get("Modality")):
-        what = "this image is of another modality than most images of its series"
+        what = "this image has another modality than most images of its series"
     if what is not None:
         localizer = " (it is a localizer)" if "LOCALIZER" in [str(v) for v in header.get("ImageType") or ()] else ""
         raise InputError(f"{name}: {what}{localizer}: move it to another folder")
@@ -297,7 +298,7 @@ def check_gaps(depths: Sequence[float], name: str) -> None:
     if gaps.min() < _SAME_PLACE:
         at = int(gaps.argmin())
         raise InputError(
-            f"{name}: slices {at} and {at + 1} lie at the same place, as in series of several phases: keep one phase"
+            f"{name}: slices {at} and {at + 1} have the same position, as in series of several phases: keep one phase"
         )
     usual = float(np.median(gaps))
     odd = np.flatnonzero(np.abs(gaps - usual) > max(_UNEVEN * usual, 0.02))
@@ -305,12 +306,12 @@ def check_gaps(depths: Sequence[float], name: str) -> None:
         at, missing = int(odd[0]), round(float(gaps[odd[0]]) / usual) - 1
         if missing > 0:
             what = f"{missing} missing between slices {at} and {at + 1}"
-            raise InputError(f"{name}: of the {len(depths) + missing} slices, {what}: restore the whole series")
-        raise InputError(f"{name}: slices {at} and {at + 1} are closer than others: resample the series")
+            raise InputError(f"{name}: of {len(depths) + missing} slices, {what}: restore the complete series")
+        raise InputError(f"{name}: slices {at} and {at + 1} are closer than the others: resample the series")
 
 
 def _is_whole(header: Dataset) -> bool:
-    """Whether the rescaled values are whole numbers."""
+    """Whether the rescaled values are integers."""
     slope, intercept, _ = header_rescale(header)
     return not header.get("ModalityLUTSequence") and slope.is_integer() and intercept.is_integer()
 
@@ -344,9 +345,8 @@ def _load(files: Sequence[Path], shape: tuple[int, int, int], whole: bool, name:
                 raise InputError(f"{where}: this DICOM file is truncated or damaged: export it again") from None
             if cut.shape != shape[1:]:
                 raise InputError(f"{where}: this DICOM file is damaged (its size changes): export it again")
-            # of a modality whose header says nothing of it, as that of FloatPixelData
+            # FloatPixelData may have fractions or NaN (which differs from itself) without a rescale.
             if cut.dtype.kind == "f" and values.dtype != np.float32 and np.any(cut != np.rint(cut)):
-                # NaN, the background of float images, differs from itself and so comes here too.
                 values = values.astype(np.float32)
             if cut.size and values.dtype != np.float32 and not -(2**31) <= cut.min() <= cut.max() < 2**31:
                 raise InputError(f"{where}: its values need more than 32 bits: rescale the series")

@@ -8,7 +8,7 @@ from pathlib import Path
 from ..errors import InputError
 from .archive import is_zip
 from .nifti import HEADER_BYTES
-from .nrrd_mha import worded_kind
+from .nrrd_mha import text_header_kind
 from .read import sniff
 from .volume import read_volume_header
 
@@ -51,4 +51,4 @@ def is_volume_only(path: str | os.PathLike[str]) -> bool:
             head = file.read(HEADER_BYTES)
     except (OSError, ValueError):
         return False
-    return is_zip(head) or worded_kind(head) is not None
+    return is_zip(head) or text_header_kind(head) is not None

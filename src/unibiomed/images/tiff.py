@@ -1,4 +1,4 @@
-"""What Pillow does not read of TIFF files, or reads wrongly: stacks with one directory, and planes of 16 bits."""
+"""TIFF variants that Pillow cannot read correctly: ImageJ stacks with one directory, and planar 16-bit colours."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _KINDS = {1: "u", 2: "i", 3: "f"}
 
 
 def stack_size(picture: Image.Image, name: str) -> int:
-    """Count the planes that stand behind the first one without a directory of their own, it included.
+    """Number of planes in a stack with a single directory.
 
-    ImageJ writes stacks in this way when they are large: their number is told in the description alone.
+    ImageJ writes large stacks in this way; the number of planes is given only in the image description.
 
     Raises
     ------
     InputError
-        If it is a stack of another program that keeps its planes so.
+        If the file is a MetaMorph stack, which has another layout.
     """
     tags: Any = getattr(picture, "tag_v2", {})
     if _METAMORPH in tags and getattr(picture, "n_frames", 1) == 1:
@@ -39,12 +39,12 @@ def stack_size(picture: Image.Image, name: str) -> int:
 
 
 def read_stack(file: BinaryIO, picture: Image.Image, index: int, count: int, name: str) -> np.ndarray:
-    """Read a plane of a stack with one directory: (height, width) or RGB (height, width, 3), as stored.
+    """Read one plane of a stack with a single directory: (height, width) or RGB (height, width, 3), as stored.
 
     Raises
     ------
     InputError
-        If there is no such plane, the file ends before it, or the stack is compressed.
+        If the plane does not exist, or the stack is truncated or compressed.
     """
     tags: Any = picture.tag_v2  # type: ignore[attr-defined]
     index = check_slice(index, count, name)
@@ -60,7 +60,7 @@ def read_stack(file: BinaryIO, picture: Image.Image, index: int, count: int, nam
 
 
 def has_wide_planes(picture: Image.Image) -> bool:
-    """Whether the colours are stored as planes of 16 bits, uncompressed: Pillow takes their bytes for pixels."""
+    """Whether the colours are stored as uncompressed 16-bit planes, which Pillow reads as 8-bit pixels."""
     tags: Any = getattr(picture, "tag_v2", {})
     bits = int(tags.get(_BITS, (1,))[0])
     separate = tags.get(_PLANAR, 1) == 2 and int(tags.get(_SAMPLES, 1)) > 1
@@ -68,17 +68,19 @@ def has_wide_planes(picture: Image.Image) -> bool:
 
 
 def read_planes(file: BinaryIO, picture: Image.Image, name: str) -> np.ndarray:
-    """Read colours that are stored as planes one after the other: (height, width, samples), as stored.
+    """Read colours that are stored as consecutive planes: (height, width, samples), as stored.
 
     Raises
     ------
     InputError
-        If the planes are tiled, or the file ends before the last one.
+        If the planes are tiled, or the file is truncated.
     """
     tags: Any = picture.tag_v2  # type: ignore[attr-defined]
     samples = int(tags[_SAMPLES])
     if _TILES in tags or _OFFSETS not in tags or _COUNTS not in tags or samples > 4:
-        raise InputError(f"{name}: this TIFF keeps its colours as tiles of planes: save it with interleaved colours")
+        raise InputError(
+            f"{name}: tiled planar colours of this TIFF are not supported: save it with interleaved colours"
+        )
     dtype = _dtype(file, tags)
     offsets, counts = tags[_OFFSETS], tags[_COUNTS]
     strips = -(-picture.height // max(1, min(int(tags.get(_ROWS, picture.height)), picture.height)))

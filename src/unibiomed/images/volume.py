@@ -1,4 +1,4 @@
-"""Reading whole volumes: NIfTI, NRRD, MHA and MHD files and folders that hold a DICOM series."""
+"""Reading of volumes: NIfTI, NRRD, MHA and MHD files, and folders with a DICOM series."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import numpy as np
 
 from ..errors import InputError
 from .archive import is_zip, unpacked
+from .dicom_segmentation import is_segmentation, open_segmentation
 from .frames import open_frames
 from .grid import Grid, StoredVolume
 from .image import MedicalImage, prepared_image
@@ -29,7 +30,7 @@ from .nifti import (
     read_header,
     unzip_head,
 )
-from .nrrd_mha import open_worded, worded_kind
+from .nrrd_mha import open_text_header, text_header_kind
 from .pixels import Window, check_values, grey_to_rgb, stack_grey
 from .read import check_file, sniff
 from .series import open_series
@@ -37,43 +38,43 @@ from .windowing import apply_window, is_named_window, percentile_range
 
 T = TypeVar("T")
 
-_LOOKED_AT = 2_000_000
-"""Voxels that the percentiles of a volume are taken from: every n-th is enough, and all would take seconds."""
+_MAX_SAMPLES = 2_000_000
+"""Approximate number of voxels that are sampled for the percentiles of a volume."""
 
 
 @dataclass(frozen=True, eq=False)
 class Volume:
-    """A grey volume, or one of labels, in the order in which it is looked at.
+    """A volume of grey values or labels in display order.
 
-    Slices are cut, counted and turned exactly as `read_image` does it, whatever the order in the file: slice `k` here
-    is the picture that ``read_image(path, slice_index=k)`` gives of a NIfTI file.
+    Plane, order and orientation of the slices are those of `read_image`, independent of the order in the file: slice
+    `k` equals ``read_image(path, slice_index=k)`` of a NIfTI file.
 
     Raises
     ------
     InputError
-        If the values are not real numbers of the shape of the grid.
+        If the values are not real numbers, or do not have the shape of the grid.
     """
 
     values: np.ndarray = field(repr=False)
-    """(slices, rows, columns), read-only: rescaled (Hounsfield units for CT), integers where they were stored so."""
+    """Rescaled values of shape (slices, rows, columns), read-only: Hounsfield units for CT; integers if stored so."""
 
     grid: Grid
-    """Where the voxels lie in the patient and in the file."""
+    """Geometry of the voxels in the patient and in the file."""
 
     modality: str | None = None
-    """One of `MODALITIES`: from a DICOM header, CT where the values are Hounsfield units, else None."""
+    """One of `MODALITIES`: from a DICOM header, or CT if the values are Hounsfield units; otherwise None."""
 
     source: str = "array"
-    """Name of the file or folder, without the folder that it is in."""
+    """Name of the file or folder, without its parent folder."""
 
     details: dict[str, Any] = field(default_factory=dict)
-    """What is known of the file, such as ``{"format": "NIfTI", "orientation_known": True}``; no patient data."""
+    """Properties of the file, for example ``{"format": "NIfTI", "orientation_known": True}``; no patient data."""
 
     def __post_init__(self) -> None:
         if self.values.dtype.kind not in "buif" or self.values.shape != self.grid.shape:
             raise InputError(
                 f"{self.source}: {self.values.dtype} of shape {self.values.shape} is not a grey volume of shape "
-                f"{self.grid.shape}: give one number a voxel"
+                f"{self.grid.shape}: give one number per voxel"
             )
         if self.values.flags.writeable:
             view = self.values.view()
@@ -82,7 +83,7 @@ class Volume:
 
     @property
     def spacing(self) -> tuple[float, float, float]:
-        """Distance of voxel centres in mm: between slices, rows, columns."""
+        """Distance of voxel centres in mm, between slices, rows and columns."""
         return self.grid.spacing
 
     @property
@@ -92,7 +93,7 @@ class Volume:
 
     @property
     def affine(self) -> np.ndarray:
-        """(4, 4) float64: (slice, row, column, 1) to mm in the patient, axes to the right, front and head (RAS)."""
+        """(4, 4) float64 matrix from (slice, row, column, 1) to mm in patient coordinates (RAS)."""
         return self.grid.affine
 
     def __len__(self) -> int:
@@ -100,12 +101,12 @@ class Volume:
 
     @cached_property
     def range_window(self) -> tuple[float, float]:
-        """One window (centre, width) for all slices, so that they stay comparable: 0.5th to 99.5th percentile.
+        """Window (centre, width) from the 0.5th to the 99.5th percentile of the volume, for comparable slices.
 
-        Zeros are left out of volumes without negative values, as for single images. The width is positive, also of a
-        volume of one value, which is then black.
+        In volumes without negative values, zeros are ignored, as for single images. The width is positive, even for a
+        volume of one value, which becomes black.
         """
-        step = max(1, round((self.values.size / _LOOKED_AT) ** (1 / 3)))
+        step = max(1, round((self.values.size / _MAX_SAMPLES) ** (1 / 3)))
         values = self.values[::step, ::step, ::step]
         values = values[np.isfinite(values)] if values.dtype.kind == "f" else values.reshape(-1)
         ignore = self._padding(values)
@@ -114,26 +115,26 @@ class Volume:
         return low + width / 2, width
 
     def slice_image(self, index: int, window: Window = None) -> MedicalImage:
-        """Show a slice.
+        """Convert a slice to an image.
 
         Parameters
         ----------
         index
-            The slice, from 0.
+            The slice, counted from 0.
         window
-            A name of `WINDOWS`, ``"centre,width"``, or a pair of numbers, such as `range_window`. Without it, as
-            `read_image` does: by the window in the headers of a DICOM series, 8-bit values as they are, all else by
-            the percentiles of the slice.
+            A name of `WINDOWS`, ``"centre,width"``, or a pair of numbers, for example `range_window`. By default, as in
+            `read_image`: the window in the headers of a DICOM series; 8-bit values unchanged; other values scaled
+            between the percentiles of the slice.
 
         Returns
         -------
         MedicalImage
-            The slice, with what `mask_to_slice` needs in its details.
+            The slice; its details contain the fields that `mask_to_slice` needs.
 
         Raises
         ------
         InputError
-            If there is no such slice, it holds infinite values, or the window does not fit.
+            If the slice does not exist or contains infinite values, or the window does not apply to it.
         """
         index = check_slice(index, len(self), self.source)
         check_size(*self.grid.shape[1:], self.source)
@@ -160,43 +161,43 @@ class Volume:
         return prepared_image(pixels, details, self.grid.pixel_spacing, modality, self.source, notes=notes)
 
     def _padding(self, values: np.ndarray) -> np.ndarray | None:
-        """Mark the voxels outside the scanner's field; None where the file names no value for them."""
+        """Mask of padding voxels, which are outside the field of view; None if the file defines no padding value."""
         ends = self.details.get("padding")
         return None if ends is None else (values >= ends[0]) & (values <= ends[1])
 
     def labels(self, index: int) -> np.ndarray:
-        """Numbers of the labels on a slice.
+        """Labels of a slice.
 
         Parameters
         ----------
         index
-            The slice, from 0.
+            The slice, counted from 0.
 
         Returns
         -------
         numpy.ndarray
-            (rows, columns) of integers.
+            Integer labels of shape (rows, columns); NaN becomes 0, the background.
 
         Raises
         ------
         InputError
-            If there is no such slice, or values are not whole numbers; NaN is background.
+            If the slice does not exist, or its values are not integers.
         """
         return as_labels(self.values[check_slice(index, len(self), self.source)], self.source)
 
     def to_file_order(self, mask: np.ndarray) -> np.ndarray:
-        """Turn a mask of the volume back to the order of its file, to be written beside it.
+        """Reorder a mask of the volume to the order of its file.
 
         Parameters
         ----------
         mask
-            Array of the shape (slices, rows, columns).
+            Array of shape (slices, rows, columns).
 
         Returns
         -------
         numpy.ndarray
-            The same along the axes of the file: with ``grid.file_affine`` it makes a NIfTI file on the same voxels. Of
-            a DICOM series, the axes are columns, rows and slices in the order of ``details["files"]``.
+            The mask along the axes of the file, the data of a NIfTI file with the affine ``grid.file_affine``. For a
+            DICOM series, the axes are columns, rows and slices in the order of ``details["files"]``.
 
         Raises
         ------
@@ -207,40 +208,40 @@ class Volume:
 
 
 def as_labels(values: np.ndarray, name: str) -> np.ndarray:
-    """Return label numbers as integers, 0 for NaN; InputError where they have fractions or are infinite."""
+    """Return labels as integers, 0 for NaN; InputError if they have fractions or are infinite."""
     if values.dtype.kind != "f":
         return values
     if (empty := np.isnan(values)).any():
         values = np.where(empty, 0, values)
-    # Label maps are often stored as floats; what is no whole number is an image or a probability.
+    # Label maps are often stored as floats; values with fractions are those of an image or a probability map.
     if not np.isfinite(values).all() or not np.array_equal(values, np.rint(values)) or np.abs(values).max() > 2**31:
-        raise InputError(f"{name}: labels are whole numbers, and this file holds fractions: give the label file")
+        raise InputError(f"{name}: the values are not labels, because they have fractions: give the label file")
     return values.astype(np.int32)
 
 
 def read_volume(path: str | os.PathLike[str], channel: int | None = None, *, series: int | None = None) -> Volume:
-    """Read a NIfTI, NRRD, MHA or MHD file, the DICOM series in a folder or zip file, or the frames of a DICOM file.
+    """Read a volume from a NIfTI, NRRD, MHA or MHD file, a DICOM series or multi-frame file, or a DICOM SEG.
 
     Parameters
     ----------
     path
-        The file, whatever its suffix; or a folder or zip file with the files of a series. A zip file may also hold a
-        single file of another format.
+        The file, whose extension is ignored, or a folder or zip file with the files of a DICOM series. A zip file may
+        also contain a single file of another format.
     channel
-        Which of several volumes in one NIfTI file (4-D: sequences, frames), from 0; without it there must be one.
+        Index of the volume in a 4-D NIfTI file (sequences, frames), counted from 0; required if there are several.
     series
-        Which of several DICOM series in a folder or zip file, from 1; see `unibiomed.images.series.open_series`.
+        Number of the DICOM series in a folder or zip file, from 1; see `unibiomed.images.series.open_series`.
 
     Returns
     -------
     Volume
-        All voxels, turned as they are looked at.
+        The volume in display order.
 
     Raises
     ------
     InputError
-        If the path is missing, no grey volume, damaged or too large; a folder holds no series, several, or one with
-        missing slices. A file holds several volumes and no channel was chosen, or not this one.
+        If the path does not exist, is not a grey volume, is damaged or too large; if a folder contains no series,
+        several, or one with missing slices; or if the channel is missing or does not exist.
     """
     if (file := Path(path)).is_file() and is_zip(_head(file)):
         return _read_zip(file, channel, series)
@@ -253,7 +254,7 @@ def read_volume(path: str | os.PathLike[str], channel: int | None = None, *, ser
 
 
 def read_volume_header(path: str | os.PathLike[str], channel: int | None = None) -> tuple[Grid, str | None]:
-    """Read where the voxels of a volume lie, without reading them.
+    """Read the geometry of a volume without its voxels.
 
     Parameters
     ----------
@@ -263,7 +264,7 @@ def read_volume_header(path: str | os.PathLike[str], channel: int | None = None)
     Returns
     -------
     tuple of Grid and str or None
-        The grid, and the modality where the header of the file gives one, as DICOM does.
+        The grid, and the modality in the header, which only DICOM has.
 
     Raises
     ------
@@ -275,7 +276,7 @@ def read_volume_header(path: str | os.PathLike[str], channel: int | None = None)
 
 
 def count_channels(path: str | os.PathLike[str]) -> int:
-    """Count the volumes in a file, such as the sequences or frames of a 4-D NIfTI file; 1 for other formats.
+    """Number of volumes in a file, for example the sequences or frames of a 4-D NIfTI file; 1 for other formats.
 
     Raises
     ------
@@ -296,7 +297,7 @@ def _read_zip(file: Path, channel: int | None, series: int | None) -> Volume:
         except InputError as error:
             # what the temporary files are called is of no use to anybody
             reason = str(error).replace(f"{shown(folder.name)}/", "").removeprefix(f"{shown(alone.name)}: ")
-            raise InputError(f"{name}: {reason.replace('the folder holds', 'the zip file holds')}") from None
+            raise InputError(f"{name}: {reason.replace('the folder contains', 'the zip file contains')}") from None
     members = {"files": tuple(names[one] for one in volume.details["files"])} if "files" in volume.details else {}
     return replace(volume, source=name, details={**volume.details, **members})
 
@@ -311,22 +312,27 @@ def _head(file: Path) -> bytes:
 
 def _open(path: str | os.PathLike[str], channel: int | None, series: int | None = None) -> tuple[StoredVolume, str]:
     if Path(path).is_dir():
-        # A folder named "." is called by what it is.
+        # Resolved, because the name of "." is empty.
         name = shown(Path(path).resolve().name)
         check_slice(channel or 0, 1, name, "channel")
         return open_series(Path(path), name, series), name
     file, name = check_file(path)
     head = _head(file)
-    if kind := worded_kind(head):
+    if kind := text_header_kind(head):
         check_slice(channel or 0, 1, name, "channel")
-        return open_worded(file, kind, name), name
+        return open_text_header(file, kind, name), name
     kind = sniff(head)
     zipped = kind == "gzip"
+    if kind == "DICOM" and is_segmentation(file):
+        check_slice(channel or 0, 1, name, "channel")
+        return open_segmentation(file, name), name
     if kind == "DICOM":
         check_slice(channel or 0, 1, name, "channel")
         return open_frames(file, name), name
     if nifti_kind(unzip_head(file) if zipped else head) != "single":
-        raise InputError(f"{name}: not a volume this reads: give NIfTI, NRRD, MHA, or the folder of a DICOM series")
+        raise InputError(
+            f"{name}: not a volume in a supported format: give NIfTI, NRRD, MHA, or the folder of a DICOM series"
+        )
     return _open_nifti(file, name, zipped, channel), name
 
 
@@ -339,7 +345,7 @@ def _open_nifti(file: Path, name: str, zipped: bool, channel: int | None) -> Sto
             except InputError:
                 raise
             except Exception:
-                # nibabel, gzip and zlib each have their own errors for damaged data.
+                # nibabel, gzip and zlib raise different exceptions for damaged data.
                 raise InputError(f"{name}: this NIfTI file is truncated or damaged: export it again") from None
 
     def header(image: Any) -> StoredVolume:
@@ -353,7 +359,7 @@ def _open_nifti(file: Path, name: str, zipped: bool, channel: int | None) -> Sto
         scaled = image.dataobj.slope != 1 or image.dataobj.inter != 0
         grid = nifti_grid(image, name)
         if scaled and 8 * np.prod(grid.shape, dtype=np.float64) > MAX_BYTES:
-            raise InputError(f"{name}: the volume holds more than {MAX_BYTES >> 30} GiB as rescaled: crop it first")
+            raise InputError(f"{name}: the rescaled volume has more than {MAX_BYTES >> 30} GiB: crop it first")
         return StoredVolume(grid, lambda: reading(voxels), None, nifti_details(image) | channels)
 
     def voxels(image: Any) -> np.ndarray:
@@ -366,6 +372,6 @@ def _open_nifti(file: Path, name: str, zipped: bool, channel: int | None) -> Sto
 
 
 def _is_hounsfield(values: np.ndarray) -> bool:
-    """Ask of about sixteen slices, as `read_image` asks of one."""
+    """Apply `looks_like_hounsfield` to about sixteen slices."""
     some = values[:: max(1, len(values) // 16)]
     return values.size > 0 and values.dtype.kind in "if" and not np.isinf(some).any() and looks_like_hounsfield(some)

@@ -1,4 +1,4 @@
-"""From measured values to the 256 greys the model sees: display windows and percentile scaling."""
+"""Conversion of values to 256 grey levels: display windows and percentile scaling."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ WINDOWS: dict[str, tuple[float, float]] = {
     "brain": (40.0, 80.0),
     "mediastinum": (40.0, 400.0),
 }
-"""CT display windows: name to (centre, width) in Hounsfield units."""
+"""CT display windows by name: (centre, width) in Hounsfield units."""
 
 PERCENTILES = (0.5, 99.5)
-"""Percentiles that become black and white where no window is known (as BiomedParse prepares its images)."""
+"""Percentiles that become black and white if no window is known, as in the preprocessing of BiomedParse."""
 
 VoiFunction = Literal["LINEAR", "LINEAR_EXACT", "SIGMOID"]
 
@@ -30,12 +30,12 @@ _PAIR = re.compile(rf"\s*({_NUMBER})\s*,\s*({_NUMBER})\s*", re.ASCII)
 
 
 def is_named_window(window: object) -> bool:
-    """Tell whether ``window`` is one of the names in `WINDOWS`, which only make sense for Hounsfield units."""
+    """Whether ``window`` is a name in `WINDOWS`, which apply only to Hounsfield units."""
     return isinstance(window, str) and window.strip().lower() in WINDOWS
 
 
 def parse_window(window: str | Sequence[float]) -> tuple[float, float]:
-    """Read a window given by name or by numbers.
+    """Parse a window that is given by name or by numbers.
 
     Parameters
     ----------
@@ -63,18 +63,20 @@ def parse_window(window: str | Sequence[float]) -> tuple[float, float]:
         try:
             center, width = (float(v) for v in window)
         except (TypeError, ValueError):
-            raise InputError("a window is two numbers, (centre, width), such as (40, 400)") from None
+            raise InputError("the window is not two numbers: give (centre, width), for example (40, 400)") from None
     if not (math.isfinite(center) and math.isfinite(width)):
-        raise InputError("the centre and width of a window must be finite numbers, such as 40,400")
+        raise InputError("the centre or width of the window is not finite: give CENTRE,WIDTH such as 40,400")
     if width <= 0:
-        raise InputError(f"the width of a window must be more than 0, not {width:g}: give CENTRE,WIDTH such as 40,400")
+        raise InputError(
+            f"the width of the window is {width:g}: give CENTRE,WIDTH with a width above 0, such as 40,400"
+        )
     return center, width
 
 
 def apply_window(
     values: np.ndarray, center: float, width: float, *, function: VoiFunction = "LINEAR_EXACT"
 ) -> np.ndarray:
-    """Map values to greys through a window.
+    """Map values to grey levels with a window.
 
     Parameters
     ----------
@@ -83,14 +85,13 @@ def apply_window(
     center, width
         The window, in the unit of ``values``; the width is positive.
     function
-        How DICOM PS3.3 C.11.2.1.2 calls the curve. ``LINEAR_EXACT`` sends ``center - width / 2`` to 0 and
-        ``center + width / 2`` to 255; ``LINEAR``, the default inside DICOM files, differs by half a unit;
-        ``SIGMOID`` has no hard ends.
+        VOI LUT function of DICOM PS3.3 C.11.2.1.2. ``LINEAR_EXACT`` maps ``center - width / 2`` to 0 and ``center +
+        width / 2`` to 255; ``LINEAR``, the default in DICOM files, differs by half a unit; ``SIGMOID`` is smooth.
 
     Returns
     -------
     numpy.ndarray
-        uint8 of the same shape, never falling where the values rise.
+        uint8 of the same shape; the mapping is monotonic.
 
     Raises
     ------
@@ -99,7 +100,7 @@ def apply_window(
     """
     center, width = parse_window((center, width))
     if function == "SIGMOID":
-        # An overflow to infinity is the right answer here: it ends as black or white.
+        # An overflow to infinity is correct here: the result is black or white.
         with np.errstate(over="ignore"):
             exponent = np.exp(-4.0 * ((np.asarray(values, dtype=np.float64) - center) / width))
         return _to_bytes(1.0 / (1.0 + exponent))
@@ -111,21 +112,21 @@ def apply_window(
 
 
 def percentile_range(values: np.ndarray, *, ignore: np.ndarray | None = None) -> tuple[float, float]:
-    """Find the values that become black and white where no window is known.
+    """Values that become black and white if no window is known.
 
     Parameters
     ----------
     values
-        Real numbers of shape ``(height, width)``, not infinite; NaN is left out.
+        Real numbers of shape ``(height, width)``, not infinite; NaN is ignored.
     ignore
-        Boolean mask of pixels that are padding, of the same shape.
+        Boolean mask of padding pixels, of the same shape.
 
     Returns
     -------
     tuple of float
-        The 0.5th and 99.5th percentile. Zeros are left out of images without negative values: there they are
-        background, and a large background would set the range. Where the two percentiles coincide, the smallest and
-        largest value; these are equal only for an image of one value.
+        The 0.5th and 99.5th percentile. In images without negative values, zeros are ignored, because they are usually
+        background, which would otherwise determine the range. If both percentiles are equal, the smallest and the
+        largest value are returned; these are equal only for an image of one value.
     """
     kept = values if ignore is None or ignore.all() else values[~ignore]
     if kept.dtype.kind == "f" and (empty := np.isnan(kept)).any():
@@ -141,7 +142,7 @@ def percentile_range(values: np.ndarray, *, ignore: np.ndarray | None = None) ->
 
 
 def apply_range(values: np.ndarray, low: float, high: float) -> np.ndarray:
-    """Map ``low`` to 0 and ``high`` to 255, clipping beyond; all 0 when the two are equal.
+    """Map ``low`` to 0 and ``high`` to 255, with clipping; all values become 0 if both are equal.
 
     Parameters
     ----------
@@ -158,13 +159,13 @@ def apply_range(values: np.ndarray, low: float, high: float) -> np.ndarray:
     if high <= low:
         return np.zeros(values.shape, dtype=np.uint8)
     if not math.isfinite(high - low):
-        # Quarters keep the difference of the largest floats finite.
+        # The division keeps the difference of very large floats finite.
         values, low, high = values / 4, low / 4, high / 4
     return _ramp(values, low, high - low)
 
 
 def _ramp(values: np.ndarray, low: float, width: float) -> np.ndarray:
-    # One float copy, changed in place: at the size limit each further one would take 800 MB.
+    # In-place operations avoid further copies, which need 800 MB each at the size limit.
     scaled = np.array(values, dtype=np.float64)
     with np.errstate(over="ignore"):
         scaled -= low

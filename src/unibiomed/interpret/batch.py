@@ -15,7 +15,8 @@ import torch
 from tqdm import tqdm
 
 from unibiomed.errors import InputError, OutputError, UniBiomedError
-from unibiomed.export import holds_another
+from unibiomed.export import holds_other_image
+from unibiomed.export.dicom import DicomOptions, contents_of, open_source, write_dicom
 from unibiomed.images.limits import shown
 
 from .interpreter import Interpreter
@@ -30,6 +31,8 @@ class BatchItem:
     result: Result | None = None
     error: UniBiomedError | None = None
     files: dict[str, Path] | None = None
+    notes: tuple[str, ...] = ()
+    """On the DICOM files that were written."""
 
     @property
     def problem(self) -> str:
@@ -46,6 +49,7 @@ def interpret_batch(
     out: Path | None = None,
     *,
     progress: bool = False,
+    dicom: DicomOptions | None = None,
     **question: Any,
 ) -> Iterator[BatchItem]:
     """Interpret images one after the other.
@@ -60,6 +64,8 @@ def interpret_batch(
         one of the same name stay.
     progress : bool
         Show a progress bar.
+    dicom : DicomOptions, optional
+        Also write a DICOM SEG and SR of each image, which has to be DICOM, where results are written.
     **question
         As for :meth:`Interpreter.interpret`.
 
@@ -70,19 +76,32 @@ def interpret_batch(
     """
     taken: set[str] = set()
     for path in tqdm(paths, desc="interpreting", unit="image", disable=not progress):
-        yield _interpret_one(model, path, out, taken, question)
+        yield _interpret_one(model, path, out, taken, dicom, question)
 
 
 def _interpret_one(
-    model: Interpreter, path: str, out: Path | None, taken: set[str], question: dict[str, Any]
+    model: Interpreter,
+    path: str,
+    out: Path | None,
+    taken: set[str],
+    dicom: DicomOptions | None,
+    question: dict[str, Any],
 ) -> BatchItem:
     try:
+        # what forbids a SEG or SR is found before the work
+        source = None if dicom is None else open_source(path, frame=question.get("slice_index"))
         result = model.interpret(path, **question)
         stem = default_stem(path)
         if question.get("slice_index") is not None:
             stem += f"_s{question['slice_index']:03d}"
-        files = None if out is None else result.save(out, unique(stem, taken, partial(holds_another, out, result)))
-        return BatchItem(path, result, files=files)
+        if out is None:
+            return BatchItem(path, result)
+        stem = unique(stem, taken, partial(holds_other_image, out, result))
+        files = result.save(out, stem)
+        if source is None:
+            return BatchItem(path, result, files=files)
+        written = write_dicom(out, stem, source, contents_of(result), options=dicom)
+        return BatchItem(path, result, files=files | written.files, notes=written.notes)
     except UniBiomedError as error:
         return BatchItem(path, error=error)
     except (MemoryError, RuntimeError) as error:

@@ -1,4 +1,4 @@
-"""The mask of what a box holds: SAM2's own box prompt, without the language model."""
+"""The mask of what a box holds: the box decoder, or SAM2's own box prompt, without the language model."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from unibiomed.errors import ModelError
 from unibiomed.findings import Box, Finding
 from unibiomed.images import MedicalImage
 from unibiomed.model.configuration import UniBiomedConfig
-from unibiomed.model.cut import mask_cut
+from unibiomed.model.mask_threshold import mask_threshold
 from unibiomed.model.modeling import MaskPrediction
 from unibiomed.tasks import make_question
 
@@ -31,9 +31,9 @@ def can_outline(config: UniBiomedConfig) -> bool:
     """Whether a box gives a mask in a model of this configuration.
 
     Models of the published format keep SAM2's own box prompt. A model that trained SAM2's heads anew has one only where
-    it was trained as well.
+    it was trained as well, or where it has a box decoder.
     """
-    return config.box_prompt or not config.scores_trained
+    return config.box_decoder or config.box_prompt or not config.scores_trained
 
 
 def outline_box(
@@ -116,7 +116,7 @@ def _encode(asker: Asker, medical: MedicalImage) -> tuple[torch.Tensor, ...]:
 
 @torch.inference_mode()
 def box_mask(asker: Asker, maps: tuple[torch.Tensor, ...], box: Box, size: tuple[int, int]) -> tuple[np.ndarray, float]:
-    """The mask of what is in a box, as the model gives it: it may reach beyond the box.
+    """The mask of what is in a box; what the model adds beyond the box is left out.
 
     Parameters
     ----------
@@ -137,13 +137,23 @@ def box_mask(asker: Asker, maps: tuple[torch.Tensor, ...], box: Box, size: tuple
     """
     config = asker.model.config
     corners = torch.tensor([prompt_box(box, size, config.image_size)], device=asker.model.device)
-    predicted = asker.model.decode_masks(maps, boxes=corners)
-    best = predicted.best() if config.scores_trained else _likeliest(predicted)
+    predicted = asker.model.decode_boxes(maps, corners)
+    scored = config.box_decoder or config.scores_trained
+    best = predicted.best() if scored else _likeliest(predicted)
     asker.check_numbers(bool(torch.isfinite(best).all()))
-    level = float(mask_cut(best, config.mask_cut).sigmoid())
+    # the box decoder's masks end where LiteMedSAM's do
+    level = float(mask_threshold(best, "half" if config.box_decoder else config.mask_threshold).sigmoid())
     probabilities = asker.processor.mask_logits(best, size).sigmoid_()
-    [score] = trained_mask_scores(predicted, config) if config.scores_trained else derived_scores(probabilities)[1]
-    return (probabilities[0] > level).cpu().numpy(), score
+    if config.box_decoder:
+        assert predicted.predicted_iou is not None
+        score = float(predicted.predicted_iou.clamp(0, 1))
+    else:
+        [score] = trained_mask_scores(predicted, config) if scored else derived_scores(probabilities)[1]
+    mask = (probabilities[0] > level).cpu().numpy()
+    inside = np.zeros_like(mask)
+    x0, y0, x1, y1 = box
+    inside[y0:y1, x0:x1] = mask[y0:y1, x0:x1]
+    return inside, score
 
 
 def prompt_box(box: Box, size: tuple[int, int], side: int) -> tuple[float, float, float, float]:

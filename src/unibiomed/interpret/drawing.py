@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,14 +10,15 @@ import torch
 
 from unibiomed.errors import InputError
 from unibiomed.findings import MAX_DECODED_PIXELS
-from unibiomed.model.cut import mask_cut
 from unibiomed.model.generation import Answer
+from unibiomed.model.mask_threshold import mask_threshold
 
 from .asking import Asker, EncodedImage
 from .outlining import MAX_QUESTIONS
 from .scores import derived_scores, presence_scores, trained_scores
+from .second_look import MOST_LOOKS, can_look_again, larger_side, look_again, part_width, worth_a_look
 
-__all__ = ["DrawnMask", "draw_masks"]
+__all__ = ["DrawnMask", "draw_masks", "looked_again"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,16 +33,24 @@ class DrawnMask:
         Presence score, in [0, 1].
     quality : float or None
         Mask score, in [0, 1]; None where the mask was not decoded.
+    refined : bool
+        A second look refined the mask.
     """
 
     mask: np.ndarray
     presence: float
     quality: float | None
+    refined: bool = False
 
 
 @torch.inference_mode()
 def draw_masks(
-    asker: Asker, encoded: EncodedImage, answers: Sequence[Answer], threshold: float = 0.0
+    asker: Asker,
+    encoded: EncodedImage,
+    answers: Sequence[Answer],
+    threshold: float = 0.0,
+    *,
+    second_look: bool = False,
 ) -> list[DrawnMask]:
     """Decode the masks of all ``[SEG]`` in some answers.
 
@@ -53,6 +62,9 @@ def draw_masks(
     threshold : float
         A target with a lower presence score needs no mask, in [0, 1]: the mask is left out where the model can tell the
         score without it.
+    second_look : bool
+        Refine up to `MOST_LOOKS` masks of fine structures, the finest, see :mod:`.second_look`. Not done where
+        :func:`.second_look.can_look_again` says so, nor with a box drawn on the image.
 
     Returns
     -------
@@ -77,32 +89,86 @@ def draw_masks(
             "or ask for fewer targets"
         )
     drawn: list[DrawnMask] = []
+    logits: list[torch.Tensor | None] = []
     # a model that repeats itself must not fill the memory
     for part in prompts.split(MAX_QUESTIONS):
         scores = presence_scores(asker.model, encoded.features.maps, part)
         if scores is None:
-            drawn += _decode(asker, encoded, part)
+            decoded, best = _decode(asker, encoded, part)
+            drawn += decoded
+            logits += best.split(1)
             continue
         asker.check_numbers(bool(np.isfinite(scores).all()))
         needed = [score >= threshold for score in scores]
-        decoded = iter(_decode(asker, encoded, part[torch.tensor(needed, device=part.device)]) if any(needed) else [])
-        empty = DrawnMask(np.zeros((height, width), bool), 0.0, None)
-        # the score that decided is the one that is shown: that of the other way may be rounded differently
-        drawn += [
-            replace(next(decoded) if need else empty, presence=score)
-            for score, need in zip(scores, needed, strict=True)
-        ]
+        masks: Iterator[tuple[DrawnMask, torch.Tensor | None]] = iter(())
+        if any(needed):
+            decoded, best = _decode(asker, encoded, part[torch.tensor(needed, device=part.device)])
+            masks = zip(decoded, best.split(1), strict=True)
+        empty = DrawnMask(np.zeros((height, width), bool), 0.0, None), None
+        for score, need in zip(scores, needed, strict=True):
+            mask, own = next(masks) if need else empty
+            # the score that decided is the one that is shown: that of the other way may be rounded differently
+            drawn.append(replace(mask, presence=score))
+            logits.append(own)
+    if second_look and encoded.box is None and can_look_again(asker.model.config, (height, width)):
+        _refine(asker, encoded, prompts, logits, drawn, threshold)
     return drawn
 
 
-def _decode(asker: Asker, encoded: EncodedImage, prompts: torch.Tensor) -> list[DrawnMask]:
+def looked_again(asker: Asker, labels: Sequence[str], drawn: Sequence[DrawnMask]) -> dict[str, object]:
+    """What the ``details`` of a result say of a second look: nothing where no mask was refined.
+
+    Parameters
+    ----------
+    asker : Asker
+    labels : sequence of str
+        What each mask is of.
+    drawn : sequence of DrawnMask
+    """
+    refined = list(dict.fromkeys(label for label, one in zip(labels, drawn, strict=True) if one.refined))
+    return {"second_look": {"side": larger_side(asker.model.config.image_size), "refined": refined}} if refined else {}
+
+
+def _refine(
+    asker: Asker,
+    encoded: EncodedImage,
+    prompts: torch.Tensor,
+    logits: Sequence[torch.Tensor | None],
+    drawn: list[DrawnMask],
+    threshold: float,
+) -> None:
+    """Replace the masks of fine structures in `drawn` by what a second look at them gives."""
+    rule, widths = asker.model.config.mask_threshold, {}
+    for number, (one, own) in enumerate(zip(drawn, logits, strict=True)):
+        if own is not None and one.presence >= threshold:
+            square = (own[0] > mask_threshold(own, rule)).cpu().numpy()
+            if worth_a_look(square):
+                widths[number] = part_width(square)
+    finest = sorted(widths, key=lambda number: (widths[number], number))[:MOST_LOOKS]
+    if not finest:
+        return
+    looks = look_again(
+        asker,
+        encoded.image,
+        prompts[finest],
+        torch.cat([own for number in finest if (own := logits[number]) is not None]),
+        [drawn[number].mask for number in finest],
+        [drawn[number].quality or 0.0 for number in finest],
+    )
+    for number, look in zip(finest, looks, strict=True):
+        if look is not None:
+            drawn[number] = replace(drawn[number], mask=look.mask, quality=look.quality, refined=True)
+
+
+def _decode(asker: Asker, encoded: EncodedImage, prompts: torch.Tensor) -> tuple[list[DrawnMask], torch.Tensor]:
+    """Masks of prompts, and their logits (N, side, side) as the model gives them."""
     size = (encoded.image.height, encoded.image.width)
     config = asker.model.config
     predicted = asker.model.decode_masks(encoded.features.maps, prompts)
     best = predicted.best()
     asker.check_numbers(bool(torch.isfinite(best).all()))
     trained = trained_scores(predicted, config) if config.scores_trained else None
-    levels = mask_cut(best, config.mask_cut).sigmoid().tolist()
+    levels = mask_threshold(best, config.mask_threshold).sigmoid().tolist()
     drawn: list[DrawnMask] = []
     # one at a time: at the image's own size they are large
     for number, (logits, level) in enumerate(zip(best.split(1), levels, strict=True)):
@@ -111,4 +177,4 @@ def _decode(asker: Asker, encoded: EncodedImage, prompts: torch.Tensor) -> list[
         presence, quality = derived_scores(probabilities) if trained is None else trained
         index = 0 if trained is None else number
         drawn.append(DrawnMask(mask, presence[index], quality[index]))
-    return drawn
+    return drawn, best

@@ -24,17 +24,26 @@ from unibiomed.model.generation import MAX_NEW_TOKENS, Answer
 from unibiomed.model.modeling import UniBiomedModel
 from unibiomed.model.processing import UniBiomedProcessor
 from unibiomed.model.weights import load_model
-from unibiomed.tasks import NO_FINDINGS, SEG, SOMETHING_ELSE, choose_task, clean_text, is_no_findings, make_question
+from unibiomed.tasks import (
+    NO_FINDINGS,
+    SEG,
+    SOMETHING_ELSE,
+    choose_task,
+    clean_text,
+    is_no_findings,
+    make_question,
+    read_phrases,
+)
 
 from .asking import Asker, EncodedImage, ImageLike, as_image
 from .box_masks import outline_box
 from .boxes import describe_box, facts_in_box, name_box, without_box, words_overruled
-from .drawing import draw_masks
+from .drawing import DrawnMask, draw_masks, looked_again
 from .modality import find_modality, known_modality
 from .naming import Name
 from .outlining import MAX_QUESTIONS, in_parts
 from .parsing import answer_text, read_findings, segment_findings
-from .recognition import search_findings, weigh_findings
+from .recognition import search_findings, surest_answer, weigh_findings
 from .requests import resolve_request
 from .result import Result
 from .sentences import check_description, check_report, headline
@@ -64,6 +73,7 @@ class _Asked:
     """In the user's own words."""
     modality: str | None
     max_new_tokens: int
+    second_look: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +151,7 @@ class Interpreter(Asker):
         window: str | tuple[float, float] | None = None,
         max_new_tokens: int = MAX_NEW_TOKENS,
         allow_unknown: bool = False,
+        second_look: bool = True,
         slices: tuple[int, int] | None = None,
     ) -> Result | VolumeResult:
         """Answer one question about one image; for ``segment``, one for each target in one batch.
@@ -173,8 +184,12 @@ class Interpreter(Asker):
             Longest answer.
         allow_unknown : bool
             Search targets that are not in the model's vocabulary as they are typed, with a note.
+        second_look : bool
+            Let `nano` and models like it look again at fine structures, such as vessels and nuclei, on a larger copy of
+            the image where it has the pixels: their masks are refined. The ``details`` of the result say so. False
+            gives the masks of the first pass.
         slices : tuple of int, optional
-            Of a volume, the first slice and the one after the last that are read.
+            First slice of a volume to read, and the one after the last; all if left out.
 
         Returns
         -------
@@ -231,7 +246,7 @@ class Interpreter(Asker):
         known = known_modality(modality, medical.modality)
         if known.name is None and self.vocabulary and task in BY_MODALITY and (question is None or task == "segment"):
             known = find_modality(self, without_box(self, image, encoded))
-        asked = _Asked(task, image, encoded, checked, question, known.name, max_new_tokens)
+        asked = _Asked(task, image, encoded, checked, question, known.name, max_new_tokens, second_look)
         if task in ("recognize", "report") and known.unlike:
             reply = _Reply([], [], [], NOT_INTERPRETED, [])
         else:
@@ -284,12 +299,14 @@ class Interpreter(Asker):
             make_question("segment", target=name, modality=asked.modality, text=asked.question) for name in wanted
         ]
         answers = [a for part in in_parts(questions) for a in self._answers(asked, part)]
-        drawn = draw_masks(self, asked.encoded, answers, self.score_threshold)
+        drawn = draw_masks(self, asked.encoded, answers, self.score_threshold, second_look=asked.second_look)
         findings, notes, table = segment_findings(
             requests, dict(zip(wanted, answers, strict=True)), drawn, asked.encoded.image, self.score_threshold
         )
         text = answer_text("segment", answers, findings)
-        return _Reply(questions, answers, findings, text, notes, {"targets": table})
+        labels = [name for name, answer in zip(wanted, answers, strict=True) for _ in read_phrases(answer.text, name)]
+        details = {"targets": table, **looked_again(self, labels, drawn)}
+        return _Reply(questions, answers, findings, text, notes, details)
 
     def _converse(self, asked: _Asked) -> _Reply:
         """All tasks but ``segment`` and ``outline``: one question to the language model."""
@@ -299,6 +316,7 @@ class Interpreter(Asker):
         named: list[Name] = []
         overruled: str | None = None
         searched: tuple[SearchedTarget, ...] = ()
+        instead: Answer | None = None
 
         def again(begin: str) -> Answer:
             return self._answers(asked, [question], begin)[0]
@@ -316,22 +334,17 @@ class Interpreter(Asker):
         elif task == "recognize" and weighed:
             found = weigh_findings(self, encoded, question, modality, answer, again)
             answer, overruled, searched = found.answer, found.note, found.searched
+            instead = surest_answer(encoded, found, modality, self.score_threshold)
         self._check(answer)
-        findings, notes = read_findings(
-            task,
-            answer,
-            draw_masks(self, encoded, [answer], self.score_threshold),
-            encoded.image,
-            box=box,
-            modality=modality,
-            vocabulary=self.vocabulary,
-            threshold=self.score_threshold,
-        )
+        findings, notes, drawn = self._read(asked, answer)
+        if instead is not None and not any(finding.present for finding in findings):
+            answer, (findings, _, drawn) = instead, self._read(asked, instead)
+            notes.append(f"'{findings[0].label}' reported from mask evidence: nothing that the text names is present")
         notes += [overruled] if overruled else []
         text = answer_text(task, [answer], findings)
         if named:
             words = SOMETHING_ELSE if named[0].label == SOMETHING_ELSE else named[0].words
-            findings = [Finding(named[0].label, words, score=named[0].probability, box=box)]
+            findings = [Finding(named[0].label, words, confidence=named[0].probability, box=box)]
             text = words if task == "classify" else text
         measured: RegionFacts | None = None
         if task == "recognize":
@@ -348,16 +361,31 @@ class Interpreter(Asker):
             if task == "report" and weighed and is_no_findings(text):
                 searched = search_findings(self, encoded, modality)
                 notes += [
-                    f"the text says '{NO_FINDINGS}', but the presence score of '{target.label}' is {target.score:.2f}"
+                    f"the text says '{NO_FINDINGS}', but the presence score of '{target.label}' is "
+                    f"{target.presence:.2f}"
                     for target in searched
-                    if target.score is not None and target.score >= self.score_threshold
+                    if target.presence is not None and target.presence >= self.score_threshold
                 ]
-        details: dict[str, Any] = {}
+        details: dict[str, Any] = looked_again(self, [phrase.label for phrase in read_phrases(answer.text)], drawn)
         if named:
             details["names"] = {name.label: name.probability for name in named[:SHOWN_NAMES]}
         if measured:
             details["measured"] = asdict(measured)
         return _Reply([question], [answer], findings, text, notes, details, searched)
+
+    def _read(self, asked: _Asked, answer: Answer) -> tuple[list[Finding], list[str], list[DrawnMask]]:
+        drawn = draw_masks(self, asked.encoded, [answer], self.score_threshold, second_look=asked.second_look)
+        findings, notes = read_findings(
+            asked.task,
+            answer,
+            drawn,
+            asked.encoded.image,
+            box=asked.box,
+            modality=asked.modality,
+            vocabulary=self.vocabulary,
+            threshold=self.score_threshold,
+        )
+        return findings, notes, drawn
 
     def _answers(self, asked: _Asked, questions: Sequence[str], begin: str = "") -> list[Answer]:
         answers = self.answer(asked.encoded, questions, max_new_tokens=asked.max_new_tokens, begin=begin)

@@ -18,7 +18,7 @@ from transformers import DynamicCache
 
 from unibiomed.findings import Box, mask_box
 from unibiomed.images.geometry import box_iou
-from unibiomed.model.cut import mask_cut
+from unibiomed.model.mask_threshold import mask_threshold
 from unibiomed.model.modeling import ImageFeatures, UniBiomedModel
 from unibiomed.model.processing import END, UniBiomedProcessor
 from unibiomed.tasks import read_class
@@ -98,7 +98,7 @@ def outline_targets(
     if drawn:
         predicted = model.decode_masks(features.maps, torch.stack([firsts[name] for name in drawn]))
         best = predicted.best()
-        masks = (best > mask_cut(best, model.config.mask_cut)[:, None, None]).cpu().numpy()
+        masks = (best > mask_threshold(best, model.config.mask_threshold)[:, None, None]).cpu().numpy()
         scores = trained_scores(predicted, model.config)[0] if known is None else [outlines[n].presence for n in drawn]
         for name, mask, score in zip(drawn, masks, scores, strict=True):
             outlines[name] = Outline(mask, score, firsts[name])

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from unibiomed.export.wording import absence
+from unibiomed.export.formatting import absent_text
 from unibiomed.findings import Box, Finding
 from unibiomed.images import MedicalImage
 from unibiomed.model.generation import Answer
@@ -71,12 +71,12 @@ def _requested(request: Request, found: Sequence[Finding], image: MedicalImage) 
         if request.score is None:
             return [Finding(request.words, request.words, present=False, searched=False)]
         # such an image cannot show it: that is known, and an all-zero mask is right
-        return [_empty(request.words, image, score=request.score, searched=False)]
+        return [_empty(request.words, image, presence=request.score, searched=False)]
     if len(found) == 1:
         return [replace(found[0], label=request.words)]
-    present = sorted((one for one in found if one.present), key=lambda one: -(one.score or 0.0))
-    scores = [one.score for one in found if one.score is not None]
-    return present or [_empty(request.words, image, score=max(scores, default=None))]
+    present = sorted((one for one in found if one.present), key=lambda one: -(one.presence or 0.0))
+    scores = [one.presence for one in found if one.presence is not None]
+    return present or [_empty(request.words, image, presence=max(scores, default=None))]
 
 
 def _named(name: str, answer: Answer, masks: Iterator[DrawnMask], image: MedicalImage, threshold: float) -> Finding:
@@ -90,15 +90,15 @@ def _named(name: str, answer: Answer, masks: Iterator[DrawnMask], image: Medical
         name,
         np.any([one.mask & (one.presence >= threshold) for one in own], axis=0),
         phrase="; ".join(dict.fromkeys(phrase.phrase for phrase in phrases)),
-        score=max(one.presence for one in own),
+        presence=max(one.presence for one in own),
         mask_score=max(qualities, default=None),
         spacing=image.spacing,
     )
 
 
-def _empty(label: str, image: MedicalImage, *, score: float | None = None, searched: bool = True) -> Finding:
+def _empty(label: str, image: MedicalImage, *, presence: float | None = None, searched: bool = True) -> Finding:
     mask = np.zeros((image.height, image.width), bool)
-    return Finding.from_mask(label, mask, score=score, spacing=image.spacing, searched=searched)
+    return Finding.from_mask(label, mask, presence=presence, spacing=image.spacing, searched=searched)
 
 
 def read_findings(
@@ -157,7 +157,7 @@ def read_findings(
                 phrase.label,
                 mask,
                 phrase=phrase.phrase,
-                score=score,
+                presence=score,
                 mask_score=one.quality,
                 spacing=image.spacing,
             )
@@ -169,7 +169,7 @@ def read_findings(
     elif box is not None:
         label = read_class(answer.text) if task == "classify" else "region"
         sure = text_score(answer.probabilities) if task == "classify" else None
-        findings.append(Finding(label or "region", clean_text(answer.text) or label, score=sure, box=box))
+        findings.append(Finding(label or "region", clean_text(answer.text) or label, confidence=sure, box=box))
     return findings, notes
 
 
@@ -178,5 +178,5 @@ def answer_text(task: str, answers: Sequence[Answer], findings: Sequence[Finding
     words = " ".join(filter(None, (clean_text(a.text) for a in answers)))
     if task != "segment" and words:
         return words
-    parts = [f"{f.label}: {'found' if f.present else absence(f)}" for f in findings]
+    parts = [f"{f.label}: {'found' if f.present else absent_text(f)}" for f in findings]
     return "; ".join(parts) if parts else words

@@ -19,7 +19,7 @@ from .asking import Asker, EncodedImage
 from .naming import word_logits
 from .outlining import look_for
 
-__all__ = ["WeighedAnswer", "found_logit", "search_findings", "weigh_findings", "weigh_words"]
+__all__ = ["WeighedAnswer", "found_logit", "search_findings", "surest_answer", "weigh_findings", "weigh_words"]
 
 BEGIN = "It is"
 """First words of an answer that names a finding."""
@@ -38,12 +38,15 @@ class WeighedAnswer:
     note : str or None
         In the second case, a note that says so.
     searched : tuple of SearchedTarget
-        The targets that were searched, with their presence.
+        The targets that were searched, with their presence, the surest first.
+    found : bool
+        Whether words and masks together say that there is a finding; False where they were not weighed.
     """
 
     answer: Answer
     note: str | None = None
     searched: tuple[SearchedTarget, ...] = ()
+    found: bool = False
 
 
 def found_logit(none_in_words: float, presence: float) -> float:
@@ -101,15 +104,44 @@ def weigh_findings(
     if weighed is None:
         return WeighedAnswer(free)
     logit, searched = weighed
-    there = logit > asker.model.config.finding_threshold
+    there = logit > asker.model.config.finding_threshold_in(modality)
     if there != denied:
-        return WeighedAnswer(free, searched=searched)
+        return WeighedAnswer(free, None, searched, there)
     note = (
         f"finding added from mask evidence (the text said '{NO_FINDINGS}')"
         if there
         else "finding removed for lack of mask evidence (the text named one)"
     )
-    return WeighedAnswer(again(BEGIN if there else NO_FINDINGS), note, searched)
+    return WeighedAnswer(again(BEGIN if there else NO_FINDINGS), note, searched, there)
+
+
+def surest_answer(
+    encoded: EncodedImage, weighed: WeighedAnswer, modality: str | None, threshold: float
+) -> Answer | None:
+    """The surest target as an answer, for words that name nothing that is there although something was found.
+
+    Parameters
+    ----------
+    encoded : EncodedImage
+        In which the targets were searched.
+    weighed : WeighedAnswer
+    modality : str or None
+    threshold : float
+        Presence score below which a target is reported absent, in [0, 1].
+
+    Returns
+    -------
+    Answer or None
+        Not in the model's own words; None where nothing was found, or no target is surely there.
+    """
+    surest = next(iter(weighed.searched), None)
+    if not weighed.found or surest is None or (surest.presence or 0.0) < threshold:
+        return None
+    outline = encoded.outlines.get((modality, surest.label))
+    if outline is None or outline.prompt is None:
+        return None
+    label = surest.label[:1].upper() + surest.label[1:]
+    return Answer(text=f"{BEGIN} {SEG}. {label}", prompts=outline.prompt[None], finished=True)
 
 
 def weigh_words(
@@ -142,7 +174,7 @@ def weigh_words(
     prompt = asker.processor.prompt_ids(question, encoded.tokens)
     (none,) = word_logits(asker.model, asker.processor, encoded.features, prompt, [NO_FINDINGS])
     asker.check_numbers(math.isfinite(none))
-    return found_logit(none, max(target.score or 0.0 for target in searched)), searched
+    return found_logit(none, max(target.presence or 0.0 for target in searched)), searched
 
 
 def search_findings(asker: Asker, encoded: EncodedImage, modality: str | None) -> tuple[SearchedTarget, ...]:

@@ -60,8 +60,8 @@ def presence_scores(model: UniBiomedModel, maps: tuple[torch.Tensor, ...], promp
 
 def trained_mask_scores(masks: MaskPrediction, config: UniBiomedConfig) -> list[float]:
     """Mask scores, N in [0, 1], from SAM2's IoU head, for models that trained it."""
-    assert masks.quality is not None and config.mask_calibration is not None
-    quality = masks.quality.float().amax(1).clamp(1e-4, 1 - 1e-4)
+    assert masks.predicted_iou is not None and config.mask_calibration is not None
+    quality = masks.predicted_iou.float().amax(1).clamp(1e-4, 1 - 1e-4)
     scores: list[float] = calibrate(quality.logit(), config.mask_calibration).tolist()
     return scores
 

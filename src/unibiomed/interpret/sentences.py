@@ -47,6 +47,7 @@ _LABEL = re.compile(r"\s*\.\s*[^.\[\]<>]*\.?")
 _CLAUSE = re.compile(rf"(?:(?!{PHRASE_START})(?:[^.!?]|[.!?](?=\S)))*")
 _SENTENCE = re.compile(_CLAUSE.pattern + r"[.!?]?")
 _END = re.compile(r"<\|[a-z_]+\|>")
+_DENIAL = re.compile(rf"{NO_FINDINGS}\W*|(?:the|this) [^.]* shows no abnormality\W*", re.IGNORECASE)
 _LOOSE_END = re.compile(r"(?:\s*,|\s+(?:and|or|with))+\s*(?=[.;!?]|$)", re.IGNORECASE)
 
 
@@ -195,6 +196,9 @@ def check_report(raw: str, findings: Sequence[Finding], image: MedicalImage, mod
     if not all(finding.present for finding in checked[: len(rest)]):
         text = clean_text(_LOOSE_END.sub("", clean_text(" ".join(told))))
         text = text[:1].upper() + text[1:] if any(map(str.isalnum, text)) else NO_FINDINGS
+    if present := [finding.label for finding in checked[: len(rest)] if finding.present]:
+        kept = [sentence for sentence in _BETWEEN.split(text) if not _DENIAL.fullmatch(sentence)]
+        text = " ".join(kept) or ". ".join(dict.fromkeys(present))
     return CheckedText(text, tuple(checked), corrector.notes())
 
 
@@ -225,11 +229,12 @@ def headline(text: str, findings: Sequence[Finding]) -> str:
     Parameters
     ----------
     text : str
-        The answer in words; it stands where all its findings are present.
+        The answer in words; it stands where all its findings are present and it does not deny them.
     findings : sequence of Finding
         All that it names.
     """
-    if all(finding.present or finding.label == NO_FINDINGS for finding in findings):
+    denied = text.casefold().startswith(NO_FINDINGS.casefold()) and any(finding.present for finding in findings)
+    if not denied and all(finding.present or finding.label == NO_FINDINGS for finding in findings):
         return text
     return ". ".join(dict.fromkeys(finding.label for finding in findings if finding.present)) or NO_FINDINGS
 

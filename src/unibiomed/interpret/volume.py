@@ -12,6 +12,7 @@ from unibiomed.errors import InputError
 from unibiomed.findings import SearchedTarget
 from unibiomed.findings.volume import VolumeFinding, VolumeGrid, VolumeResult
 from unibiomed.images import MedicalImage, Volume, check_modality
+from unibiomed.images.notes import blank_note
 from unibiomed.images.pixels import Window
 from unibiomed.tasks import VOLUME_TASKS, choose_task
 
@@ -119,7 +120,7 @@ def interpret_volume(
 
     def slice_of(index: int) -> MedicalImage:
         image = volume.slice_image(index, shown)
-        blank.extend([index] if any("hardly anything can be seen" in note for note in image.notes) else [])
+        blank.extend([index] if blank_note(image.pixels) is not None else [])
         return image
 
     reader = ModelReader(asker, names, known.name)
@@ -138,7 +139,7 @@ def interpret_volume(
         notes.append(f"{len(set(blank))} of {len(indices)} slices show nearly one value: nothing can be found on them")
     by_name = dict(zip(names, read, strict=True))
     findings = [one for request in requests for one in _requested(request, by_name, grid)]
-    searched = sorted((SearchedTarget(n, f.presence) for n, f in by_name.items()), key=lambda one: -(one.score or 0))
+    searched = sorted((SearchedTarget(n, f.presence) for n, f in by_name.items()), key=lambda one: -(one.presence or 0))
     if task != "segment":
         found = sorted((one for one in findings if one.present), key=lambda one: -(one.presence or 0.0))
         findings, names_left_out = named_once(found)

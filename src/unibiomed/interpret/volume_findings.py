@@ -96,7 +96,7 @@ def weigh_with_words(
             asker.check_numbers(math.isfinite(none))
             none_on[finding.key_slice] = none
         logit = found_logit(none_on[finding.key_slice], finding.presence)
-        if logit > asker.model.config.finding_threshold:
+        if logit > asker.model.config.finding_threshold_in(modality):
             kept.append(finding)
         else:
             notes.append(

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from unibiomed.images import MedicalImage
-from unibiomed.model.cut import mask_cut
+from unibiomed.model.mask_threshold import mask_threshold
 from unibiomed.model.modeling import ImageFeatures, UniBiomedModel
 from unibiomed.model.seg_states import seg_prompts
 from unibiomed.tasks import make_question
@@ -165,7 +165,7 @@ class ModelReader:
         self._asker.check_numbers(bool(torch.isfinite(best).all()))
         trained = config.scores_trained
         presence = trained_scores(predicted, config)[0] if trained else derived_scores(best.sigmoid())[0]
-        margins = best - mask_cut(best, config.mask_cut)[:, None, None]
+        margins = best - mask_threshold(best, config.mask_threshold)[:, None, None]
         return margins.cpu().numpy(), presence
 
 

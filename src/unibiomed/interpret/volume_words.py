@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from unibiomed.export.wording import percent
+from unibiomed.export.formatting import percent
 from unibiomed.findings.volume import Instance, VolumeFinding, VolumeGrid, VolumeSentence
 
 __all__ = ["place_words", "volume_sentences"]

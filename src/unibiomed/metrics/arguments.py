@@ -1,4 +1,4 @@
-"""What all metrics ask of their arguments: nothing that is not a number, nothing of unequal length or shape."""
+"""Validation of the arguments of metrics."""
 
 from __future__ import annotations
 
@@ -15,110 +15,96 @@ ROUNDING = 1e-6
 
 
 def check_lengths(**columns: Sequence[Any] | np.ndarray) -> int:
-    """Return the one length that all the named columns have.
+    """Return the common length of columns.
 
     Raises
     ------
     InputError
-        If they differ; the message gives names and lengths, never values.
+        The lengths differ. The message contains names and lengths, but no values.
     """
     sizes = {name: len(column) for name, column in columns.items()}
     if len(set(sizes.values())) > 1:
-        raise InputError(" for ".join(f"{size} {name}" for name, size in sizes.items()) + "; one each is needed")
+        lengths = ", ".join(f"{size} {name}" for name, size in sizes.items())
+        raise InputError(f"the lengths differ ({lengths}): give as many values of each")
     return next(iter(sizes.values()))
 
 
 def as_numbers(values: npt.ArrayLike, name: str, low: float = -np.inf, high: float = np.inf) -> np.ndarray:
-    """One-dimensional float64 array of `values`, all of them in [`low`, `high`] but for rounding.
+    """Convert to a one-dimensional float64 array with values in [`low`, `high`], up to rounding errors.
 
     Raises
     ------
     InputError
-        If a value is NaN, infinite, no number, or outside of the range, or if they are not in one row.
+        The values are not one-dimensional, not numbers, NaN, infinite or outside of the range.
     """
     try:
         array = np.asarray(values, dtype=np.float64)
     except (TypeError, ValueError) as error:
-        raise InputError(f"the {name} are not a row of numbers") from error
+        raise InputError(f"the {name} are not a sequence of numbers") from error
     if array.ndim != 1:
-        raise InputError(f"the {name} have {array.ndim} dimensions; give one row of numbers")
+        raise InputError(f"the {name} have {array.ndim} dimensions: give a sequence of numbers")
     if not np.isfinite(array).all():
         count = int((~np.isfinite(array)).sum())
-        raise InputError(
-            f"{count} of the {array.size} {name} are NaN or infinite; say how to count them before scoring"
-        )
-    # a share computed in 32 bits may come out as 1.0000001
+        raise InputError(f"{count} of the {array.size} {name} are NaN or infinite: replace or remove them first")
+    # a proportion computed in float32 may be 1.0000001
     if array.size and (array.min() < low - ROUNDING or array.max() > high + ROUNDING):
         raise InputError(
-            f"the {name} reach from {array.min():g} to {array.max():g}; they must lie in [{low:g}, {high:g}]"
+            f"the {name} range from {array.min():g} to {array.max():g}: give values in [{low:g}, {high:g}]"
         )
     return array
 
 
-def as_flags(values: npt.ArrayLike, name: str) -> np.ndarray:
-    """One-dimensional bool array of values that are all 0 or 1.
-
-    Raises
-    ------
-    InputError
-        If a value is anything else: NaN would otherwise pass for true.
-    """
-    array = as_numbers(values, name)
-    if not np.isin(array, (0.0, 1.0)).all():
-        raise InputError(f"the {name} must be true or false")
-    return array.astype(bool)
-
-
 def as_mask(mask: npt.ArrayLike, name: str) -> np.ndarray:
-    """Bool array of one mask: anything but zero is inside.
+    """Convert a mask to a bool array; non-zero values are inside.
 
     Raises
     ------
     InputError
-        If it holds NaN, which is neither inside nor outside.
+        The mask is not numeric or contains NaN.
     """
     array = np.asarray(mask)
     if array.dtype == bool:
         return array
     if array.dtype.kind not in "iuf":
-        raise InputError(f"the {name} is no mask: its values are not numbers")
+        raise InputError(f"the {name} is not a mask: its values are not numbers")
     if array.dtype.kind == "f" and np.isnan(array).any():
-        raise InputError(f"the {name} holds NaN; a mask is zero outside and anything else inside")
+        raise InputError(f"the {name} contains NaN: use 0 for outside and other numbers for inside")
     return array != 0
 
 
 def mask_pair(prediction: npt.ArrayLike, truth: npt.ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-    """Two masks as bool arrays of one shape.
+    """Convert two masks to bool arrays of the same shape.
 
     Raises
     ------
     InputError
-        If the shapes differ (they are never broadcast), or one holds NaN.
+        The shapes differ (masks are not broadcast), or a mask contains NaN.
     """
     p, g = as_mask(prediction, "prediction"), as_mask(truth, "truth")
     if p.shape != g.shape:
-        raise InputError(f"the prediction has shape {p.shape}, the truth {g.shape}; both must be of one shape")
+        raise InputError(f"the prediction has shape {p.shape}, the truth {g.shape}: give masks of the same shape")
     return p, g
 
 
 def load_library(module: str, package: str, purpose: str) -> Any:
-    """Import a library that only some metrics need.
+    """Import an optional library.
 
     Parameters
     ----------
     module : str
-        What is imported, such as ``monai.metrics``.
+        Module to import, such as ``monai.metrics``.
     package : str
-        What is to be installed, as pip is told.
+        Package to install with pip.
     purpose : str
-        What needs it, in words that begin the message.
+        What needs the library; begins the error message.
 
     Raises
     ------
     InputError
-        If it is not installed.
+        The library is not installed.
     """
     try:
         return import_module(module)
     except ImportError:
-        raise InputError(f"{purpose} needs {module.partition('.')[0]}: pip install '{package}'") from None
+        library = module.partition(".")[0]
+        raise InputError(f"{purpose} needs {library}: run pip install '{package}'") from None

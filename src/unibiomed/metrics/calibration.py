@@ -1,6 +1,7 @@
-"""Whether a score means what it says: calibration, and what is gained by leaving out the doubtful.
+"""Calibration of reported scores, and selective prediction.
 
-A score is a presence score, whose truth is 0 or 1, or a mask score, whose truth is the IoU or Dice that it foretells.
+A score is a presence score, whose ground truth is 0 or 1, or a mask score, whose ground truth is the IoU that it
+predicts.
 """
 
 from __future__ import annotations
@@ -18,66 +19,74 @@ from .arguments import as_numbers, check_lengths
 
 @dataclass(frozen=True, slots=True)
 class ReliabilityBin:
-    """One point of a reliability diagram: what scores of one height said, and what came true; all in [0, 1]."""
+    """One bin of a reliability diagram.
+
+    Parameters
+    ----------
+    low, high : float
+        Bounds of the bin.
+    count : int
+        Number of samples.
+    score, truth : float
+        Mean score and mean ground truth in [0, 1]; NaN if the bin is empty.
+    """
 
     low: float
     high: float
     count: int
     score: float
-    """Mean score in the bin; NaN where it is empty."""
     truth: float
-    """Mean truth in the bin; NaN where it is empty."""
 
 
 def reliability(scores: Sequence[float], truths: Sequence[float], bins: int = 10) -> list[ReliabilityBin]:
-    """Points of a reliability diagram, over `bins` bins of equal width.
+    """Compute a reliability diagram with bins of equal width.
 
-    A bin holds its lower bound; the last one holds 1 as well. Empty bins are there, with a count of 0.
+    A bin includes its lower bound; the last one also includes 1. Empty bins are returned with a count of 0.
 
     Parameters
     ----------
     scores : sequence of float
         In [0, 1].
     truths : sequence of float
-        What the scores foretell: 0 or 1, or a value in [0, 1] such as an IoU.
+        Ground truth of each score: 0 or 1, or a value in [0, 1] such as an IoU.
     bins : int
-        1 or more.
+        Number of bins, 1 or more.
 
     Raises
     ------
     InputError
-        If the lengths differ, or a value is NaN or outside of [0, 1].
+        The lengths differ, or a value is NaN or not in [0, 1].
     """
     s, t = _pair(scores, truths)
     if bins < 1:
-        raise InputError(f"{bins} bins; at least one is needed")
-    place = np.minimum((s * bins).astype(int), bins - 1)
-    counts = np.bincount(place, minlength=bins)
-    sums = (np.bincount(place, values, minlength=bins) for values in (s, t))
-    scored, true = (np.divide(total, counts, out=np.full(bins, np.nan), where=counts > 0) for total in sums)
+        raise InputError(f"{bins} bins: give 1 or more")
+    index = np.minimum((s * bins).astype(int), bins - 1)
+    counts = np.bincount(index, minlength=bins)
+    sums = (np.bincount(index, values, minlength=bins) for values in (s, t))
+    score, truth = (np.divide(total, counts, out=np.full(bins, np.nan), where=counts > 0) for total in sums)
     return [
-        ReliabilityBin(b / bins, (b + 1) / bins, int(counts[b]), float(scored[b]), float(true[b])) for b in range(bins)
+        ReliabilityBin(b / bins, (b + 1) / bins, int(counts[b]), float(score[b]), float(truth[b])) for b in range(bins)
     ]
 
 
 def calibration_error(scores: Sequence[float], truths: Sequence[float], bins: int = 10) -> float:
-    """Expected calibration error, in [0, 1] (Guo, 2017); NaN for none.
+    """Compute the expected calibration error in [0, 1] (Guo et al., 2017); NaN without scores.
 
-    The mean gap between score and truth over `bins` equal bins, weighted by how many scores they hold.
+    It is the mean absolute difference of score and ground truth over bins of equal width, weighted by their counts.
 
     Parameters
     ----------
     scores : sequence of float
         In [0, 1].
     truths : sequence of float
-        What the scores foretell: 0 or 1, or a value in [0, 1] such as an IoU.
+        Ground truth of each score: 0 or 1, or a value in [0, 1] such as an IoU.
     bins : int
-        1 or more.
+        Number of bins, 1 or more.
 
     Raises
     ------
     InputError
-        If the lengths differ, or a value is NaN or outside of [0, 1].
+        The lengths differ, or a value is NaN or not in [0, 1].
     """
     filled = [one for one in reliability(scores, truths, bins) if one.count]
     if not filled:
@@ -85,45 +94,40 @@ def calibration_error(scores: Sequence[float], truths: Sequence[float], bins: in
     return sum(abs(one.score - one.truth) * one.count for one in filled) / sum(one.count for one in filled)
 
 
-def brier(scores: Sequence[float], truths: Sequence[float]) -> float:
-    """Mean squared difference of score and truth, in [0, 1]; 0 is best; NaN for none (Brier, 1950).
-
-    Raises
-    ------
-    InputError
-        If the lengths differ, or a value is NaN or outside of [0, 1].
-    """
-    s, t = _pair(scores, truths)
-    return float(((s - t) ** 2).mean()) if s.size else float("nan")
-
-
 @dataclass(frozen=True, slots=True)
 class RiskCoverage:
-    """How the mean loss falls when only the surest answers are given."""
+    """Risk-coverage curve.
+
+    Parameters
+    ----------
+    coverage : numpy.ndarray
+        (n,) fraction of samples that are answered, 1/n to 1.
+    risk : numpy.ndarray
+        (n,) mean loss of the answered samples, most confident first.
+    area : float
+        Area under the curve (AURC), the mean of `risk`. Lower is better. NaN without samples.
+    """
 
     coverage: np.ndarray
-    """(n,) shares of images answered, 1/n to 1."""
     risk: np.ndarray
-    """(n,) mean loss of the images answered, the surest first."""
     area: float
-    """AURC, the mean of `risk`; lower is better; NaN for no images."""
 
 
 def risk_coverage(scores: Sequence[float], losses: Sequence[float]) -> RiskCoverage:
-    """Risk-coverage curve and the area under it (Geifman and El-Yaniv, 2017; Geifman et al., 2019).
+    """Compute the risk-coverage curve and its area (Geifman and El-Yaniv, 2017; Geifman et al., 2019).
 
     Parameters
     ----------
     scores : sequence of float
-        How sure each answer is; any numbers, higher is surer. Equal scores are taken in no order: their images share
-        the mean of their losses, so that the curve does not hang on how the list was sorted.
+        Confidence of each answer; any numbers, higher is more confident. Samples with equal scores share the mean of
+        their losses, so that the curve does not depend on the order of the samples.
     losses : sequence of float
-        0 or more: 1 for a wrong answer and 0 for a right one, or 1 − Dice of a mask.
+        0 or more: 1 for a wrong answer and 0 for a correct one, or 1 − Dice of a mask.
 
     Raises
     ------
     InputError
-        If the lengths differ, a value is NaN or infinite, or a loss is below 0.
+        The lengths differ, a value is NaN or infinite, or a loss is negative.
     """
     s, loss = as_numbers(scores, "scores"), as_numbers(losses, "losses", low=0)
     n = check_lengths(scores=s, losses=loss)
@@ -137,39 +141,39 @@ def risk_coverage(scores: Sequence[float], losses: Sequence[float]) -> RiskCover
 
 
 def fit_platt(
-    logits: Sequence[float], truths: Sequence[float], beside: Sequence[float] | None = None
+    logits: Sequence[float], truths: Sequence[float], covariate: Sequence[float] | None = None
 ) -> tuple[float, ...]:
-    """Scale and offset that make ``sigmoid(scale * logit + offset)`` foretell `truths` best (Platt, 1999).
+    """Fit scale and offset of ``sigmoid(scale * logit + offset)`` to `truths` (Platt, 1999).
 
     Parameters
     ----------
     logits : sequence of float
     truths : sequence of float
         In [0, 1].
-    beside : sequence of float, optional
-        A second number of each example, which gets a scale of its own.
+    covariate : sequence of float, optional
+        Second predictor of each sample, with a scale of its own.
 
     Returns
     -------
     tuple of float
-        Scale, offset and, with `beside`, its scale, at the minimum of the cross-entropy; (1, 0, 0) when there are fewer
-        than two examples.
+        Scale, offset and, with `covariate`, its scale, at the minimum of the cross-entropy with a weak L2 penalty;
+        (1, 0, 0) for fewer than two samples.
 
     Raises
     ------
     InputError
-        If the lengths differ, a value is NaN or infinite, or a truth is outside of [0, 1].
+        The lengths differ, a value is NaN or infinite, or a truth is not in [0, 1].
     """
     x, t = as_numbers(logits, "logits"), as_numbers(truths, "truths", 0, 1)
-    columns = [x, np.ones_like(x)] + ([] if beside is None else [as_numbers(beside, "beside")])
+    columns = [x, np.ones_like(x)] + ([] if covariate is None else [as_numbers(covariate, "covariate")])
     start = np.array([1.0, 0.0, 0.0][: len(columns)])
-    if check_lengths(logits=x, truths=t, beside=columns[-1]) < 2:
+    if check_lengths(logits=x, truths=t, covariate=columns[-1]) < 2:
         return tuple(float(value) for value in start)
     inputs = np.stack(columns, 1)
 
     def cross_entropy(parameters: np.ndarray) -> float:
         z = inputs @ parameters
-        # a weak pull to the start keeps the answer finite where the two sides do not overlap
+        # the penalty keeps the solution finite if the classes are separable
         return float(np.mean(np.logaddexp(0, z) - t * z) + 1e-3 * ((parameters - start) ** 2).sum())
 
     return tuple(float(value) for value in minimize(cross_entropy, start).x)

@@ -1,7 +1,7 @@
-"""Overlap of masks and of whole volumes, with a written rule for empty ones.
+"""Overlap of masks.
 
-The rule, here and in `surface` and `instances`: every pair counts, none is skipped. Where truth and prediction are both
-empty they agree, and get the best value; where only one of them is empty they get the worst.
+Every pair of masks counts, here and in `surface` and `instances`: two empty masks agree and get the best value, and a
+pair with one empty mask gets the worst value.
 """
 
 from __future__ import annotations
@@ -14,111 +14,71 @@ from .arguments import mask_pair
 
 
 def dice(prediction: np.ndarray, truth: np.ndarray) -> float:
-    """Dice coefficient 2|P∩G| / (|P| + |G|) of two masks of one shape, in [0, 1].
+    """Compute the Dice coefficient 2|P∩G| / (|P| + |G|) of two masks, in [0, 1].
 
-    Two empty masks agree: 1. One empty and one not: 0. Nothing is skipped.
+    It is 1 for two empty masks and 0 if one mask is empty.
 
     Parameters
     ----------
     prediction, truth : np.ndarray
-        Of one shape, any number of dimensions; anything but zero is inside.
+        Masks of the same shape with any number of dimensions; non-zero values are inside.
 
     Raises
     ------
     InputError
-        If the shapes differ, or a mask holds NaN.
+        The shapes differ, or a mask contains NaN.
     """
     return overlap(prediction, truth).dice
 
 
 def iou(prediction: np.ndarray, truth: np.ndarray) -> float:
-    """Intersection over union of two masks of one shape, in [0, 1]; 1 for two empty masks, 0 for one.
+    """Compute the intersection over union of two masks, in [0, 1]; 1 for two empty masks, 0 if one is empty.
 
     Raises
     ------
     InputError
-        If the shapes differ, or a mask holds NaN.
+        The shapes differ, or a mask contains NaN.
     """
     return overlap(prediction, truth).iou
 
 
 @dataclass(frozen=True, slots=True)
 class Overlap:
-    """How many pixels two masks have, and share; the sum of two is the overlap of both pairs taken together."""
+    """Pixel counts of two masks. The sum of two overlaps is that of the concatenated masks, such as a volume.
 
-    shared: int = 0
+    Parameters
+    ----------
+    intersection, predicted, true : int
+        Pixels in both masks, in the prediction and in the ground truth.
+    """
+
+    intersection: int = 0
     predicted: int = 0
     true: int = 0
 
     @property
     def dice(self) -> float:
-        """Dice coefficient in [0, 1]; 1 where both are empty."""
+        """Dice coefficient in [0, 1]; 1 if both masks are empty."""
         total = self.predicted + self.true
-        return 2 * self.shared / total if total else 1.0
+        return 2 * self.intersection / total if total else 1.0
 
     @property
     def iou(self) -> float:
-        """Intersection over union in [0, 1]; 1 where both are empty."""
-        union = self.predicted + self.true - self.shared
-        return self.shared / union if union else 1.0
+        """Intersection over union in [0, 1]; 1 if both masks are empty."""
+        union = self.predicted + self.true - self.intersection
+        return self.intersection / union if union else 1.0
 
     def __add__(self, other: Overlap) -> Overlap:
-        return Overlap(self.shared + other.shared, self.predicted + other.predicted, self.true + other.true)
+        return Overlap(self.intersection + other.intersection, self.predicted + other.predicted, self.true + other.true)
 
 
 def overlap(prediction: np.ndarray, truth: np.ndarray) -> Overlap:
-    """Count the pixels of two masks of one shape.
+    """Count the pixels of two masks of the same shape.
 
     Raises
     ------
     InputError
-        If the shapes differ, or a mask holds NaN.
+        The shapes differ, or a mask contains NaN.
     """
     p, g = mask_pair(prediction, truth)
     return Overlap(int(np.count_nonzero(p & g)), int(np.count_nonzero(p)), int(np.count_nonzero(g)))
-
-
-class VolumeOverlap:
-    """Overlap over all the slices of one volume, which are given one after the other and not kept.
-
-    Slices that do not show the target count as well: a mask painted on one of them lowers the score. It equals the
-    score of the stacked masks.
-
-    Examples
-    --------
-    >>> volume = VolumeOverlap()
-    >>> volume.add(np.array([[1, 0]]), np.array([[1, 1]]))
-    >>> volume.add(np.array([[1, 0]]), np.array([[0, 0]]))
-    >>> volume.slices, volume.dice
-    (2, 0.5)
-    """
-
-    def __init__(self) -> None:
-        self.total = Overlap()
-        self.slices = 0
-
-    def add(self, prediction: np.ndarray, truth: np.ndarray) -> None:
-        """Count one more slice.
-
-        Parameters
-        ----------
-        prediction, truth : np.ndarray
-            (height, width) of one slice; another slice may have another size.
-
-        Raises
-        ------
-        InputError
-            If the shapes differ, or a mask holds NaN.
-        """
-        self.total = self.total + overlap(prediction, truth)
-        self.slices += 1
-
-    @property
-    def dice(self) -> float:
-        """Dice coefficient in [0, 1] of the slices so far; 1 where truth and prediction are empty in all of them."""
-        return self.total.dice
-
-    @property
-    def iou(self) -> float:
-        """Intersection over union in [0, 1] of the slices so far; 1 where both are empty in all of them."""
-        return self.total.iou

@@ -1,1 +1,1 @@
-"""The model: configuration, modeling, processing, generation, weights; nothing of image files, tasks or data sets."""
+"""The UniBiomed model: configuration, architecture, preprocessing, generation and weights."""

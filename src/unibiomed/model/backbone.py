@@ -1,8 +1,8 @@
-"""Small vision modules that let one convolutional encoder serve both halves of the model.
+"""Small vision modules, with which one convolutional encoder serves both the language model and SAM2.
 
-The published model carries two large encoders (InternViT for the language model, Hiera for SAM2). A laptop cannot
-afford that, so a small model may use :class:`EfficientNetLiteModel` as SAM2's backbone, and
-:class:`SharedVisionModel` in the place of InternViT: it hands SAM2's own stride-16 features to InternVL's projector.
+The published model has two large encoders: InternViT for the language model and Hiera for SAM2. A small model can use
+:class:`EfficientNetLiteModel` as SAM2's backbone and :class:`SharedVisionModel` instead of InternViT: it passes SAM2's
+features at stride 16 to InternVL's projector.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ class EfficientNetLiteConfig(PreTrainedConfig):
     Parameters
     ----------
     stem_channels : int
-        Channels of the first, stride-2 convolution.
+        Channels of the first convolution, which has stride 2.
     stages : list of [repeats, kernel, stride, expansion, channels]
-        One row a stage; the default is EfficientNet-Lite0.
+        One row per stage; the default is EfficientNet-Lite0.
     outputs : list of int
         Stages whose output SAM2's neck reads, from the highest resolution (stride 4) to the lowest (stride 32).
     fusion : list of int, optional
-        Channels of a top-down path, one for each output but the last, as in U-Net: every output then knows what the
-        coarser ones know. None leaves it out. SAM2's neck adds levels without a nonlinearity, which is enough for a
-        large encoder that keeps what it knows in its fine levels, not for a small one.
+        Channels of a top-down path as in U-Net, one for each output but the last; None for no such path. It passes
+        information from coarse to fine levels with a nonlinearity. SAM2's neck adds levels linearly, which suffices for
+        a large encoder but not for a small one.
     """
 
     model_type = "unibiomed_efficientnet_lite"
@@ -59,19 +59,19 @@ class EfficientNetLiteConfig(PreTrainedConfig):
 
 
 class SameConv2d(nn.Conv2d):
-    """Convolution with TensorFlow's "same" padding, which the pretrained weights expect (uneven at stride 2)."""
+    """Convolution with TensorFlow's "same" padding, which the pretrained weights need; asymmetric at stride 2."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(batch, channels, height, width) to (batch, channels, ceil(height / stride), ceil(width / stride))."""
         kernel, stride = self.kernel_size[0], self.stride[0]
         if x.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
             if kernel == stride == self.groups == 1:
-                # as a matrix product: with one thread PyTorch's convolution copies what goes in and what comes out
-                # (not in float32, where a matrix product rounds otherwise for other numbers of images)
+                # A matrix product avoids the copies of PyTorch's single-threaded convolution. Not used in float32,
+                # where its rounding depends on the number of images.
                 y = F.linear(x.permute(0, 2, 3, 1), self.weight.flatten(1), self.bias)
                 return y.permute(0, 3, 1, 2)
             if self.groups > 1:
-                # oneDNN goes backward through most depthwise convolutions several times slower in half precision
+                # In half precision, oneDNN's backward pass of depthwise convolutions is several times slower.
                 with torch.autocast("cpu", enabled=False):
                     return self._convolve(x.to(self.weight.dtype))
         return self._convolve(x)
@@ -88,7 +88,7 @@ class SameConv2d(nn.Conv2d):
 
 
 class InvertedResidual(nn.Module):
-    """Expand, filter each channel, project; with a shortcut where the shape stays."""
+    """Expansion, depthwise convolution and projection, with a residual connection if the shape does not change."""
 
     def __init__(self, in_channels: int, out_channels: int, kernel: int, stride: int, expansion: int) -> None:
         super().__init__()
@@ -99,14 +99,14 @@ class InvertedResidual(nn.Module):
         self.shortcut = stride == 1 and in_channels == out_channels
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(batch, channels, height, width) in and out."""
+        """Map (batch, in_channels, height, width) to (batch, out_channels, height / stride, width / stride)."""
         y = x if self.expand is None else F.relu6(self.expand(x))
         y = self.project(F.relu6(self.depthwise(y)))
         return x + y if self.shortcut else y
 
 
 class Fusion(nn.Module):
-    """Join one level of the encoder with the coarser level below it."""
+    """Fuse one level of the encoder with the next coarser level."""
 
     def __init__(self, in_channels: int, coarse_channels: int, channels: int) -> None:
         super().__init__()
@@ -115,22 +115,22 @@ class Fusion(nn.Module):
         self.mix = SameConv2d(channels, channels, 3)
 
     def forward(self, x: torch.Tensor, coarse: torch.Tensor) -> torch.Tensor:
-        """(batch, in_channels, height, width) and its half-size coarser level to (batch, channels, height, width)."""
+        """Fuse (batch, in_channels, height, width) with a level of half that size; (batch, channels, height, width)."""
         y = F.relu(self.lateral(x) + F.interpolate(self.coarse(coarse), size=x.shape[-2:], mode="nearest"))
         return y + F.relu(self.mix(y))
 
 
 class EfficientNetLiteModel(PreTrainedModel):
-    """EfficientNet-Lite with its batch normalisation folded into the convolutions.
+    """EfficientNet-Lite with batch normalization folded into the convolutions.
 
-    Folded, the statistics stay those of the pretraining: a batch that mixes ten modalities has no useful ones of its
-    own, and the encoder is a third faster.
+    Folding keeps the statistics of the pretraining, because batches that mix ten modalities have no useful statistics.
+    It also makes the encoder about a third faster.
     """
 
     config_class = EfficientNetLiteConfig
     base_model_prefix = "backbone"
     main_input_name = "pixel_values"
-    # no attention inside: whatever the rest of the model uses is fine here
+    # There is no attention in this module, so that any attention implementation is supported.
     _supports_sdpa = _supports_flash_attn = _supports_flex_attn = _supports_attention_backend = True
 
     def __init__(self, config: EfficientNetLiteConfig) -> None:
@@ -160,16 +160,23 @@ class EfficientNetLiteModel(PreTrainedModel):
                 nn.init.zeros_(module.bias)
 
     def get_input_embeddings(self) -> nn.Module:
-        """Where pixels come in."""
+        """The first convolution."""
         return self.stem
 
     def forward(self, pixel_values: torch.Tensor, **kwargs: Any) -> Sam2HieraDetModelOutput:
-        """Features at strides 4, 8, 16, 32 for ``pixel_values`` of shape (batch, 3, height, width).
+        """Compute features at strides 4, 8, 16 and 32.
+
+        Parameters
+        ----------
+        pixel_values : torch.Tensor
+            (batch, 3, height, width).
+        **kwargs
+            Ignored.
 
         Returns
         -------
         Sam2HieraDetModelOutput
-            ``intermediate_hidden_states``: one (batch, height / stride, width / stride, channels) for each output.
+            ``intermediate_hidden_states`` has a tensor (batch, height / stride, width / stride, channels) per output.
         """
         x = F.relu6(self.stem(pixel_values.contiguous(memory_format=torch.channels_last)))
         features = []
@@ -185,7 +192,7 @@ class EfficientNetLiteModel(PreTrainedModel):
 
 
 class SharedVisionConfig(PreTrainedConfig):
-    """A vision tower without weights: the language model reads SAM2's features.
+    """Configuration of a vision tower without weights, for a language model that reads SAM2's features.
 
     Parameters
     ----------
@@ -200,41 +207,44 @@ class SharedVisionConfig(PreTrainedConfig):
 
 
 class SharedVisionModel(PreTrainedModel):
-    """Shapes SAM2's stride-16 features as InternVL expects a vision tower's output."""
+    """Reshapes SAM2's features at stride 16 to the output format of InternVL's vision tower."""
 
     config_class = SharedVisionConfig
     base_model_prefix = "vision"
     main_input_name = "pixel_values"
-    # no attention inside: whatever the rest of the model uses is fine here
+    # There is no attention in this module, so that any attention implementation is supported.
     _supports_sdpa = _supports_flash_attn = _supports_flex_attn = _supports_attention_backend = True
 
     def __init__(self, config: SharedVisionConfig) -> None:
         super().__init__(config)
-        # transformers reads a model's dtype from its parameters; one that is empty says float32 whatever it is fed
+        # transformers takes the dtype of a module from its parameters; a module without any would count as float32.
         self.dtype_anchor = nn.Parameter(torch.zeros(1), requires_grad=False)
         self.post_init()
 
     def forward(self, pixel_values: torch.Tensor, **kwargs: Any) -> BaseModelOutputWithPooling:
-        """(batch, channels, height, width) features to (batch, 1 + height * width, channels); the first is a blank."""
+        """Map features (batch, channels, height, width) to tokens (batch, 1 + height * width, channels).
+
+        The first token, a class token in InternVL, is zero.
+        """
         tokens = pixel_values.flatten(2).transpose(1, 2)
         return BaseModelOutputWithPooling(last_hidden_state=F.pad(tokens, (0, 0, 1, 0)))
 
 
 def fold_efficientnet_lite(state: dict[str, torch.Tensor], eps: float = 1e-3) -> dict[str, torch.Tensor]:
-    """Weights of the widespread PyTorch port of EfficientNet-Lite0, renamed, with batch normalisation folded.
+    """Convert weights of the common PyTorch port of EfficientNet-Lite0 and fold their batch normalization.
 
     Parameters
     ----------
     state : dict
-        ``_conv_stem``, ``_bn0``, ``_blocks.N._…`` tensors; the classifier (``_conv_head``, ``_bn1``, ``_fc``) is left
-        out.
+        Tensors ``_conv_stem``, ``_bn0`` and ``_blocks.N._…``; those of the classifier (``_conv_head``, ``_bn1``,
+        ``_fc``) are ignored.
     eps : float
-        Batch normalisation's epsilon in the source.
+        Epsilon of the batch normalization in the source.
 
     Returns
     -------
     dict
-        A state for :class:`EfficientNetLiteModel` with its default configuration.
+        State dict of :class:`EfficientNetLiteModel` with its default configuration.
     """
 
     def fold(conv: str, norm: str) -> tuple[torch.Tensor, torch.Tensor]:

@@ -1,4 +1,4 @@
-"""Weight files as a mapping from tensor name to tensor, each read from the disk when asked for."""
+"""Weight files as a lazy mapping from tensor names to tensors."""
 
 from __future__ import annotations
 
@@ -15,13 +15,22 @@ from safetensors import SafetensorError, safe_open
 from unibiomed.errors import ModelError
 
 MAX_JSON_BYTES = 32 * 2**20
-# in order of preference: where a release has both, the safe format is read
+# In order of preference: safetensors before PyTorch files.
 INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 PATTERNS = ("model*.safetensors", "pytorch_model*.bin", "*.pth")
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file of limited size.
+    """Read a JSON object from a file.
+
+    Parameters
+    ----------
+    path : Path
+        The file, of at most ``MAX_JSON_BYTES``.
+
+    Returns
+    -------
+    dict
 
     Raises
     ------
@@ -35,57 +44,66 @@ def read_json(path: Path) -> dict[str, Any]:
         if not isinstance(value, dict):
             raise ValueError("it is not a JSON object")
     except FileNotFoundError as error:
-        raise ModelError(f"'{path.parent}' has no {path.name}; give the folder of a model") from error
+        raise ModelError(f"'{path.parent}' has no {path.name}: give the folder of a model") from error
     except (OSError, ValueError, RecursionError) as error:
         reason = str(error).splitlines()[0][:200]
-        raise ModelError(f"'{path}' cannot be read ({reason}); get the model folder again") from error
+        raise ModelError(f"'{path}' cannot be read ({reason}): download the model folder again") from error
     return value
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """Files of the weights in `folder`: those that an index names, else those with a usual name.
+    """Find the weight files in a model folder: those listed in an index file, otherwise those with a standard name.
+
+    Parameters
+    ----------
+    folder : Path
+        The model folder.
+
+    Returns
+    -------
+    list of Path
 
     Raises
     ------
     ModelError
-        If there are none, or one that the index names is missing.
+        If there are no weight files, or a file of the index is missing.
     """
     for pattern, index in zip(PATTERNS, (*INDEXES, None), strict=True):
         if index and (folder / index).is_file():
             table = read_json(folder / index).get("weight_map")
             names = sorted({str(name) for name in table.values()}) if isinstance(table, dict) else []
             if not names or any(Path(name).name != name for name in names):
-                raise ModelError(f"'{folder / index}' names no usable files; get the model folder again")
+                raise ModelError(f"'{folder / index}' lists no valid file names: download the model folder again")
             if missing := [name for name in names if not (folder / name).is_file()]:
                 raise ModelError(
-                    f"'{folder}' lacks {len(missing)} of {len(names)} weight files ({missing[0]}, …); "
-                    "get the model folder again"
+                    f"'{folder}' lacks {len(missing)} of {len(names)} weight files ({missing[0]}, …): "
+                    "download the model folder again"
                 )
             return [folder / name for name in names]
         if files := sorted(path for path in folder.glob(pattern) if path.is_file()):
             return files
-    raise ModelError(f"'{folder}' has no weights (model.safetensors); get the model folder again")
+    raise ModelError(f"'{folder}' has no weights (model.safetensors): download the model folder again")
 
 
 class Checkpoint(Mapping[str, torch.Tensor]):
-    """All tensors of some weight files, read lazily: safetensors, or what ``torch.save`` wrote (plain tensors only).
+    """Lazy mapping of all tensors in weight files: safetensors, or PyTorch files with plain tensors only.
 
     Parameters
     ----------
     files : list of Path
-        As :func:`weight_files` gives them.
+        Weight files, from :func:`weight_files`.
 
     Attributes
     ----------
     shapes : dict
-        Tensor name to shape.
+        Shape of each tensor, by name.
     dtype : torch.dtype
-        The narrowest that holds all of the tensors without loss.
+        Smallest dtype that represents all tensors without loss.
 
     Raises
     ------
     ModelError
-        If a file is broken, or holds anything but tensors.
+        If a file is damaged, or contains anything but tensors.
     """
 
     def __init__(self, files: list[Path]) -> None:
@@ -126,7 +144,7 @@ class Checkpoint(Mapping[str, torch.Tensor]):
 
 
 class _Safetensors:
-    """``safe_open`` with the names to iterate over."""
+    """``safe_open`` as an iterable of tensor names."""
 
     def __init__(self, path: Path) -> None:
         self._file = safe_open(str(path), framework="pt", device="cpu")
@@ -145,11 +163,11 @@ class _Safetensors:
 def _open(path: Path) -> dict[str, torch.Tensor] | _Safetensors:
     if path.suffix == ".safetensors":
         return _Safetensors(path)
-    # mmap leaves the tensors on the disk until they are used; weights_only admits only tensors and plain containers
+    # mmap reads tensors from the disk when they are used; weights_only accepts only tensors and plain containers.
     loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     state = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else loaded
     if not isinstance(state, dict) or not state or not all(isinstance(t, torch.Tensor) for t in state.values()):
-        raise ValueError("it holds something else than tensors by name")
+        raise ValueError("it is not a dictionary of tensors")
     return {str(name): tensor for name, tensor in state.items()}
 
 
@@ -161,6 +179,6 @@ def _header(tensors: dict[str, torch.Tensor] | _Safetensors, name: str) -> tuple
 
 def _broken(path: Path, error: Exception) -> ModelError:
     if isinstance(error, pickle.UnpicklingError):
-        return ModelError(f"'{path}' holds Python objects, which are not loaded for safety; save its tensors alone")
+        return ModelError(f"'{path}' contains Python objects, which are not loaded for security: save only its tensors")
     reason = (str(error).splitlines() or [type(error).__name__])[0][:150]
-    return ModelError(f"'{path}' is not a whole weight file ({reason}); get it again")
+    return ModelError(f"'{path}' is truncated or damaged ({reason}): download it again")

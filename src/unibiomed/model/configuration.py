@@ -1,7 +1,8 @@
-"""Sizes and switches of a UniBiomed model; everything the weights need to be understood."""
+"""Configuration of a UniBiomed model: sizes, optional modules, and calibration of its scores."""
 
 from __future__ import annotations
 
+import math
 from typing import Any, ClassVar
 
 from transformers import AutoConfig, PreTrainedConfig
@@ -9,11 +10,11 @@ from transformers.configuration_utils import SubConfigSpec
 from transformers.models.internvl import InternVLConfig
 
 from . import backbone  # noqa: F401  (registers the small backbones with AutoConfig)
-from .cut import CUTS
+from .mask_threshold import THRESHOLD_RULES
 
 
 class MllmConfig(InternVLConfig):
-    """InternVL's configuration, with any registered vision tower (InternVL's own class admits InternViT alone)."""
+    """InternVL's configuration with any registered vision tower; InternVL's own class accepts only InternViT."""
 
     model_type = "unibiomed_mllm"
     sub_configs_defaults: ClassVar[dict[str, Any]] = {
@@ -28,44 +29,54 @@ class UniBiomedConfig(PreTrainedConfig):
     Parameters
     ----------
     mllm_config : MllmConfig or dict
-        The multi-modal language model: vision tower, projector, Qwen2.
+        The multimodal language model: vision tower, projector and Qwen2.
     grounding_config : Sam2Config, Sam2VideoConfig or dict
-        SAM2. The ``sam2_video`` form also holds the memory that carries a mask through a volume.
+        SAM2. The ``sam2_video`` form also has the memory modules that propagate a mask through a volume.
     seg_token_id : int
         Id of ``[SEG]``, whose hidden state prompts the mask decoder.
     shared_vision : bool
-        The language model reads SAM2's image features instead of a vision tower of its own.
+        Whether the language model reads SAM2's image features instead of having a vision tower of its own.
     region_summary : bool
-        With ``shared_vision``, what a drawn box holds is added to the image tokens, see
-        :class:`~unibiomed.model.region.RegionSummary`.
+        Whether the features of a drawn box are added to the image tokens, see
+        :class:`~unibiomed.model.region.RegionSummary`; needs ``shared_vision``.
     fine_masks : bool
-        Mask logits as fine as the input, in place of a quarter of its side, see
-        :class:`~unibiomed.model.fine.FineMasks`.
+        Whether mask logits are refined to the input resolution (otherwise: a quarter of its side), see
+        :class:`~unibiomed.model.mask_refiner.MaskRefiner`.
     context_match : bool
-        The presence score is at most the score of the target belonging to such an image, see
+        Whether the presence score is limited by the image–target match, see
         :class:`~unibiomed.model.context.ContextMatch`.
     box_prompt : bool
-        SAM2's box prompts were trained, so that a box gives the mask of what is in it.
+        Whether SAM2's box prompts were trained, so that a box can be segmented without words.
+    box_decoder : bool
+        Whether boxes are decoded by a separate module, see :class:`~unibiomed.model.box_decoder.BoxDecoder`.
     scores_trained : bool
-        SAM2's IoU and object-score heads were trained. They were not in the released weights (only the best mask of
-        three is chosen by them), so presence and mask scores are then computed from the mask's probabilities.
+        Whether SAM2's IoU and object-score heads were trained. In the released weights they were not: the IoU head only
+        selects one of three masks. Presence and mask scores are then computed from the mask probabilities.
     presence_calibration : list of 2 or 3 float
-        Scale of the presence logit, offset, and scale of the mask's peak (0 when left out), fitted on held-out data
-        (after Platt, 1999): the presence score is the sigmoid of their sum.
+        Scale of the presence logit, offset, and scale of the peak mask logit (default: 0), fitted on the validation
+        split (Platt, 1999). The presence score is the sigmoid of their sum.
     mask_calibration : list of 2 float
-        Scale of the logit of the mask score, and offset.
+        Scale and offset of the logit of the predicted IoU.
     presence_threshold : float
-        With trained scores, a target whose presence score is lower is reported absent; in [0, 1].
+        Presence score, in [0, 1], below which a target is reported as absent. Used only if the scores were trained.
     finding_threshold : float
-        Logit (``interpret.recognition.found_logit``: words and masks together) above which ``recognize`` names a
-        finding. Training fits it on the validation split; the default is that of version 7 of `nano`.
+        Threshold of the logit that combines text and masks; above it, ``recognize`` reports a finding. Fitted on the
+        validation split; the default is that of `nano` version 7.
+    finding_thresholds : dict of str to float
+        The same threshold by modality, for modalities with enough validation images.
     box_fit_weight : float
-        Logits that ``classify`` adds to a name where the box of the target's mask is the drawn box and the target is
-        surely present.
+        Weight of the mask evidence in ``classify``: the logit that is added to a name if the bounding box of its mask
+        equals the given box and its presence score is 1.
     something_else_offset : float
-        Logits that ``classify`` adds to the answer "something else", which has no mask.
-    mask_cut : str
-        Where a mask ends, see :func:`~unibiomed.model.cut.mask_cut`; ``"half"`` is the published way.
+        Logit that ``classify`` adds to the answer "something else", for which there is no mask evidence.
+    mask_threshold : str
+        Rule for the threshold of mask logits, see :func:`~unibiomed.model.mask_threshold.mask_threshold`; ``"half"`` is
+        the rule of the paper. Configuration files of older models call it ``mask_cut``.
+
+    Raises
+    ------
+    ValueError
+        If `mask_threshold` is unknown, or an entry of `finding_thresholds` is not a finite number.
     """
 
     model_type = "unibiomed"
@@ -82,30 +93,44 @@ class UniBiomedConfig(PreTrainedConfig):
     fine_masks: bool = False
     context_match: bool = False
     box_prompt: bool = False
+    box_decoder: bool = False
     scores_trained: bool = False
     presence_calibration: list[float] | None = None
     mask_calibration: list[float] | None = None
     presence_threshold: float = 0.5
     finding_threshold: float = 3.25
+    finding_thresholds: dict[str, float] | None = None
     box_fit_weight: float = 10.0
     something_else_offset: float = 0.0
-    mask_cut: str = "half"
+    mask_threshold: str = "half"
 
     def __post_init__(self, **kwargs: Any) -> None:
         self.presence_calibration = self.presence_calibration or [1.0, 0.0]
         self.mask_calibration = self.mask_calibration or [1.0, 0.0]
-        if self.mask_cut not in CUTS:
-            raise ValueError(f"mask_cut '{self.mask_cut}' is none of {', '.join(CUTS)}")
+        # Models that were saved before the rename, the shipped one among them.
+        self.mask_threshold = kwargs.pop("mask_cut", self.mask_threshold)
+        if self.mask_threshold not in THRESHOLD_RULES:
+            rules = ", ".join(THRESHOLD_RULES)
+            raise ValueError(f"unknown mask_threshold '{self.mask_threshold}': choose one of {rules}")
+        self.finding_thresholds = self.finding_thresholds or {}
+        for name, value in self.finding_thresholds.items():
+            if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+                raise ValueError(f"finding_thresholds of '{name}' is {value!r}: give a finite number")
         super().__post_init__(**kwargs)
+
+    def finding_threshold_in(self, modality: str | None) -> float:
+        """Threshold of ``recognize`` for a modality; `finding_threshold` if it has none of its own."""
+        assert self.finding_thresholds is not None
+        return self.finding_thresholds.get(modality or "", self.finding_threshold)
 
     @property
     def image_size(self) -> int:
-        """Side in pixels of the square that SAM2 reads."""
+        """Side of SAM2's square input, in pixels."""
         return self.grounding_config.prompt_encoder_config.image_size  # type: ignore[union-attr]
 
     @property
     def hidden_size(self) -> int:
-        """Width of the language model."""
+        """Hidden size of the language model."""
         return self.mllm_config.text_config.hidden_size  # type: ignore[union-attr]
 
 
@@ -129,29 +154,33 @@ def nano_config(
     context_match: bool = False,
     box_prompt: bool = False,
 ) -> UniBiomedConfig:
-    """Configuration of the small default model: one EfficientNet-Lite0 for both halves, a Qwen2 of a few million.
+    """Configuration of a small model: a shared EfficientNet-Lite0 encoder and a Qwen2 with a few million parameters.
 
     Parameters
     ----------
     vocab_size, image_token_id, seg_token_id, eos_token_id : int
-        Of the tokenizer.
+        Vocabulary size and special tokens of the tokenizer.
     image_size : int
-        Side in pixels of the square input, a multiple of 32.
+        Side of the square input in pixels, a multiple of 32.
     width : int
         Channels of SAM2's neck and mask decoder.
     hidden_size, layers : int
-        Of the language model.
+        Hidden size and number of layers of the language model.
     fusion : bool
-        Give the encoder a top-down path of its own, see
-        :class:`~unibiomed.model.backbone.EfficientNetLiteConfig`, in place of most of the neck's.
+        Add a top-down path to the encoder, see :class:`~unibiomed.model.backbone.EfficientNetLiteConfig`; it replaces
+        most of the top-down path of SAM2's neck.
     region_summary : bool
-        Tell the language model what a drawn box holds.
+        Add features of a drawn box to the image tokens.
     fine_masks : bool
-        Mask logits at half of the input's side.
+        Refine mask logits to the input resolution.
     context_match : bool
-        Judge whether a target belongs to such an image, apart from whether it is there.
+        Limit presence scores by the image–target match.
     box_prompt : bool
         SAM2's box prompts will be trained.
+
+    Returns
+    -------
+    UniBiomedConfig
     """
     side = image_size // 16
     encoder: dict[str, Any] = {"model_type": "unibiomed_efficientnet_lite"}

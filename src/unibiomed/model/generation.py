@@ -1,7 +1,8 @@
-"""Greedy answers with a key-value cache, the ``[SEG]`` states caught on the way.
+"""Greedy decoding with a key-value cache that also collects the hidden states at ``[SEG]``.
 
-Many questions on one image share the work: the prompt up to and including the image is read once, and only what differs
-is read for each. There is no second pass over the answer, and no states are kept but the last layer's at ``[SEG]``.
+Questions about one image share the prefix of the prompt up to and including the image: it is processed once, and only
+the remaining tokens are processed for each question. No second pass over the answer is needed, and only the last
+hidden states at ``[SEG]`` are kept.
 """
 
 from __future__ import annotations
@@ -19,20 +20,20 @@ MAX_NEW_TOKENS = 256
 
 @dataclass
 class Answer:
-    """What the model wrote for one question.
+    """The generated answer to one question.
 
     Attributes
     ----------
     ids : list of int
-        Generated token ids, the end included.
+        Generated token ids, including the end token.
     text : str
-        Their text with special tokens.
+        Decoded text with special tokens.
     probabilities : list of float
         Probability of each generated token, in [0, 1].
     prompts : torch.Tensor
-        (N, prompt width) outputs of the grounding head, one for each ``[SEG]`` in order.
+        Outputs of the grounding head for each ``[SEG]``, in order, (N, prompt width).
     finished : bool
-        The answer ended by itself, before the limit on its length.
+        Whether the answer ended before ``max_new_tokens``.
     """
 
     ids: list[int] = field(default_factory=list)
@@ -43,7 +44,7 @@ class Answer:
 
 
 def _common_prefix(prompts: list[list[int]], limit: int) -> int:
-    shortest = min(map(len, prompts)) - 1  # at least one token of each prompt must be read to predict the next
+    shortest = min(map(len, prompts)) - 1  # the last token of each prompt predicts the first token of the answer
     n = 0
     while n < min(shortest, limit) and all(p[n] == prompts[0][n] for p in prompts):
         n += 1
@@ -51,7 +52,7 @@ def _common_prefix(prompts: list[list[int]], limit: int) -> int:
 
 
 def _text(processor: UniBiomedProcessor, ids: list[int], seg: int) -> str:
-    """Text of `ids` with a ``[SEG]`` for each `seg` and none for one that is only spelled, which has no state."""
+    """Text of `ids` with ``[SEG]`` for each token `seg`; a ``[SEG]`` spelled with other tokens becomes ``SEG``."""
     parts: list[list[int]] = [[]]
     for token in ids:
         if token == seg:
@@ -71,21 +72,22 @@ def generate(
     *,
     max_new_tokens: int = MAX_NEW_TOKENS,
 ) -> list[Answer]:
-    """Answer one or many questions, greedily.
+    """Answer a batch of questions by greedy decoding.
 
     Parameters
     ----------
     model : UniBiomedModel
+        The model.
     processor : UniBiomedProcessor
-        For the text of the answers, whose end decides when to stop.
+        Decodes the answers; generation stops at the end mark in the text.
     features : ImageFeatures or None
-        From ``model.encode_image``; None for questions without an image.
+        Output of ``model.encode_image``; None for questions without an image.
     prompts : list of list of int
-        Token ids of each prompt (``processor.prompt_ids``).
+        Token ids of each prompt, from ``processor.prompt_ids``.
     image_index : list of int, optional
-        Image of each prompt; by default all belong to image 0.
+        Index of the image of each prompt; default: image 0 for all.
     max_new_tokens : int
-        Longest answer.
+        Maximum length of an answer in tokens, at least 1.
 
     Returns
     -------
@@ -112,7 +114,7 @@ def generate(
         language_model(inputs_embeds=model.embed(ids, inside), past_key_values=cache, use_cache=True)
         cache.batch_repeat_interleave(batch)
 
-    # the rest of each prompt, padded on the left: [shared][padding][rest], so that all rows end at one place
+    # The remaining tokens are padded on the left, [shared][padding][rest], so that all rows end at the same column.
     rests = [p[shared:] for p in prompts]
     longest = max(map(len, rests))
     eos = model.config.mllm_config.text_config.eos_token_id
@@ -142,10 +144,10 @@ def generate(
             answer = answers[row]
             answer.ids.append(int(chosen[row]))
             answer.probabilities.append(float(best[row]))
-            # byte-level tokens: the end mark may be spelled out in up to its own length of tokens
+            # With byte-level tokens, the end mark may be spelled with as many tokens as it has characters.
             answer.finished = answer.ids[-1] == eos or processor.decode(answer.ids[-len(END) :]).endswith(END)
         open_rows = [row for row in active if not answers[row].finished]
-        # a [SEG] written last has not been read yet: one more step gives it its state (the authors' code drops it)
+        # A [SEG] at the end of an answer needs one more step for its hidden state. The authors' code omits its mask.
         last_seg = any(answers[row].ids[-1] == model.config.seg_token_id for row in active)
         if not last_seg and (not open_rows or step + 1 == max_new_tokens):
             break

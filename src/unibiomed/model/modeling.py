@@ -1,7 +1,7 @@
-"""UniBiomed: a multi-modal language model whose ``[SEG]`` states prompt SAM2 (paper section 4.1).
+"""UniBiomed: a multimodal language model whose hidden states at ``[SEG]`` prompt SAM2 (paper section 4.1).
 
-Built of ``transformers``' own InternVL and SAM2 with the two-layer grounding head between them. The SAM2 image encoder
-runs once an image whatever the number of questions and targets; all masks of an image are decoded in one call.
+The model combines InternVL and SAM2 of ``transformers`` with a two-layer grounding head. SAM2's image encoder runs once
+per image, for any number of questions and targets, and all masks of an image are decoded in one call.
 """
 
 from __future__ import annotations
@@ -16,24 +16,26 @@ from transformers import AutoModel, PreTrainedModel
 from transformers.models.internvl import InternVLForConditionalGeneration
 from transformers.utils import ModelOutput
 
+from .box_decoder import BoxDecoder
 from .configuration import UniBiomedConfig
-from .context import ContextMatch, both
-from .fine import FineMasks, MaskDecoder
+from .context import ContextMatch, product_logit
+from .lite_medsam import LiteMedSam
+from .mask_refiner import CHANNELS, MaskDecoder, MaskRefiner
 from .region import RegionSummary
 
 
 @dataclass
 class ImageFeatures:
-    """What both halves of the model know of a batch of images; made once, asked many times.
+    """Features of a batch of images for the language model and the mask decoder; reused for all questions.
 
     Attributes
     ----------
     tokens : list of torch.Tensor
-        For each image, its tokens for the language model, (tiles * tokens a tile, hidden size).
+        Tokens of each image for the language model, (tiles * tokens per tile, hidden size).
     maps : tuple of torch.Tensor
         SAM2's features for the mask decoder, at strides 4, 8 and 16:
-        (images, width / 8, h / 4, w / 4), (images, width / 4, h / 8, w / 8), (images, width, h / 16, w / 16); with
-        ``fine_masks``, a fourth: (images, channels, h / 2, w / 2).
+        (images, width / 8, h / 4, w / 4), (images, width / 4, h / 8, w / 8), (images, width, h / 16, w / 16). Models
+        with ``fine_masks`` have a fourth map, (images, channels, h / 2, w / 2).
     """
 
     tokens: list[torch.Tensor]
@@ -45,32 +47,32 @@ class ImageFeatures:
 
 @dataclass
 class MaskPrediction(ModelOutput):
-    """Masks for N ``[SEG]`` tokens, before thresholding.
+    """Predicted masks of N ``[SEG]`` tokens, before thresholding.
 
     Attributes
     ----------
     logits : torch.Tensor
-        (N, candidates, image_size / 4, image_size / 4) mask logits; the published model has 3 candidates. With
-        ``fine_masks`` their side is image_size.
-    quality : torch.Tensor
-        (N, candidates) predicted IoU, in [0, 1].
+        Mask logits, (N, candidates, image_size / 4, image_size / 4). The published model has 3 candidates. With
+        ``fine_masks`` the side is image_size.
+    predicted_iou : torch.Tensor
+        Predicted IoU of each candidate, (N, candidates), in [0, 1].
     presence_logits : torch.Tensor
-        (N,) object-score logits: is the target there at all.
+        Object-score logits, (N,): whether the target is in the image.
     """
 
     logits: torch.Tensor | None = None
-    quality: torch.Tensor | None = None
+    predicted_iou: torch.Tensor | None = None
     presence_logits: torch.Tensor | None = None
 
     def best(self) -> torch.Tensor:
-        """(N, side, side) logits of the candidate with the highest predicted IoU."""
-        assert self.logits is not None and self.quality is not None
-        return self.logits[torch.arange(len(self.logits)), self.quality.argmax(1)]
+        """Logits of the candidate with the highest predicted IoU, (N, side, side)."""
+        assert self.logits is not None and self.predicted_iou is not None
+        return self.logits[torch.arange(len(self.logits)), self.predicted_iou.argmax(1)]
 
     def peak(self) -> torch.Tensor:
-        """(N,) mean logit of the surest half per cent of the best candidate's pixels.
+        """Mean of the highest 0.5 % of the logits of the best candidate, (N,).
 
-        The mask often knows better than the object score that a target is not there.
+        For absent targets the mask logits are often more reliable than the object score.
         """
         flat = self.best().float().flatten(1)
         return flat.topk(max(1, flat.shape[1] // 200), dim=1).values.mean(1)
@@ -78,22 +80,22 @@ class MaskPrediction(ModelOutput):
 
 @dataclass
 class UniBiomedOutput(ModelOutput):
-    """What :meth:`UniBiomedModel.forward` returns.
+    """Output of :meth:`UniBiomedModel.forward`.
 
     Attributes
     ----------
     loss : torch.Tensor or None
-        Text cross-entropy (paper equation 4), the mean over the tokens that have a label. Mask losses are left to
-        the trainer.
+        Cross-entropy of the text (paper equation 4), the mean over all labelled tokens. Mask losses are computed by the
+        trainer.
     logits : torch.Tensor
-        (batch, length, vocabulary) next-token logits; when labels are given only those that predict a label, row by
-        row, (labels, vocabulary).
+        Next-token logits, (batch, length, vocabulary). If labels are given, only those that predict a label, in row
+        order, (labels, vocabulary).
     masks : MaskPrediction or None
-        One row for each ``[SEG]`` of the batch, row by row, left to right; None where there is none.
+        Masks of all ``[SEG]`` tokens of the batch, in row order; None if there are none.
     seg_rows : torch.Tensor
-        (N,) row of the batch in which each ``[SEG]`` stands.
+        Row of each ``[SEG]`` token in the batch, (N,).
     seg_states : torch.Tensor
-        (N, prompt width) outputs of the grounding head.
+        Outputs of the grounding head, (N, prompt width).
     """
 
     loss: torch.Tensor | None = None
@@ -104,15 +106,15 @@ class UniBiomedOutput(ModelOutput):
 
 
 class NoPositions(nn.Module):
-    """Stands for the neck's sine positions: SAM2 reads them for the memory of videos alone, and they take time."""
+    """Replaces the positional encoding of SAM2's neck, which only its video memory reads, to save time."""
 
     def forward(self, shape: torch.Size, device: torch.device, dtype: torch.dtype) -> torch.Tensor:
-        """Nothing, with as many dimensions as the positions."""
+        """Return an empty tensor with as many dimensions as the positional encoding."""
         return torch.empty(0, 0, 0, 0, device=device, dtype=dtype)
 
 
 class UniBiomedModel(PreTrainedModel):
-    """The model of the paper at any size; see :class:`~unibiomed.model.configuration.UniBiomedConfig`."""
+    """The UniBiomed model at any size; see :class:`~unibiomed.model.configuration.UniBiomedConfig`."""
 
     config_class = UniBiomedConfig
     base_model_prefix = ""
@@ -140,32 +142,55 @@ class UniBiomedModel(PreTrainedModel):
             self.region = RegionSummary(prompt_width, hidden)
         if config.fine_masks:
             self.grounding.mask_decoder = MaskDecoder(config.grounding_config.mask_decoder_config)  # type: ignore[union-attr]
-            self.fine = FineMasks(prompt_width)
+            self.fine = MaskRefiner(prompt_width)
         if config.context_match:
             self.context = ContextMatch(prompt_width)
+        if config.box_decoder:
+            self.box_decoder = self._new_box_decoder()
         self.post_init()
         if config.fine_masks:
-            self.fine.start_as_nothing()
+            self.fine.zero_init()
+
+    def _new_box_decoder(self) -> BoxDecoder:
+        width = self.config.grounding_config.prompt_encoder_config.hidden_size
+        return BoxDecoder(width, CHANNELS if self.config.fine_masks else 0)
+
+    def add_box_decoder(self, teacher: LiteMedSam, seed: int) -> None:
+        """Add a box decoder that is initialized with LiteMedSAM's weights; its neck has to be trained.
+
+        Parameters
+        ----------
+        teacher : LiteMedSam
+            The model whose weights are copied.
+        seed : int
+            Seed of the random weights of the neck; other random numbers are not affected.
+        """
+        assert not self.config.box_decoder, "the model already has a box decoder"
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.box_decoder = self._new_box_decoder()
+        self.box_decoder.start_from(teacher)
+        self.config.box_decoder = True
 
     def get_input_embeddings(self) -> nn.Module:
-        """The language model's token embeddings."""
+        """Token embeddings of the language model."""
         return self.mllm.get_input_embeddings()
 
     def set_input_embeddings(self, value: nn.Module) -> None:
-        """Replace the language model's token embeddings."""
+        """Replace the token embeddings of the language model."""
         self.mllm.set_input_embeddings(value)
 
     def get_output_embeddings(self) -> nn.Module:
-        """The language model's last layer, hidden states to vocabulary."""
+        """Output projection of the language model, from hidden states to the vocabulary."""
         return self.mllm.get_output_embeddings()
 
     def set_image_size(self, size: int) -> None:
-        """Let SAM2 read squares of another side, as a later training stage may: no weight depends on it.
+        """Change the side of SAM2's square input, for example between training stages; no weight depends on it.
 
         Parameters
         ----------
         size : int
-            Side in pixels, a multiple of 32. With ``shared_vision`` the language model gets (size / 32)² tokens.
+            Side in pixels, a multiple of 32. With ``shared_vision`` the language model receives (size / 32)² tokens.
         """
         grounding = self.config.grounding_config
         prompts, vision = grounding.prompt_encoder_config, grounding.vision_config
@@ -184,10 +209,10 @@ class UniBiomedModel(PreTrainedModel):
     # ---------------------------------------------------------------- images
 
     def encode_grounding(self, grounding_pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """SAM2's features of (images, 3, image_size, image_size) pixels at strides 4, 8 and 16.
+        """SAM2's features at strides 4, 8 and 16 of pixels (images, 3, image_size, image_size).
 
-        All have the neck's width: they come before the mask decoder's own projections of the first two and the "no
-        memory" embedding on the last.
+        All three have the width of the neck: the mask decoder's projections of the first two, and the "no memory"
+        embedding of the last, are not applied yet.
         """
         maps = self.grounding.vision_encoder(grounding_pixels.to(self.dtype)).fpn_hidden_states
         return maps[0], maps[1], maps[2]
@@ -200,18 +225,18 @@ class UniBiomedModel(PreTrainedModel):
         *,
         text: bool = True,
     ) -> ImageFeatures:
-        """Look at a batch of images, once.
+        """Encode a batch of images.
 
         Parameters
         ----------
         grounding_pixels : torch.Tensor
-            (images, 3, image_size, image_size) normalised pixels for SAM2.
+            Normalized pixels for SAM2, (images, 3, image_size, image_size).
         tile_pixels : torch.Tensor, optional
-            (tiles, 3, 448, 448) normalised tiles of all images for the vision tower; not used with ``shared_vision``.
+            Normalized tiles of all images for the vision tower, (tiles, 3, 448, 448); not used with ``shared_vision``.
         tile_counts : list of int, optional
-            Tiles of each image, in order.
+            Number of tiles of each image.
         text : bool
-            Also make the language model's tokens.
+            Whether to compute the tokens for the language model.
 
         Returns
         -------
@@ -233,7 +258,7 @@ class UniBiomedModel(PreTrainedModel):
                 features = self._project(tile_pixels)
                 tokens = [part.flatten(0, 1) for part in features.split(tile_counts)]
         if self.config.fine_masks:
-            maps += (self.fine.look(grounding_pixels.to(self.dtype)),)
+            maps += (self.fine.image_features(grounding_pixels.to(self.dtype)),)
         return ImageFeatures(tokens, maps)
 
     def _project(self, pixels: torch.Tensor) -> torch.Tensor:
@@ -245,14 +270,19 @@ class UniBiomedModel(PreTrainedModel):
         ).pooler_output
 
     def embed(self, input_ids: torch.Tensor, tokens: list[torch.Tensor] | None = None) -> torch.Tensor:
-        """Input embeddings (batch, length, hidden) with the image tokens in their places.
+        """Input embeddings with the image tokens inserted.
 
         Parameters
         ----------
         input_ids : torch.Tensor
-            (batch, length) token ids.
+            Token ids, (batch, length).
         tokens : list of torch.Tensor, optional
-            Image tokens of the rows that have an image, in order; their number must be that of the places.
+            Image tokens of the rows with an image, in order; as many as there are placeholders in `input_ids`.
+
+        Returns
+        -------
+        torch.Tensor
+            (batch, length, hidden size).
         """
         embeds = self.get_input_embeddings()(input_ids)
         if tokens:
@@ -272,24 +302,24 @@ class UniBiomedModel(PreTrainedModel):
         *,
         boxes: torch.Tensor | None = None,
     ) -> MaskPrediction:
-        """Masks for all prompts in one call of SAM2's mask decoder.
+        """Decode the masks of all prompts in one call of SAM2's mask decoder.
 
         Parameters
         ----------
         maps : tuple of torch.Tensor
-            ``ImageFeatures.maps``.
+            ``ImageFeatures.maps``; with `prompts`, of squares of any side that the encoder reads.
         prompts : torch.Tensor, optional
-            (N, prompt width) outputs of the grounding head.
+            Outputs of the grounding head, (N, prompt width).
         image_index : torch.Tensor, optional
-            (N,) which image each prompt belongs to; None when there is one image.
+            Index of the image of each prompt, (N,); None for a single image.
         boxes : torch.Tensor, optional
-            (N, 4) boxes x0, y0, x1, y1 in pixels of the square that SAM2 reads, in place of `prompts`: SAM2's own
-            prompt encoder then asks for the object in each box.
+            Boxes x0, y0, x1, y1 in pixels of SAM2's input, (N, 4), instead of `prompts`; they are encoded by SAM2's
+            prompt encoder.
 
         Returns
         -------
         MaskPrediction
-            For boxes, ``presence_logits`` are those of SAM2's object score alone.
+            For boxes, ``presence_logits`` are SAM2's object scores without the image–target match.
         """
         assert (prompts is None) != (boxes is None), "give prompts or boxes"
         number = len(prompts) if prompts is not None else len(boxes)  # type: ignore[arg-type]
@@ -299,13 +329,13 @@ class UniBiomedModel(PreTrainedModel):
             maps = tuple(m[image_index] for m in maps)
         grounding = self.grounding
         sparse, dense = self._prompt_tokens(prompts, boxes, images, per_image, maps[2])
-        position = grounding.get_image_wide_positional_embeddings().expand(images, -1, -1, -1)
+        position = self._positions(maps[2]).expand(images, -1, -1, -1)
         if self.config.fine_masks:
             decoded = grounding.mask_decoder(maps[2] + dense, position, sparse, maps[:2])
-            logits, quality, tokens, presence, known = decoded
+            logits, predicted_iou, tokens, presence, known = decoded
             logits = self.fine(logits, tokens, known, maps[0], maps[3])
         else:
-            logits, quality, _, presence = grounding.mask_decoder(
+            logits, predicted_iou, _, presence = grounding.mask_decoder(
                 image_embeddings=maps[2],
                 image_positional_embeddings=position,
                 sparse_prompt_embeddings=sparse,
@@ -313,25 +343,50 @@ class UniBiomedModel(PreTrainedModel):
                 multimask_output=True,
                 high_resolution_features=[maps[0], maps[1]],
             )
-            logits, quality, presence = logits.flatten(0, 1), quality.flatten(0, 1), presence.flatten()
+            logits, predicted_iou, presence = logits.flatten(0, 1), predicted_iou.flatten(0, 1), presence.flatten()
         if prompts is not None:
-            presence = self._in_context(presence, deepest, prompts, image_index)
-        return MaskPrediction(logits=logits, quality=quality, presence_logits=presence)
+            presence = self._limit_presence(presence, deepest, prompts, image_index)
+        return MaskPrediction(logits=logits, predicted_iou=predicted_iou, presence_logits=presence)
+
+    def decode_boxes(
+        self, maps: tuple[torch.Tensor, ...], boxes: torch.Tensor, image_index: torch.Tensor | None = None
+    ) -> MaskPrediction:
+        """Segment boxes with the box decoder if the model has one, otherwise with SAM2's box prompt.
+
+        Parameters
+        ----------
+        maps : tuple of torch.Tensor
+            ``ImageFeatures.maps``.
+        boxes : torch.Tensor
+            Boxes x0, y0, x1, y1 in pixels of the model input, (N, 4).
+        image_index : torch.Tensor, optional
+            Index of the image of each box, (N,); None for a single image.
+
+        Returns
+        -------
+        MaskPrediction
+            The box decoder predicts one candidate, with a side of 256, and no presence.
+        """
+        if not self.config.box_decoder:
+            return self.decode_masks(maps, None, image_index, boxes=boxes)
+        features = self.box_decoder.neck(maps)
+        logits, iou = self.box_decoder.decode(features, boxes, self.config.image_size, image_index)
+        return MaskPrediction(logits=logits[:, None], predicted_iou=iou[:, None])
 
     def presence_logits(
         self, maps: tuple[torch.Tensor, ...], prompts: torch.Tensor, image_index: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """(N,) presence logits of prompts, equal to those of :meth:`decode_masks`, without making their masks.
+        """Presence logits of prompts, (N,), equal to those of :meth:`decode_masks`, without decoding masks.
 
-        Only for models with ``fine_masks``, whose mask decoder can stop before the upscaling.
+        Only for models with ``fine_masks``, whose mask decoder can omit the upscaling.
         """
-        assert self.config.fine_masks, "only the decoder of fine masks can stop early"
+        assert self.config.fine_masks, "only the mask decoder of models with fine_masks can omit the masks"
         images, per_image = (1, len(prompts)) if image_index is None else (len(prompts), 1)
         features = maps[2] if image_index is None else maps[2][image_index]
         sparse, dense = self._prompt_tokens(prompts, None, images, per_image, features)
-        position = self.grounding.get_image_wide_positional_embeddings().expand(images, -1, -1, -1)
+        position = self._positions(features).expand(images, -1, -1, -1)
         presence = self.grounding.mask_decoder.object_scores(features + dense, position, sparse)
-        return self._in_context(presence, maps[2], prompts, image_index)
+        return self._limit_presence(presence, maps[2], prompts, image_index)
 
     def _prompt_tokens(
         self,
@@ -341,7 +396,7 @@ class UniBiomedModel(PreTrainedModel):
         per_image: int,
         like: torch.Tensor,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Sparse tokens (images, prompts, tokens, width) and the dense embedding of SAM2's prompt encoder."""
+        """Sparse embeddings (images, prompts, tokens, width) and dense embedding of SAM2's prompt encoder."""
         encoder = self.grounding.prompt_encoder
         if boxes is not None:
             corners = boxes.view(images, per_image, 4).to(like.dtype)
@@ -351,21 +406,37 @@ class UniBiomedModel(PreTrainedModel):
         points = torch.zeros(images, per_image, 1, 2, device=like.device, dtype=like.dtype)
         labels = -torch.ones(images, per_image, 1, device=like.device, dtype=torch.int32)
         sparse, dense = encoder(input_points=points, input_labels=labels, input_boxes=None, input_masks=None)
+        # the dense embedding is the same everywhere: another image side than the model's own needs more of it
+        dense = dense[:, :, :1, :1].expand(-1, -1, *like.shape[-2:])
         return torch.cat([sparse, prompts.view(images, per_image, 1, -1).to(sparse.dtype)], dim=2), dense
 
-    def _in_context(
+    def _positions(self, features: torch.Tensor) -> torch.Tensor:
+        """SAM2's positional embedding (1, width, rows, columns) of features, whatever the side of their image was."""
+        rows, columns = features.shape[-2:]
+        if (rows, columns) == tuple(self.grounding.prompt_encoder.image_embedding_size):
+            own: torch.Tensor = self.grounding.get_image_wide_positional_embeddings()
+            return own
+        embedding = self.grounding.shared_image_embedding
+        like = embedding.positional_embedding
+        down = (torch.arange(rows, device=like.device, dtype=like.dtype) + 0.5) / rows
+        across = (torch.arange(columns, device=like.device, dtype=like.dtype) + 0.5) / columns
+        y, x = torch.meshgrid(down, across, indexing="ij")
+        places: torch.Tensor = embedding(torch.stack([x, y], dim=-1))
+        return places.permute(2, 0, 1)[None]
+
+    def _limit_presence(
         self,
         presence: torch.Tensor,
         features: torch.Tensor,
         prompts: torch.Tensor,
         image_index: torch.Tensor | None,
     ) -> torch.Tensor:
-        """Presence logits limited by the score of the target belonging to such an image."""
+        """Presence logits, limited by the image–target match if the model has one."""
         if not self.config.context_match:
             return presence
-        seen = self.context.look(features)
-        seen = seen.expand(len(prompts), -1) if image_index is None else seen[image_index]
-        return both(presence, self.context(seen, prompts).to(presence.dtype))
+        images = self.context.embed_image(features)
+        images = images.expand(len(prompts), -1) if image_index is None else images[image_index]
+        return product_logit(presence, self.context(images, prompts).to(presence.dtype))
 
     # ---------------------------------------------------------------- training
 
@@ -383,22 +454,22 @@ class UniBiomedModel(PreTrainedModel):
         seg_prompts: bool = True,
         **kwargs: Any,
     ) -> UniBiomedOutput:
-        """One pass over whole sequences, for training.
+        """Forward pass over complete sequences, for training.
 
         Parameters
         ----------
         input_ids : torch.Tensor
-            (batch, length) prompts with their answers.
+            Token ids of prompts and answers, (batch, length).
         attention_mask : torch.Tensor, optional
-            (batch, length), 1 where there is a token, or a 4-D mask.
+            (batch, length), 1 for tokens and 0 for padding, or a 4-D mask.
         labels : torch.Tensor, optional
-            (batch, length) ids to predict, -100 elsewhere, unshifted.
+            Token ids to predict, -100 elsewhere, not shifted, (batch, length).
         features : ImageFeatures, optional
-            From :meth:`encode_image`; or give ``grounding_pixels`` (and tiles) to encode here.
+            Output of :meth:`encode_image`. Otherwise the images are given as ``grounding_pixels`` (and tiles).
         image_index : torch.Tensor, optional
-            (batch,) image of each row, -1 for a row without; by default row i belongs to image i.
+            Index of the image of each row, -1 for rows without an image, (batch,); default: row i has image i.
         seg_prompts : bool
-            Decode the masks of the ``[SEG]`` tokens.
+            Whether to decode the masks of the ``[SEG]`` tokens.
 
         Returns
         -------
@@ -420,7 +491,7 @@ class UniBiomedModel(PreTrainedModel):
         out = UniBiomedOutput()
         if labels is not None:
             keep = labels[:, 1:] != -100
-            # only the positions that are scored go through the vocabulary's matrix
+            # Only labelled positions are projected to the vocabulary, to save memory.
             logits = self.mllm.lm_head(hidden[:, :-1][keep])
             out.loss = F.cross_entropy(logits.float(), labels[:, 1:][keep])
             out.logits = logits
@@ -428,7 +499,7 @@ class UniBiomedModel(PreTrainedModel):
             out.logits = self.mllm.lm_head(hidden)
         is_seg = input_ids == self.config.seg_token_id
         if labels is not None:
-            is_seg &= labels != -100  # a [SEG] of the question asks for nothing
+            is_seg &= labels != -100  # a [SEG] in the question has no mask
         out.seg_rows = is_seg.nonzero()[:, 0]
         if len(out.seg_rows):
             out.seg_states = self.grounding_head(hidden[is_seg])

@@ -1,7 +1,7 @@
-"""The authors' checkpoint format: its sizes, its tensor names, and how they become ours.
+"""The authors' checkpoint format: conversion of its configuration and tensors to those of this package.
 
-The published weights are one InternVL2.5 chat checkpoint (``vision_model``, ``mlp1``, ``language_model``) with SAM2
-(``grounding_encoder.sam2_model``) and the grounding head (``text_hidden_fcs``) beside it.
+The published checkpoint consists of InternVL2.5 (``vision_model``, ``mlp1``, ``language_model``), SAM2
+(``grounding_encoder.sam2_model``) and the grounding head (``text_hidden_fcs``).
 """
 
 from __future__ import annotations
@@ -20,11 +20,12 @@ from .official_names import GAUSSIAN, POINT, SAM2, clean_name, our_names
 
 Shapes = Mapping[str, tuple[int, ...]]
 
-# ids of the released tokenizer, for a checkpoint whose folder brings none
+# Token ids of the released tokenizer, for checkpoints without tokenizer files.
 PUBLISHED_TOKEN_IDS = {"<|im_end|>": 151645, "<IMG_CONTEXT>": 151667, "[SEG]": 151674}
 
-# What the tensors of a Hiera trunk do not show (Ravi et al., "SAM 2", 2024): (width, blocks a stage) of the tiny,
-# small, base-plus and large one -> heads of the first stage, window side a stage, blocks that see the whole image.
+# Settings of Hiera that do not follow from the shapes of its tensors (Ravi et al., "SAM 2", 2024), by (width, blocks
+# per stage) of the tiny, small, base-plus and large model: heads of the first stage, window size per stage, and the
+# blocks with global attention.
 HIERA: dict[tuple[int, tuple[int, ...]], tuple[int, list[int], list[int]]] = {
     (96, (1, 2, 7, 2)): (1, [8, 4, 14, 7], [5, 7, 9]),
     (96, (1, 2, 11, 2)): (1, [8, 4, 14, 7], [7, 10, 13]),
@@ -33,14 +34,14 @@ HIERA: dict[tuple[int, tuple[int, ...]], tuple[int, list[int], list[int]]] = {
 }
 HIERA_LARGE = (144, (2, 6, 36, 4))
 
-# fields of Qwen2's configuration that change what the model computes; everything else of `llm_config` is housekeeping
+# Fields of Qwen2's configuration that affect the computation; other fields of `llm_config` are ignored.
 TEXT_FIELDS = (
     "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "vocab_size",
     "hidden_act", "max_position_embeddings", "rms_norm_eps", "rope_theta", "rope_scaling", "attention_dropout",
     "initializer_range", "bos_token_id", "eos_token_id", "pad_token_id", "use_sliding_window", "sliding_window",
     "max_window_layers",
 )  # fmt: skip
-# official name -> name in transformers
+# Name in the authors' configuration -> name in transformers.
 VISION_FIELDS = {
     "hidden_size": "hidden_size",
     "intermediate_size": "intermediate_size",
@@ -66,7 +67,7 @@ REQUIRED = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attent
 def official_config(
     config: Mapping[str, Any], shapes: Shapes | None = None, token_ids: Mapping[str, int] | None = None
 ) -> UniBiomedConfig:
-    """Our configuration of an official checkpoint.
+    """Convert the configuration of a checkpoint in the authors' format.
 
     Parameters
     ----------
@@ -74,10 +75,10 @@ def official_config(
         The checkpoint's ``config.json``: ``vision_config``, ``llm_config``, ``downsample_ratio``, ``select_layer``.
         Sizes of SAM2 may be given under ``grounding_config``, in the form of ``transformers``' ``Sam2VideoConfig``.
     shapes : mapping, optional
-        Official tensor name to shape. Fills in what `config` does not say, SAM2's sizes above all (Hiera-large without
-        it), and gives the vocabulary, which grew after `config` was written.
+        Shapes of the tensors by their names in the authors' format. They give sizes that `config` lacks, mainly those
+        of SAM2 (default: Hiera-large), and the size of the vocabulary, which `config` understates.
     token_ids : mapping, optional
-        Ids of the special tokens; the published ones where it is silent.
+        Ids of the special tokens; default: those of the published tokenizer.
 
     Returns
     -------
@@ -86,20 +87,21 @@ def official_config(
     Raises
     ------
     ModelError
-        If `config` is not that of an InternVL chat model with Qwen2, or says or lacks something that cannot be used.
+        If `config` is not that of an InternVL chat model with Qwen2, or a value is missing or not valid.
     """
     found = {clean_name(name): tuple(shape) for name, shape in (shapes or {}).items()}
     ids = PUBLISHED_TOKEN_IDS | dict(token_ids or {})
     vision, text = config.get("vision_config"), config.get("llm_config")
     if not isinstance(vision, Mapping) or not isinstance(text, Mapping):
         raise ModelError(
-            "config.json has no 'vision_config' and 'llm_config': it is not the official format; get the folder again"
+            "config.json has no 'vision_config' or no 'llm_config', so it is not in the authors' format: "
+            "download the model folder again"
         )
     kind = text.get("model_type") or "".join(text.get("architectures") or ["qwen2"])
     if not str(kind).lower().startswith("qwen2"):
-        raise ModelError(f"the language model is {kind!r}, but only Qwen2 can be read; use a checkpoint with Qwen2")
+        raise ModelError(f"the language model {kind!r} is not supported: use a checkpoint with Qwen2")
     if config.get("ps_version", "v2") != "v2":
-        raise ModelError(f"ps_version is {config['ps_version']!r}, but only 'v2' can be read; use another checkpoint")
+        raise ModelError(f"ps_version {config['ps_version']!r} is not supported: use a checkpoint with 'v2'")
     try:
         vision_config = _vision_config(vision, found)
         text_config = _text_config(text, found) | {"eos_token_id": ids["<|im_end|>"]}
@@ -120,22 +122,34 @@ def official_config(
             tie_word_embeddings=False,
         )
     except (TypeError, ValueError, KeyError, AttributeError, ZeroDivisionError, StrictDataclassError) as error:
-        raise ModelError(f"config.json cannot be used ({_one_line(error)}); get it again from the release") from error
+        raise ModelError(
+            f"config.json is not valid ({_one_line(error)}): download it again from the release"
+        ) from error
     vocabulary = result.mllm_config.text_config.vocab_size  # type: ignore[union-attr]
     if too_big := [token for token in PUBLISHED_TOKEN_IDS if not 0 <= ids[token] < vocabulary]:
         raise ModelError(
-            f"the vocabulary has {vocabulary} tokens, none for {', '.join(too_big)}; add the release's tokenizer files"
+            f"the vocabulary of {vocabulary} tokens lacks {', '.join(too_big)}: add the tokenizer files of the release"
         )
     return result
 
 
 def official_settings(config: Mapping[str, Any]) -> dict[str, int]:
-    """What an official ``config.json`` says about the preparation of images, as settings of the processor.
+    """Image preprocessing settings of a ``config.json`` in the authors' format, as settings of the processor.
+
+    Parameters
+    ----------
+    config : mapping
+        The checkpoint's ``config.json``.
+
+    Returns
+    -------
+    dict
+        ``tile_size`` and ``tokens_per_tile`` of a tile, and ``max_tiles``.
 
     Raises
     ------
     ModelError
-        If it says something that cannot be used.
+        If a value is not valid.
     """
     try:
         vision = config["vision_config"]
@@ -145,7 +159,9 @@ def official_settings(config: Mapping[str, Any]) -> dict[str, int]:
         if min(side, tokens, tiles) < 1:
             raise ValueError("a size is not positive")
     except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
-        raise ModelError(f"config.json cannot be used ({_one_line(error)}); get it again from the release") from error
+        raise ModelError(
+            f"config.json is not valid ({_one_line(error)}): download it again from the release"
+        ) from error
     return {"tile_size": side, "tokens_per_tile": tokens, "max_tiles": tiles}
 
 
@@ -181,7 +197,7 @@ def _text_config(given: Mapping[str, Any], shapes: Shapes) -> dict[str, Any]:
     key = shapes.get("language_model.model.layers.0.self_attn.k_proj.weight")
     if key and "num_key_value_heads" not in result:
         result["num_key_value_heads"] = key[0] * result["num_attention_heads"] // result["hidden_size"]
-    # the release writes its output matrix even where Qwen2's own configuration says that it is the input matrix
+    # The release stores the output matrix even if Qwen2's configuration ties it to the input matrix.
     return result | {"tie_word_embeddings": False}
 
 
@@ -198,7 +214,7 @@ def _grounding_config(given: Any, shapes: Shapes) -> dict[str, Any]:
     width, blocks, dims = _hiera_layout(shapes)
     if (width, blocks) not in HIERA:
         raise ValueError(
-            f"a SAM2 trunk {width} wide with {list(blocks)} blocks is none of the published four; "
+            f"SAM2's encoder has width {width} and {list(blocks)} blocks, which is none of the four published sizes: "
             "give its sizes under 'grounding_config'"
         )
     heads, windows, whole = HIERA[width, blocks]
@@ -222,13 +238,13 @@ def _grounding_config(given: Any, shapes: Shapes) -> dict[str, Any]:
 
 
 def _hiera_layout(shapes: Shapes) -> tuple[int, tuple[int, ...], list[int]]:
-    """Width of the first stage, blocks of each stage, width of each stage."""
+    """Width of the first stage, number of blocks of each stage, width of each stage."""
     trunk = f"{SAM2}image_encoder.trunk.blocks."
     count = _count(shapes, trunk)
     if not count:
         width, large = HIERA_LARGE
         return width, large, [width << i for i in range(len(large))]
-    # the block that widens the features is the first of its stage
+    # The first block of each stage increases the width.
     starts = [0, *(i for i in range(1, count) if f"{trunk}{i}.proj.weight" in shapes)]
     blocks = tuple(b - a for a, b in zip(starts, [*starts[1:], count], strict=True))
     dims = [shapes[f"{trunk}{i}.attn.proj.weight"][0] for i in starts]
@@ -255,7 +271,7 @@ Factors = dict[str, str]
 
 
 def official_name_map(names: Iterable[str]) -> dict[str, tuple[str, ...]]:
-    """Each official name and where it goes; see :func:`our_names`. LoRA's factors go where their matrix goes."""
+    """Names in this package for each name in the authors' format; LoRA factors map to their matrix."""
     return {name: our_names(_LORA.sub(".weight", name)) for name in names}
 
 
@@ -265,33 +281,34 @@ def convert_official(
     *,
     lora_alpha: float | None = None,
 ) -> dict[str, torch.Tensor]:
-    """A state for :class:`UniBiomedModel`, of all tensors of an official one; see :func:`stream_official`."""
+    """State dict of :class:`UniBiomedModel` from one in the authors' format; see :func:`stream_official`."""
     return dict(stream_official(state if isinstance(state, Mapping) else dict(state), expected, lora_alpha=lora_alpha))
 
 
 def stream_official(
     state: Mapping[str, torch.Tensor], expected: Shapes | None = None, *, lora_alpha: float | None = None
 ) -> Iterator[tuple[str, torch.Tensor]]:
-    """Our name and tensor, one after the other; each tensor of `state` is read when its turn comes.
+    """Convert tensors from the authors' format one at a time; each tensor of `state` is read when it is needed.
 
     Parameters
     ----------
     state : mapping
-        Official names to tensors.
+        Tensors by their names in the authors' format.
     expected : mapping, optional
-        Our names to shapes. Given, the names are checked before the first tensor is read, the shapes as they come.
+        Expected shapes by the names in this package. Names are checked before the first tensor is read, shapes as the
+        tensors are read.
     lora_alpha : float, optional
-        α of LoRA's scale α / r, for a checkpoint whose LoRA was not merged; it is merged here.
+        α of the LoRA scale α / r, for checkpoints with unmerged LoRA weights, which are merged here.
 
     Yields
     ------
     tuple of str and torch.Tensor
-        Only tensors of the expected shape; whatever does not fit is told in one error at the end.
+        Name in this package and tensor. Tensors of the wrong shape are omitted and reported in one error at the end.
 
     Raises
     ------
     ModelError
-        If tensors are missing, unexpected or misshapen, or there is LoRA and its α is not known.
+        If tensors are missing, unexpected or of the wrong shape, or α is needed and not given.
     """
     sources, factors, unexpected = _sources(state)
     points = sorted(name for name in sources if POINT.match(name))
@@ -303,13 +320,13 @@ def stream_official(
         missing = []
     unexpected += [sources[name] for name in sources if not our_names(name)]
     if missing or unexpected:
-        raise ModelError(misfit(missing, unexpected))
+        raise ModelError(mismatch_message(missing, unexpected))
     if factors and lora_alpha is None:
         raise ModelError(
-            "the weights hold LoRA that was not merged, and config.json does not say its scale; "
+            "the weights contain unmerged LoRA factors, and config.json lacks their scale: "
             'add "lora_alpha" (256 in the published training) to config.json'
         )
-    misshapen: list[str] = []
+    wrong_shape: list[str] = []
     for name, official in sources.items():
         names = our_names(name)
         if name in points[1:]:
@@ -323,27 +340,32 @@ def stream_official(
         for ours, part in zip(names, parts, strict=True):
             shape = tuple(part.shape) if expected is None else tuple(expected[ours])
             if tuple(part.shape) != shape:
-                misshapen.append(f"{official}: {tuple(part.shape)}, not {shape}")
+                wrong_shape.append(f"{official}: {tuple(part.shape)}, not {shape}")
             elif not part.is_floating_point():
-                misshapen.append(f"{official}: {str(part.dtype).removeprefix('torch.')}, not floating point")
+                wrong_shape.append(f"{official}: {str(part.dtype).removeprefix('torch.')}, not floating point")
             else:
                 yield ours, part
-    if misshapen:
-        raise ModelError(misfit(misshapen=misshapen))
+    if wrong_shape:
+        raise ModelError(mismatch_message(wrong_shape=wrong_shape))
 
 
-def misfit(missing: Iterable[str] = (), unexpected: Iterable[str] = (), misshapen: Iterable[str] = ()) -> str:
-    """One line on tensors that do not fit: how many, the first few, and what to do."""
+def mismatch_message(
+    missing: Iterable[str] = (), unexpected: Iterable[str] = (), wrong_shape: Iterable[str] = ()
+) -> str:
+    """One-line message about tensors that do not match the configuration, with the first few names of each kind."""
     parts = []
-    for what, names in (("missing", missing), ("unexpected", unexpected), ("misshapen", misshapen)):
+    for what, names in (("missing", missing), ("unexpected", unexpected), ("of the wrong shape", wrong_shape)):
         if names := sorted(names):
             more = ", …" if len(names) > 3 else ""
             parts.append(f"{len(names)} {what} ({', '.join(names[:3])}{more})")
-    return f"tensors do not fit config.json: {'; '.join(parts)}; get the whole model folder again from one release"
+    return (
+        f"the tensors do not match config.json, {'; '.join(parts)}: "
+        "download all files of the model folder from the same release"
+    )
 
 
 def _sources(state: Mapping[str, torch.Tensor]) -> tuple[dict[str, str], dict[str, Factors], list[str]]:
-    """Clean to official name; official names of LoRA's factors by their matrix; official names that are left over."""
+    """Stored names by cleaned name, stored names of LoRA factors by their matrix, and unused stored names."""
     sources: dict[str, str] = {}
     factors: dict[str, Factors] = {}
     left_over: list[str] = []
@@ -361,7 +383,7 @@ def _sources(state: Mapping[str, torch.Tensor]) -> tuple[dict[str, str], dict[st
     for name, pair in factors.items():
         if len(pair) < 2 or name not in sources or len(our_names(name)) > 1:
             left_over += pair.values()
-    # PEFT keeps the untrained copy of a module that was trained whole
+    # PEFT keeps an untrained copy of modules that are trained without LoRA.
     left_over += [name for name in originals if clean_name(name).replace(".original_module.", ".") not in sources]
     return sources, factors, left_over
 
@@ -370,5 +392,5 @@ def _merge(matrix: torch.Tensor, a: torch.Tensor, b: torch.Tensor, alpha: float,
     rank = len(a) if a.ndim == 2 else 0
     if not rank or matrix.ndim != 2 or tuple(b.shape) != (len(matrix), rank) or a.shape[1] != matrix.shape[1]:
         shapes = ", ".join(str(tuple(t.shape)) for t in (matrix, a, b))
-        raise ModelError(misfit(misshapen=[f"{name} and its LoRA: {shapes}"]))
+        raise ModelError(mismatch_message(wrong_shape=[f"{name} and its LoRA: {shapes}"]))
     return (matrix.float() + (alpha / rank) * (b.float() @ a.float())).to(matrix.dtype)

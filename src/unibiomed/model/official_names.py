@@ -1,4 +1,4 @@
-"""Names of the authors' checkpoint and where each tensor goes in :class:`~unibiomed.model.modeling.UniBiomedModel`."""
+"""Mapping of tensor names from the authors' format to :class:`~unibiomed.model.modeling.UniBiomedModel`."""
 
 from __future__ import annotations
 
@@ -96,17 +96,17 @@ _WRAPPERS = re.compile(r"^(?:module\.)?(?:base_model\.model\.)?(?:mllm\.model\.)
 
 
 def clean_name(name: str) -> str:
-    """Official name without what training wraps around it (PEFT, data parallelism, the trainer's own module)."""
+    """Remove prefixes that training wrappers add to a name (PEFT, data parallelism, the trainer's module)."""
     name = _WRAPPERS.sub("", name)
     name = name.replace(".base_model.model.", ".").replace(".base_layer.", ".")
     return re.sub(r"\.modules_to_save\.\w+\.", ".", name)
 
 
 def our_names(name: str) -> tuple[str, ...]:
-    """Where a tensor of the official checkpoint goes: the names in :class:`UniBiomedModel`, none if it has no place.
+    """Names in :class:`UniBiomedModel` for a tensor in the authors' format; empty if there is none.
 
-    A fused query-key-value tensor has three names, in order of its parts; SAM2's Gaussian matrix has two, whole in
-    both; each of the point embeddings is a row of the one tensor that all of them name.
+    A fused query-key-value tensor is split into three tensors. SAM2's Gaussian matrix is copied to two tensors. The
+    point embeddings are the rows of one tensor, whose name is returned for each of them.
     """
     name = clean_name(name)
     if name == GAUSSIAN:

@@ -1,7 +1,7 @@
-"""Pixels and questions to tensors, and mask logits back to the image's own pixel grid.
+"""Preprocessing of images and questions, and resampling of mask logits to the pixel grid of the image.
 
-The published preprocessing (reference: InternVL2.5's dynamic tiling, SAM2's 1024-pixel square) is followed to the bit;
-its sizes are settings, so that a small model uses the same code.
+The preprocessing reproduces the published one bit by bit: InternVL2.5's dynamic tiling and SAM2's square input of 1,024
+pixels. The sizes are settings, so that small models use the same code.
 """
 
 from __future__ import annotations
@@ -30,25 +30,25 @@ MAX_SETTING = 8192
 
 @dataclass(frozen=True)
 class ProcessorSettings:
-    """How an image is prepared.
+    """Settings of the image preprocessing.
 
     Attributes
     ----------
     grounding_size : int
-        Side in pixels of the square that SAM2 reads; the aspect ratio is not kept.
+        Side of SAM2's square input in pixels; the aspect ratio of the image is not preserved.
     tile_size : int
-        Side in pixels of a tile for the vision tower; 0 for a model whose language half reads SAM2's features.
+        Side of a tile for the vision tower in pixels; 0 for a model whose language model reads SAM2's features.
     max_tiles : int
-        Most tiles of an image, the whole-image one not counted.
+        Maximum number of tiles of an image, not counting the thumbnail of the whole image.
     tokens_per_tile : int
-        Language-model tokens of one tile.
+        Number of language-model tokens per tile.
     bfloat16_constants : bool
-        Round SAM2's mean and std to bfloat16, as the authors' inference code does.
+        Whether SAM2's mean and standard deviation are rounded to bfloat16, as in the authors' inference code.
 
     Raises
     ------
     ValueError
-        If a size is not a whole number in its range.
+        If a size is not an integer in its range.
     """
 
     grounding_size: int = 1024
@@ -61,23 +61,23 @@ class ProcessorSettings:
         for name in ("grounding_size", "tile_size", "max_tiles", "tokens_per_tile"):
             value, least = getattr(self, name), 0 if name == "tile_size" else 1
             if type(value) is not int or not least <= value <= MAX_SETTING:
-                raise ValueError(f"{name} is {value!r}, not a whole number from {least} to {MAX_SETTING}")
+                raise ValueError(f"{name} is {value!r}: give an integer from {least} to {MAX_SETTING}")
         if type(self.bfloat16_constants) is not bool:
-            raise ValueError(f"bfloat16_constants is {self.bfloat16_constants!r}, neither true nor false")
+            raise ValueError(f"bfloat16_constants is {self.bfloat16_constants!r}: give true or false")
 
 
 @dataclass(frozen=True)
 class ImageInputs:
-    """One image, prepared.
+    """Tensors of one preprocessed image.
 
     Attributes
     ----------
     grounding_pixels : torch.Tensor
-        (1, 3, grounding_size, grounding_size) float32, normalised.
+        Normalized input of SAM2, (1, 3, grounding_size, grounding_size), float32.
     tile_pixels : torch.Tensor or None
-        (tiles, 3, tile_size, tile_size) float32, normalised.
+        Normalized tiles for the vision tower, (tiles, 3, tile_size, tile_size), float32.
     tokens : int
-        Language-model tokens of the image.
+        Number of language-model tokens of the image.
     size : tuple of int
         (height, width) of the image in pixels.
     """
@@ -89,10 +89,24 @@ class ImageInputs:
 
 
 def choose_grid(width: int, height: int, max_tiles: int, tile_size: int, min_tiles: int = 1) -> tuple[int, int]:
-    """Columns and rows of the tiling whose aspect ratio is closest to the image's (InternVL2.5, dynamic resolution).
+    """Columns and rows of the tile grid whose aspect ratio is closest to that of the image (as in InternVL2.5).
 
-    Among all grids of `min_tiles` to `max_tiles` tiles, in order of their number; on a tie the later one wins if the
-    image has more than half of its pixels.
+    All grids of `min_tiles` to `max_tiles` tiles are compared, in order of their number of tiles. If two grids are
+    equally close, the later one is chosen if the image has more than half of its pixels.
+
+    Parameters
+    ----------
+    width, height : int
+        Size of the image in pixels.
+    max_tiles, min_tiles : int
+        Limits of the number of tiles.
+    tile_size : int
+        Side of a tile in pixels.
+
+    Returns
+    -------
+    tuple of int
+        Number of columns and rows.
     """
     grids = [(i, j) for i in range(1, max_tiles + 1) for j in range(1, max_tiles // i + 1) if i * j >= min_tiles]
     grids.sort(key=lambda grid: grid[0] * grid[1])
@@ -107,7 +121,7 @@ def choose_grid(width: int, height: int, max_tiles: int, tile_size: int, min_til
 
 
 def cut_tiles(image: Image.Image, tile_size: int, max_tiles: int, min_tiles: int = 1) -> list[Image.Image]:
-    """Squares of `tile_size` pixels: the tiles row by row, then the whole image if there are several."""
+    """Split an image into square tiles of `tile_size` pixels, in row order; a thumbnail follows several tiles."""
     side = tile_size
     columns, rows = choose_grid(*image.size, max_tiles, side, min_tiles)
     resized = image.resize((side * columns, side * rows), Image.Resampling.BICUBIC)
@@ -120,20 +134,20 @@ def cut_tiles(image: Image.Image, tile_size: int, max_tiles: int, min_tiles: int
 
 
 def normalise(image: Image.Image, mean: torch.Tensor, std: torch.Tensor) -> torch.Tensor:
-    """(3, height, width) float32 of an RGB image: /255, minus `mean`, over `std` (each of shape (3,))."""
+    """Scale an RGB image to [0, 1] and normalize it with `mean` and `std`, both (3,); (3, height, width) float32."""
     pixels = torch.from_numpy(np.asarray(image, dtype=np.uint8).copy()).permute(2, 0, 1).float() / 255
     return (pixels - mean.view(3, 1, 1)) / std.view(3, 1, 1)
 
 
 class UniBiomedProcessor:
-    """Prepares images and questions for a :class:`~unibiomed.model.modeling.UniBiomedModel`, and reads its masks back.
+    """Preprocessing and mask resampling for a :class:`~unibiomed.model.modeling.UniBiomedModel`.
 
     Parameters
     ----------
     tokenizer : PreTrainedTokenizerBase
-        Must know ``[SEG]`` and the image tokens.
+        Tokenizer with ``[SEG]`` and the image tokens.
     settings : ProcessorSettings
-        Sizes.
+        Settings of the image preprocessing.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, settings: ProcessorSettings) -> None:
@@ -147,24 +161,28 @@ class UniBiomedProcessor:
 
     # ---------------------------------------------------------------- images
 
-    def grounding_pixels(self, image: Image.Image) -> torch.Tensor:
-        """(3, grounding_size, grounding_size) float32 for SAM2."""
-        side = self.settings.grounding_size
+    def grounding_pixels(self, image: Image.Image, side: int | None = None) -> torch.Tensor:
+        """Normalized input of SAM2, (3, side, side), float32; the side is ``grounding_size`` unless it is given."""
+        side = side or self.settings.grounding_size
         resized = image if image.size == (side, side) else image.resize((side, side), Image.Resampling.BICUBIC)
         return normalise(resized, *self._grounding_constants)
 
     def tile_pixels(self, image: Image.Image) -> torch.Tensor:
-        """(tiles, 3, tile_size, tile_size) float32: the tiles row by row, then the whole image if there are several."""
+        """Normalized tiles for the vision tower, (tiles, 3, tile_size, tile_size), float32; see :func:`cut_tiles`."""
         tiles = cut_tiles(image, self.settings.tile_size, self.settings.max_tiles)
         return torch.stack([normalise(tile, *self._tile_constants) for tile in tiles])
 
     def image(self, image: Image.Image | np.ndarray) -> ImageInputs:
-        """Prepare one image.
+        """Preprocess one image.
 
         Parameters
         ----------
         image : PIL.Image.Image or numpy.ndarray
-            RGB; as an array (height, width, 3) uint8.
+            RGB image; arrays are uint8 of shape (height, width, 3).
+
+        Returns
+        -------
+        ImageInputs
         """
         if isinstance(image, np.ndarray):
             image = Image.fromarray(image)
@@ -174,12 +192,19 @@ class UniBiomedProcessor:
         tokens = count * self.settings.tokens_per_tile
         return ImageInputs(self.grounding_pixels(image)[None], tiles, tokens, (image.height, image.width))
 
-    # ---------------------------------------------------------------- words
+    # ---------------------------------------------------------------- text
 
     def prompt(self, question: str, image_tokens: int) -> str:
-        """The text that the language model continues.
+        """Prompt of the language model for a question.
 
-        The image stands at the first ``<image>`` of the question, or before it when it has none.
+        The image tokens replace the first ``<image>`` of the question; without ``<image>`` they precede the question.
+
+        Parameters
+        ----------
+        question : str
+            The question.
+        image_tokens : int
+            Number of image tokens; 0 for a question without an image.
         """
         if not image_tokens:
             return PROMPT.format(question=question)
@@ -187,7 +212,7 @@ class UniBiomedProcessor:
         return before + IMAGE_TOKEN * image_tokens + after
 
     def encode(self, text: str) -> list[int]:
-        """Token ids; nothing is added."""
+        """Token ids of a text, without additional special tokens."""
         return self.tokenizer(text, add_special_tokens=False)["input_ids"]
 
     def decode(self, ids: list[int]) -> str:
@@ -195,7 +220,7 @@ class UniBiomedProcessor:
         return self.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
 
     def prompt_ids(self, question: str, image_tokens: int) -> list[int]:
-        """Token ids of :meth:`prompt`, made without spelling out the image tokens."""
+        """Token ids of :meth:`prompt`; image tokens are inserted as ids, which is faster."""
         if not image_tokens:
             return self.encode(self.prompt(question, 0))
         before, after = self._around_image(question)
@@ -203,7 +228,7 @@ class UniBiomedProcessor:
         return [*self.encode(before), *[place] * image_tokens, *self.encode(after)]
 
     def _around_image(self, question: str) -> tuple[str, str]:
-        """The prompt before and after the image tokens."""
+        """Parts of the prompt before and after the image tokens."""
         before, mark, after = question.partition("<image>")
         if not mark:
             before, after = "", question
@@ -213,19 +238,22 @@ class UniBiomedProcessor:
     # ---------------------------------------------------------------- masks
 
     def mask_logits(self, logits: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-        """Mask logits on the image's own pixel grid, in two steps as published (one step moves 0.7 % of the pixels).
+        """Resample mask logits to the pixel grid of the image.
+
+        The logits are interpolated in two steps as in the authors' code: to SAM2's input size, then to the image. A
+        single step would change 0.7 % of the pixels.
 
         Parameters
         ----------
         logits : torch.Tensor
-            (N, grounding_size / 4, grounding_size / 4).
+            Mask logits, (N, grounding_size / 4, grounding_size / 4).
         size : tuple of int
-            (height, width) of the image.
+            (height, width) of the image in pixels.
 
         Returns
         -------
         torch.Tensor
-            (N, height, width) float32.
+            Mask logits, (N, height, width), float32.
         """
         side = self.settings.grounding_size
         square = F.interpolate(logits[:, None].float(), (side, side), mode="bilinear", align_corners=False)
@@ -234,24 +262,30 @@ class UniBiomedProcessor:
     # ---------------------------------------------------------------- files
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write the settings and the tokenizer into `folder`."""
+        """Write the settings and the tokenizer to `folder`."""
         folder = Path(folder)
         self.tokenizer.save_pretrained(folder)
         (folder / SETTINGS_FILE).write_text(json.dumps(asdict(self.settings), indent=2) + "\n")
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, **defaults: Any) -> UniBiomedProcessor:
-        """Read a processor from a model folder.
+        """Load a processor from a model folder.
 
         Parameters
         ----------
         folder : str or Path
-            Holds a tokenizer; settings that its own file does not give are the published ones, or `defaults`.
+            Model folder with a tokenizer and, optionally, a settings file.
+        **defaults
+            Settings that apply where the settings file gives none; otherwise the published settings apply.
+
+        Returns
+        -------
+        UniBiomedProcessor
 
         Raises
         ------
         ModelError
-            If the tokenizer is missing, broken, or does not know the special tokens.
+            If the tokenizer is missing or damaged or lacks the special tokens, or a setting is not valid.
         """
         folder = Path(folder)
         settings = dict(defaults)
@@ -263,14 +297,14 @@ class UniBiomedProcessor:
                 raise ValueError(f"unknown settings {sorted(map(str, unknown))}")
             chosen = ProcessorSettings(**settings)
             tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        except Exception as error:  # for a broken file the tokenizers library raises nothing narrower
+        except Exception as error:  # the tokenizers library raises plain Exception for damaged files
             reason = " ".join(str(error).split())[:150] or type(error).__name__
             raise ModelError(
-                f"the tokenizer or settings in '{folder}' cannot be read ({reason}); get the model folder again"
+                f"the tokenizer or settings in '{folder}' cannot be read ({reason}): download the model folder again"
             ) from error
         missing = [t for t in ("[SEG]", IMAGE_TOKEN) if t not in tokenizer.get_vocab()]
         if missing:
             raise ModelError(
-                f"the tokenizer in '{folder}' lacks {', '.join(missing)}; give the folder of a UniBiomed model"
+                f"the tokenizer in '{folder}' lacks {', '.join(missing)}: give the folder of a UniBiomed model"
             )
         return cls(tokenizer, chosen)

@@ -1,4 +1,4 @@
-"""Loading a model folder, our own or the authors', and turning theirs into ours."""
+"""Loading of models in the format of this package or of the authors, and conversion between the two formats."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from unibiomed.errors import InputError, ModelError, OutputError
 from .checkpoint import Checkpoint, read_json, weight_files
 from .configuration import UniBiomedConfig
 from .modeling import UniBiomedModel
-from .official import misfit, official_config, official_settings, stream_official
+from .official import mismatch_message, official_config, official_settings, stream_official
 from .processing import SETTINGS_FILE, ProcessorSettings, UniBiomedProcessor
 
 TOKENIZER_FILES = (
@@ -37,17 +37,17 @@ _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 def load_model(
     name: str | os.PathLike[str], device: str | torch.device | None = None, dtype: str | torch.dtype | None = None
 ) -> tuple[UniBiomedModel, UniBiomedProcessor]:
-    """Load a model and its processor, ready to answer.
+    """Load a model and its processor for inference.
 
     Parameters
     ----------
     name : str or path-like
-        A folder, in our format or the authors'; or ``organisation/model`` on the Hugging Face hub, which is asked only
-        if there is no such folder. Only safetensors and text files are taken from there.
+        A model folder, in the format of this package or of the authors; or ``organization/model`` on the Hugging Face
+        hub, which is contacted only if there is no such folder. Only safetensors and text files are downloaded.
     device : str or torch.device, optional
-        Where to put the model; the CPU by default.
+        Device of the model; default: CPU.
     dtype : str or torch.dtype, optional
-        Of the weights; as they are stored by default.
+        Data type of the weights; default: as stored.
 
     Returns
     -------
@@ -58,9 +58,9 @@ def load_model(
     Raises
     ------
     ModelError
-        If there is no such model, or it is broken or of another kind.
+        If the model does not exist, is damaged, or is not a UniBiomed model.
     InputError
-        If the device or dtype cannot be used.
+        If the device or dtype is not available.
     """
     target = _check_device(device)
     kind = _check_dtype(dtype)
@@ -69,10 +69,10 @@ def load_model(
     own = config.get("model_type") == UniBiomedConfig.model_type
     if not own and not _looks_official(config):
         raise ModelError(
-            f"'{folder}' holds a model of type {str(config.get('model_type'))[:40]!r}, not a UniBiomed; "
+            f"'{folder}' contains a model of type {str(config.get('model_type'))[:40]!r}: "
             "give the folder of a UniBiomed model"
         )
-    # the processor first: what is wrong with a small file is told before a large one is read
+    # The processor is loaded first, so that errors in small files are reported before the weights are read.
     with _quiet_transformers():
         processor = UniBiomedProcessor.from_pretrained(folder, **({} if own else official_settings(config)))
     model = _load_own(folder, kind) if own else load_official(folder, kind)
@@ -80,36 +80,43 @@ def load_model(
 
 
 def find_folder(name: str | os.PathLike[str], more: Sequence[str] = ()) -> Path:
-    """Folder of a model: `name` itself, or a download of ``organisation/model`` from the Hugging Face hub.
+    """Folder of a model: `name` itself, or a download of ``organization/model`` from the Hugging Face hub.
 
     Parameters
     ----------
     name : str or path-like
+        Folder or hub name.
     more : sequence of str
-        Patterns of files to download besides JSON, safetensors and text.
+        Patterns of files to download in addition to JSON, safetensors and text files.
+
+    Returns
+    -------
+    Path
 
     Raises
     ------
     ModelError
-        If there is neither.
+        If there is neither such a folder nor such a model on the hub.
     """
     folder = Path(name).expanduser()
     if folder.is_dir():
         return folder
-    # a path whose first part is a folder here is a slip of the pen, not a reason to go to the network
+    # If the parent folder exists, the name is a mistyped path and not a hub name.
     if folder.exists() or not _HUB_NAME.fullmatch(str(name)) or folder.parent.exists():
-        raise ModelError(f"'{name}' is not a folder; give a model folder, or organisation/model to download one")
+        raise ModelError(f"'{name}' is not a folder: give a model folder, or organization/model to download one")
     from huggingface_hub import snapshot_download
 
     try:
         return Path(snapshot_download(str(name), allow_patterns=["*.json", "*.safetensors", "*.txt", *more]))
     except (OSError, ValueError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:150]
-        raise ModelError(f"no folder '{name}' here, and the hub does not give it ({reason}); check the name") from error
+        raise ModelError(
+            f"'{name}' is neither a folder nor can it be downloaded ({reason}): check the name and the connection"
+        ) from error
 
 
 def is_official(folder: str | os.PathLike[str]) -> bool:
-    """Whether `folder` holds a checkpoint in the authors' format, by its ``config.json``."""
+    """Whether the ``config.json`` in `folder` is that of a checkpoint in the authors' format."""
     try:
         return _looks_official(read_json(Path(folder) / "config.json"))
     except ModelError:
@@ -117,15 +124,15 @@ def is_official(folder: str | os.PathLike[str]) -> bool:
 
 
 def load_official(folder: str | os.PathLike[str], dtype: str | torch.dtype | None = None) -> UniBiomedModel:
-    """Load a checkpoint in the authors' format, converted tensor by tensor as it is read.
+    """Load a checkpoint in the authors' format; tensors are converted one at a time.
 
     Parameters
     ----------
     folder : str or path-like
-        ``config.json``, the weights (safetensors, or PyTorch files of plain tensors; in one file or several), and,
-        for the ids of the special tokens, the tokenizer.
+        Folder with ``config.json``, the weights (safetensors, or PyTorch files with plain tensors, in one or several
+        files), and the tokenizer, which gives the ids of the special tokens.
     dtype : str or torch.dtype, optional
-        Of the weights; as they are stored by default.
+        Data type of the weights; default: as stored.
 
     Returns
     -------
@@ -135,7 +142,7 @@ def load_official(folder: str | os.PathLike[str], dtype: str | torch.dtype | Non
     Raises
     ------
     ModelError
-        If anything is missing, broken, left over, or does not fit.
+        If a file is missing or damaged, or tensors are missing, unexpected, or of the wrong shape.
     """
     folder = Path(folder).expanduser()
     given = read_json(folder / "config.json")
@@ -152,14 +159,14 @@ def load_official(folder: str | os.PathLike[str], dtype: str | torch.dtype | Non
 
 
 def convert(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> Path:
-    """Write a checkpoint of the authors' in our format (safetensors), with its tokenizer.
+    """Convert a checkpoint from the authors' format to the format of this package (safetensors).
 
     Parameters
     ----------
     source : str or path-like
-        See :func:`load_official`.
+        Folder of the authors' checkpoint, see :func:`load_official`.
     target : str or path-like
-        Folder to make. It appears whole or not at all.
+        New folder. If the conversion fails, no folder is created.
 
     Returns
     -------
@@ -175,7 +182,7 @@ def convert(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> P
     """
     source, target = Path(source).expanduser(), Path(target).expanduser()
     if target.exists():
-        raise OutputError(f"'{target}' exists; give a new folder")
+        raise OutputError(f"'{target}' already exists: give a new folder")
     model = load_official(source)
     part = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
@@ -189,20 +196,22 @@ def convert(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> P
         (part / SETTINGS_FILE).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
         part.rename(target)
     except (OSError, SafetensorError) as error:
-        raise OutputError(f"'{target}' cannot be written ({error.__class__.__name__}: {error})") from error
+        raise OutputError(
+            f"'{target}' cannot be written ({error.__class__.__name__}: {error}): check space and permissions"
+        ) from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
     return target
 
 
-# ---------------------------------------------------------------- our own format
+# ---------------------------------------------------------------- the format of this package
 
 
 def _load_own(folder: Path, dtype: torch.dtype | None) -> UniBiomedModel:
     files = weight_files(folder)
     if any(path.suffix != ".safetensors" for path in files):
-        raise ModelError(f"'{folder}' has no model.safetensors; get the model folder again")
-    state = Checkpoint(files)  # a broken file is told as such, before it is taken for a misfit
+        raise ModelError(f"'{folder}' has no model.safetensors: download the model folder again")
+    state = Checkpoint(files)  # detects damaged files before shapes are compared
     try:
         with _quiet_transformers():
             _check_size(UniBiomedConfig.from_pretrained(folder, local_files_only=True), state)
@@ -219,31 +228,32 @@ def _load_own(folder: Path, dtype: torch.dtype | None) -> UniBiomedModel:
         ArithmeticError, IndexError, SafetensorError, StrictDataclassError,
     ) as error:  # fmt: skip
         reason = " ".join(str(error).split())[:150] or type(error).__name__
-        raise ModelError(f"'{folder}' cannot be loaded ({reason}); get the model folder again") from error
+        raise ModelError(f"'{folder}' cannot be loaded ({reason}): download the model folder again") from error
     missing, unexpected = report["missing_keys"], report["unexpected_keys"]
-    misshapen = [f"{name}: {tuple(found)}, not {tuple(wanted)}" for name, found, wanted in report["mismatched_keys"]]
-    if missing or unexpected or misshapen:
-        raise ModelError(f"'{folder}': {misfit(missing, unexpected, misshapen)}")
+    wrong_shape = [f"{name}: {tuple(found)}, not {tuple(wanted)}" for name, found, wanted in report["mismatched_keys"]]
+    if missing or unexpected or wrong_shape:
+        raise ModelError(f"'{folder}': {mismatch_message(missing, unexpected, wrong_shape)}")
     if report["error_msgs"]:
-        raise ModelError(f"'{folder}' cannot be loaded ({str(report['error_msgs'][0])[:150]}); get it again")
+        reason = str(report["error_msgs"][0])[:150]
+        raise ModelError(f"'{folder}' cannot be loaded ({reason}): download the model folder again")
     return model.eval()
 
 
 def _check_size(config: UniBiomedConfig, state: Checkpoint) -> None:
-    """Refuse weights far too few for `config`, before memory is asked for: a wrong size there may be a hundred-fold."""
+    """Refuse a configuration that needs far more weights than there are, before memory is allocated."""
     with torch.device("meta"):
         wanted = sum(tensor.numel() for tensor in _construct(config).parameters())
     found = sum(math.prod(shape) for shape in state.shapes.values())
     if wanted > 2 * found:
         raise ModelError(
-            f"config.json describes a model of {wanted:,} numbers, most of them missing (the files hold {found:,}); "
-            "get the whole model folder again from one release"
+            f"config.json describes a model with {wanted:,} parameters, but the weight files contain {found:,}: "
+            "download all files of the model folder from the same release"
         )
 
 
 @contextmanager
 def _quiet_transformers() -> Iterator[None]:
-    """No progress bars and no loading tables: what is wrong is told once, in the error."""
+    """Disable the progress bars and loading reports of transformers; problems are reported as errors."""
     level, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
@@ -264,7 +274,7 @@ def _looks_official(config: Mapping[str, Any]) -> bool:
 
 
 def _empty_model(config: UniBiomedConfig, dtype: torch.dtype) -> UniBiomedModel:
-    """A model whose weights are not set: a billion random numbers would only be overwritten."""
+    """Create a model without initializing its weights, which are overwritten later."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:
@@ -281,11 +291,13 @@ def _construct(config: UniBiomedConfig) -> UniBiomedModel:
         return UniBiomedModel(config)
     except (ValueError, TypeError, RuntimeError, ArithmeticError, LookupError, AttributeError, AssertionError) as error:
         reason = " ".join(str(error).split())[:150] or type(error).__name__
-        raise ModelError(f"no model can be built of config.json ({reason}); get it again from the release") from error
+        raise ModelError(
+            f"config.json does not describe a model ({reason}): download it again from the release"
+        ) from error
 
 
 def _lora_alpha(config: Mapping[str, Any]) -> float | None:
-    """LoRA's α as the checkpoint says it; InternVL's ``use_llm_lora`` is the rank, with α twice that."""
+    """LoRA's α in the configuration; for InternVL's ``use_llm_lora``, which is the rank, α is twice the rank."""
     alpha, rank = config.get("lora_alpha"), config.get("use_llm_lora")
     if isinstance(alpha, int | float) and not isinstance(alpha, bool) and alpha > 0:
         return float(alpha)
@@ -293,7 +305,7 @@ def _lora_alpha(config: Mapping[str, Any]) -> float | None:
 
 
 def _token_ids(folder: Path) -> dict[str, int]:
-    """Ids of the tokens that were added to the tokenizer, from whichever of its files is there."""
+    """Ids of the tokens that were added to the tokenizer, from any of its files."""
     ids: dict[str, int] = {}
     try:
         if (folder / "added_tokens.json").is_file():
@@ -305,7 +317,7 @@ def _token_ids(folder: Path) -> dict[str, int]:
             table = read_json(folder / "tokenizer.json").get("added_tokens") or []
             ids |= {str(entry["content"]): int(entry["id"]) for entry in table}
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ModelError(f"the tokenizer in '{folder}' is broken; get its files again from the release") from error
+        raise ModelError(f"the tokenizer in '{folder}' is damaged: download its files again") from error
     return ids
 
 
@@ -316,14 +328,14 @@ def _check_device(device: str | torch.device | None) -> torch.device | None:
     if device is None:
         return None
     try:
-        torch.zeros(1, device=device).item()  # "meta" makes tensors, but none that hold numbers
+        torch.zeros(1, device=device).item()  # .item() also excludes "meta", whose tensors have no values
         return torch.device(device)
     except (RuntimeError, AssertionError, TypeError, ValueError, NotImplementedError) as error:
-        raise InputError(f"device {str(device)!r} cannot be used here; use 'cpu'") from error
+        raise InputError(f"device {str(device)!r} is not available: use 'cpu'") from error
 
 
 def _check_dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
     kind = getattr(torch, dtype.removeprefix("torch."), None) if isinstance(dtype, str) else dtype
     if dtype is not None and kind not in (torch.float32, torch.bfloat16, torch.float16):
-        raise InputError(f"dtype {str(dtype)!r} cannot be used; use 'float32', 'bfloat16' or 'float16'")
+        raise InputError(f"dtype {str(dtype)!r} is not supported: use 'float32', 'bfloat16' or 'float16'")
     return kind

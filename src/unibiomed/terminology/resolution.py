@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, lru_cache
 
 from .spelling import tokens
 from .suggestions import similar_names
@@ -14,6 +14,8 @@ from .visibility import can_show, image_regions
 
 __all__ = ["Resolution", "resolve"]
 
+MAX_KEPT = 4096
+"""Requests whose resolution is kept: those of a batch are the same for every image."""
 _ARTICLES = frozenset(tokens("the a an any all every each some this that these both my"))
 _SIDES = frozenset({"left", "right", "bilateral"})
 _QUALIFIERS = frozenset(
@@ -102,6 +104,11 @@ def resolve(
     Resolution
     """
     names = tuple(target.name for target in load_targets()) if known is None else tuple(dict.fromkeys(known))
+    return _resolve(words, modality, site, names)
+
+
+@lru_cache(maxsize=MAX_KEPT)
+def _resolve(words: str, modality: str | None, site: str | None, names: tuple[str, ...]) -> Resolution:
     entries = _entries(names)
     found = _read(words, entries, modality, site)
     if not found.meanings:

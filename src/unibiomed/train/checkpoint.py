@@ -21,6 +21,8 @@ from unibiomed.errors import DataError
 
 from .divided import like, whole
 
+BOX_DECODER = "box_decoder."
+
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
@@ -140,6 +142,8 @@ def read_state(folder: Path) -> dict[str, Any]:
 def load_modules(folder: Path, modules: dict[str, nn.Module]) -> None:
     """Read modules.
 
+    A checkpoint from before the recipe gave the model a box decoder leaves that as it is.
+
     Raises
     ------
     DataError
@@ -147,6 +151,8 @@ def load_modules(folder: Path, modules: dict[str, nn.Module]) -> None:
     """
     for name, module in modules.items():
         tensors, own = _read(folder / f"{name}.safetensors"), _tensors(module)
+        if not any(key.startswith(BOX_DECODER) for key in tensors):
+            own = {key: tensor for key, tensor in own.items() if not key.startswith(BOX_DECODER)}
         for key in sorted(tensors.keys() | own.keys()):
             if key not in own or key not in tensors or own[key].shape != tensors[key].shape:
                 raise _foreign(folder, f"{name}.{key}")

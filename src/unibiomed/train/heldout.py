@@ -12,7 +12,8 @@ import torch
 from unibiomed.data.conversation import Turn, canonical_turns
 from unibiomed.data.records import Record
 from unibiomed.findings import Box
-from unibiomed.images.geometry import draw_box
+from unibiomed.images.geometry import draw_box, mask_box
+from unibiomed.interpret.box_masks import prompt_box
 from unibiomed.metrics.segmentation import dice
 from unibiomed.model.modeling import ImageFeatures, UniBiomedModel
 from unibiomed.model.processing import UniBiomedProcessor
@@ -52,9 +53,9 @@ def held_out_dice(
         With an image and masks.
     limit : int
         Images a data set.
-    kind : {"encoder", "text", "joint"}
-        What was trained: after ``encoder`` targets are asked for by learned prompts, after ``joint`` in words. After
-        ``text`` there is nothing to measure.
+    kind : {"encoder", "text", "joint", "boxes"}
+        What was trained: after ``encoder`` targets are asked for by learned prompts, after ``joint`` in words, after
+        ``boxes`` by the boxes of their masks. After ``text`` there is nothing to measure.
 
     Returns
     -------
@@ -74,11 +75,17 @@ def held_out_dice(
             shown = [j for j in shown if record.regions[j].target in heads.targets]
         if not shown:
             continue
-        features, tokens = _look(model, processor, view.image, text=kind != "encoder")
+        features, tokens = _look(model, processor, view.image, text=kind == "joint")
         names = [record.regions[j].target for j in shown]
-        if kind == "encoder":
+        size = (view.image.shape[0], view.image.shape[1])
+        if kind == "boxes":
+            tight = [mask_box(view.solid(j)) or (0, 0, 1, 1) for j in shown]
+            corners = [prompt_box(box, size, processor.settings.grounding_size) for box in tight]
+            masks = model.decode_boxes(features.maps, torch.tensor(corners, device=device))
+        elif kind == "encoder":
             assert heads is not None
             prompts = heads.prompts(torch.tensor([heads.targets[name] for name in names], device=device))
+            masks = model.decode_masks(features.maps, prompts)
         else:
             questions = [make_question("segment", target=name, modality=record.modality) for name in names]
             rows = pad([encode_turn(processor, question, f"It is {SEG}.", tokens) for question in questions])
@@ -90,9 +97,8 @@ def held_out_dice(
                 image_index=torch.zeros(len(shown), dtype=torch.long, device=device),
                 seg_prompts=False,
             )
-            prompts = out.seg_states
-        logits = model.decode_masks(features.maps, prompts).best()
-        found = processor.mask_logits(logits, view.image.shape[:2]).cpu().numpy() > 0
+            masks = model.decode_masks(features.maps, out.seg_states)
+        found = processor.mask_logits(masks.best(), size).cpu().numpy() > 0
         for name, j, mask in zip(names, shown, found, strict=True):
             scores[name].append(dice(mask, view.solid(j)))
     return {name: float(np.mean(values)) for name, values in scores.items()}

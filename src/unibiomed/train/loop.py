@@ -141,6 +141,8 @@ def _begin(run: Run, number: int, make_source: MakeSource, resumed: Path | None)
     viewer = Viewer(size, run.store, squared=squared)
     model, heads = copy.deepcopy((run.model, run.heads)) if run.divided else (run.model, run.heads)
     stage = STAGES[settings.kind](settings, model, heads, run.processor, viewer, make_source(0, 1))
+    with accelerator.main_process_first():
+        stage.prepare(recipe, run.out / "cache", run.data, run.progress)
     if run.divided:
         net = DividedNet(stage, accelerator)
         optimizer = accelerator.prepare_optimizer(make_optimizer(settings, model, heads))

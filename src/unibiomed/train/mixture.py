@@ -222,6 +222,11 @@ def check_streamed(stages: Sequence[StageRecipe]) -> None:
         If there is one.
     """
     for stage in stages:
+        if stage.kind == "boxes":
+            raise DataError(
+                f"stage '{stage.name}' has kind: boxes, which reads the same images again and again, and shards are "
+                "streams: leave it out, or give --data the data sets themselves"
+            )
         asked = ["kind: encoder"] if stage.kind == "encoder" else [name for name in BY_NAME if getattr(stage, name)]
         if asked:
             raise DataError(

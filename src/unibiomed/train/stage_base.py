@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -24,7 +25,7 @@ from unibiomed.model.processing import UniBiomedProcessor
 from .heads import AuxiliaryHeads
 from .losses import score_losses, segmentation_loss, soft_iou
 from .mixture import Source
-from .recipe import StageRecipe
+from .recipe import Recipe, StageRecipe
 from .views import View, Viewer
 
 TAUGHT_PARTS = {
@@ -45,12 +46,16 @@ Sample = dict[str, Any]
 def check_parts(recipe: StageRecipe, config: UniBiomedConfig) -> None:
     """Refuse weights of losses that train a part which the model does not have.
 
+    A recipe with a stage of the kind ``boxes`` gives the model its box decoder itself.
+
     Raises
     ------
     DataError
         If there is one.
     """
     for weight, part in TAUGHT_PARTS.items():
+        if recipe.kind == "boxes" and weight == "outline_weight":
+            continue
         if getattr(recipe, weight) and not getattr(config, part):
             lacks = f"{weight} trains what '{part}' adds to a model, and this model has none: leave it out"
             raise DataError(f"stage '{recipe.name}': {lacks}")
@@ -71,6 +76,21 @@ class Stage:
         check_parts(recipe, model.config)
         self.recipe, self.model, self.heads = recipe, model, heads
         self.processor, self.viewer, self.source = processor, viewer, source
+
+    def prepare(self, recipe: Recipe, folder: Path, data: str, progress: bool) -> None:
+        """Make what the stage needs before its first step; most need nothing.
+
+        Parameters
+        ----------
+        recipe : Recipe
+            The whole recipe.
+        folder : Path
+            Where files may be kept for a run that goes on.
+        data : str
+            Digest of what is learned from.
+        progress : bool
+            Show on stderr how far it is.
+        """
 
     def sample(self, rng: random.Random) -> Sample:
         """One image, or one text, with what is asked of it; made from `rng` (and the source's next record) alone."""
@@ -118,9 +138,9 @@ class Stage:
     def _mask_losses(
         self, masks: MaskPrediction, batch: dict[str, Any], counts: Counts, name: str = "truth"
     ) -> dict[str, torch.Tensor]:
-        assert masks.quality is not None and masks.presence_logits is not None
+        assert masks.predicted_iou is not None and masks.presence_logits is not None
         truth, recipe = batch[name], self.recipe
-        logits, quality = masks.best(), masks.quality.amax(1)
+        logits, quality = masks.best(), masks.predicted_iou.amax(1)
         weights = (recipe.bce_weight, recipe.dice_weight)
         seeds = batch[f"{name}_seeds"]
         loss = segmentation_loss(logits, truth, points=recipe.points, seeds=seeds, weights=weights)
@@ -160,10 +180,15 @@ class Stage:
         if not (self.recipe.outline_weight and len(truth)):
             return {}
         masks = self.model.decode_masks(features.maps, None, batch["outline_truth_image"], boxes=batch["outline_box"])
-        assert masks.quality is not None
-        logits = masks.best()
+        assert masks.predicted_iou is not None
+        return self._box_losses(masks.best(), masks.predicted_iou.amax(1), batch, counts)
+
+    def _box_losses(
+        self, logits: torch.Tensor, quality: torch.Tensor, batch: dict[str, Any], counts: Counts
+    ) -> dict[str, torch.Tensor]:
+        truth = batch["outline_truth"]
         loss = segmentation_loss(logits, truth, points=0, weights=(self.recipe.bce_weight, self.recipe.dice_weight))
-        error = (masks.quality.amax(1) - soft_iou(logits, truth).detach()).square()
+        error = (quality - soft_iou(logits, truth).detach()).square()
         return {
             "outline": self.recipe.outline_weight * mean_over(loss, counts["outline_truth"]),
             "outline_quality": self.recipe.quality_weight * mean_over(error, counts["outline_truth"]),

@@ -3,6 +3,7 @@
 ``encoder``: masks from one learned prompt a target, without words: the image side learns quickly.
 ``text``: the language model alone; the prompt of ``[SEG]`` is drawn towards the encoder stage's prompt of that target.
 ``joint``: the paper's training, questions and answers with masks (section 4.1).
+``boxes``: the box decoder, see `box_stage`.
 
 `stage_base` holds what they share.
 """
@@ -27,6 +28,7 @@ from unibiomed.model.modeling import ImageFeatures, UniBiomedOutput
 from unibiomed.tasks import SEG
 from unibiomed.terminology import absent_targets
 
+from .box_stage import BoxStage
 from .packing import IGNORE, answer_lengths, encode_turn, pack, pad
 from .stage_base import Counts, Sample, Stage, mean_over
 
@@ -132,7 +134,7 @@ class EncoderStage(Stage):
 
     def _context(self, features: ImageFeatures, belongs: torch.Tensor, counts: Counts) -> torch.Tensor:
         """Cross-entropy of every target in every image; an image's own targets weigh as much as all the others."""
-        seen = self.model.context.look(features.maps[2])
+        seen = self.model.context.embed_image(features.maps[2])
         logits = self.model.context(seen[:, None], self.heads.prompts.weight[None])
         errors = F.binary_cross_entropy_with_logits(logits, belongs.clamp(min=0), reduction="none")
         own, foreign = (
@@ -302,7 +304,7 @@ class JointStage(Stage):
         return mean_over(errors / answer_lengths(labels)[told], counts["answers"])
 
 
-STAGES: dict[str, type[Stage]] = {"encoder": EncoderStage, "text": TextStage, "joint": JointStage}
+STAGES: dict[str, type[Stage]] = {"encoder": EncoderStage, "text": TextStage, "joint": JointStage, "boxes": BoxStage}
 
 
 def _filled(box: tuple[int, int, int, int] | None, size: tuple[int, int], side: int) -> torch.Tensor:

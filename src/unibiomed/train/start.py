@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from unibiomed.data.conversation import corpus_texts
 from unibiomed.data.phrasing import concept_of
@@ -18,8 +17,10 @@ from unibiomed.data.records import NO_FINDINGS, Record
 from unibiomed.data.scene import classes
 from unibiomed.errors import DataError
 from unibiomed.model.backbone import fold_efficientnet_lite
+from unibiomed.model.box_decoder import NOTICE
 from unibiomed.model.checkpoint import read_json
 from unibiomed.model.configuration import nano_config
+from unibiomed.model.lite_medsam import find_weights, load_lite_medsam
 from unibiomed.model.modeling import UniBiomedModel
 from unibiomed.model.processing import IMAGE_TOKEN, SETTINGS_FILE, ProcessorSettings, UniBiomedProcessor
 from unibiomed.model.weights import load_model
@@ -27,7 +28,7 @@ from unibiomed.model.weights import load_model
 from .checkpoint import writing
 from .heads import outlined_targets
 from .lora import merged
-from .recipe import ModelRecipe
+from .recipe import ModelRecipe, Recipe
 from .tokenizer import train_tokenizer
 
 
@@ -116,6 +117,19 @@ def load_start(name: str) -> tuple[UniBiomedModel, UniBiomedProcessor]:
     return model.float(), processor
 
 
+def with_box_decoder(model: UniBiomedModel, recipe: Recipe) -> UniBiomedModel:
+    """The model, with a box decoder that starts from LiteMedSAM's weights where the recipe wants one and it has none.
+
+    Raises
+    ------
+    ModelError
+        If those weights are missing or broken.
+    """
+    if recipe.model.box_teacher is not None and not model.config.box_decoder:
+        model.add_box_decoder(load_lite_medsam(find_weights(recipe.model.box_teacher)), recipe.seed)
+    return model
+
+
 def at_size(processor: UniBiomedProcessor, model: UniBiomedModel, size: int) -> UniBiomedProcessor:
     """The processor for squares of another side; the model is set to it too."""
     if size == processor.settings.grounding_size:
@@ -129,7 +143,7 @@ def at_size(processor: UniBiomedProcessor, model: UniBiomedModel, size: int) -> 
 
 def write_card(
     folder: Path,
-    model: nn.Module,
+    model: torch.nn.Module,
     licences: dict[str, str],
     records: Iterable[Record] | None = None,
     start: Path | None = None,
@@ -158,6 +172,9 @@ def write_card(
         "started_from": None if start is None else start.name,
         "trained_on": {**before.get("trained_on", {}), **licences},
     }
+    notices = [*before.get("notices", []), *([NOTICE] if hasattr(model, "box_decoder") else [])]
+    if notices:
+        card["notices"] = list(dict.fromkeys(notices))
     taught = taught_by(records) if records is not None else {}
     # a card that does not say what its model was taught before would say half of it after this training
     for part in taught if start is None else taught.keys() & before.keys():

@@ -26,7 +26,7 @@ from unibiomed.interpret.vocabulary import ModelVocabulary
 from unibiomed.model.weights import find_folder
 
 from .calibrate import calibrate_scores
-from .calibrate_answers import ANSWERED, calibrate_answers
+from .calibrate_answers import calibrate_answers
 from .checkpoint import find_checkpoint, load_modules, read_state, writing
 from .digests import records_digest, shards_digest
 from .divided import asked
@@ -42,7 +42,7 @@ from .prompts import prompts_from_words, uses_prompts
 from .recipe import Recipe
 from .run import Run
 from .stage_base import check_parts
-from .start import at_size, export, load_start, make_model, make_processor, taught_by, write_card
+from .start import at_size, export, load_start, make_model, make_processor, taught_by, with_box_decoder, write_card
 from .store import ImageStore
 from .validation import CALIBRATED, ShardedRecords, choose
 
@@ -125,6 +125,7 @@ def _train(recipe: Recipe, data: Path, out: Path, accelerator: Accelerator, divi
         with accelerator.main_process_first():
             processor = make_processor(recipe.model, records, out / "processor")
         model = make_model(recipe.model, processor)
+    model = with_box_decoder(model, recipe)
     for stage in recipe.stages:
         # before the first one is learned, which may take hours
         check_parts(stage, model.config)
@@ -186,11 +187,14 @@ def _train(recipe: Recipe, data: Path, out: Path, accelerator: Accelerator, divi
     if main and held_out and squared and model.config.scores_trained:
         val_store = None if isinstance(held_out, ShardedRecords) else ImageStore(held_out, size, out / "cache")
         chosen = choose(held_out, CALIBRATED)
-        known = list(heads.targets) or None
-        calibrate_scores(model, processor, val_store, chosen, recipe.seed, targets=known, progress=progress)
-        if not sharded:
-            asker = Asker(model, processor, "training", ModelVocabulary(**taught_by(records)))
-            calibrate_answers(asker, choose(held_out, ANSWERED), progress=progress)
+        # of shards, only the index is known here
+        vocabulary = ModelVocabulary() if sharded else ModelVocabulary(**taught_by(records))
+        calibrate_scores(model, processor, val_store, chosen, recipe.seed, vocabulary=vocabulary, progress=progress)
+        if vocabulary:
+            asker = Asker(model, processor, "training", vocabulary)
+            # a label says whether there is a finding, also where no region is known
+            pictures = [r for r in everything if r.split == "val" and r.image is not None]
+            calibrate_answers(asker, pictures, progress=progress)
     folder = out / "model"
     if main:
         export(model, processor, folder)

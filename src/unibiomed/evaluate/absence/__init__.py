@@ -1,1 +1,1 @@
-"""Presence over all pairs of image and target: false masks by kind, and false findings on normal images."""
+"""Evaluation of absent targets: false masks over all pairs of image and target, and findings in normal images."""

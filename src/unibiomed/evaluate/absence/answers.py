@@ -1,4 +1,4 @@
-"""What a model answered about one image, one line of JSON an image."""
+"""Storage of the answers of a model, with one line of JSON per image."""
 
 from __future__ import annotations
 
@@ -10,87 +10,88 @@ from typing import Any, NamedTuple
 from unibiomed.data.index import writing
 from unibiomed.errors import OutputError
 
+from ..deprecated import rename_keys, warn_deprecated
 from ..predictions import safe_name
 
-__all__ = ["Answer", "AnswerFile", "Asked", "Recognized"]
+__all__ = ["AnswerFile", "ImageAnswers", "PairAnswer", "RecognitionAnswer"]
 
 
-class Asked(NamedTuple):
-    """One pair with its answer.
+class PairAnswer(NamedTuple):
+    """Answer to one pair.
 
     Parameters
     ----------
     target, kind : str
         As in `unibiomed.evaluate.absence.pairs.Pair`.
     score : float or None
-        Probability in [0, 1] that the target is there; None where the model gives none.
-    drawn : bool
-        Whether the mask has any pixel. Where there is no answer, the wrong one.
+        Presence score in [0, 1]. None if the model does not report it.
+    has_mask : bool
+        Whether the mask has any pixel. For a failure it is the wrong value.
     """
 
     target: str
     kind: str
     score: float | None
-    drawn: bool
+    has_mask: bool
 
 
-class Recognized(NamedTuple):
-    """The answer to ``recognize``.
+class RecognitionAnswer(NamedTuple):
+    """Answer to ``recognize``.
 
     Parameters
     ----------
     normal : bool
-        Whether the image is known to show nothing abnormal.
-    found : bool
-        Whether the model finds anything. Where there is no answer, the wrong one.
-    exact : bool
-        Whether all findings are named and no others.
+        Whether the image is known to be normal.
+    has_finding : bool
+        Whether the answer has a finding. For a failure it is the wrong value.
+    exact_match : bool
+        Whether the answer names all findings and no others.
     """
 
     normal: bool
-    found: bool
-    exact: bool
+    has_finding: bool
+    exact_match: bool
 
 
 @dataclass(frozen=True)
-class Answer:
-    """All answers about one image.
+class ImageAnswers:
+    """All answers of a model about one image.
 
     Parameters
     ----------
     key, dataset, modality, subject : str
         The image, and the group (patient, case) that it belongs to.
-    asked : str
-        Digest of the image, the model and all that was asked.
-    pairs : tuple of Asked
-    recognized : Recognized or None
-        None where it is not known what is abnormal.
+    digest : str
+        Digest of the image, the model and the questions.
+    pairs : tuple of PairAnswer
+    recognized : RecognitionAnswer or None
+        None if it is not known what is abnormal in the image.
     seconds : float
-        Time of all answers.
+        Time for all answers.
     failure : str or None
-        Why there is no answer to some of it; the last reason.
+        Reason of the last failure.
     """
 
     key: str
     dataset: str
     modality: str
     subject: str
-    asked: str
-    pairs: tuple[Asked, ...]
-    recognized: Recognized | None
+    digest: str
+    pairs: tuple[PairAnswer, ...]
+    recognized: RecognitionAnswer | None
     seconds: float
     failure: str | None = None
 
 
 class AnswerFile:
-    """The answers of one model, to which each image adds a line; a killed run goes on from it.
+    """Answers of one model. Each image is appended, so that an interrupted evaluation can be continued.
 
     Parameters
     ----------
     out : Path
         Folder of the evaluation.
     name : str
-        Of the model.
+        Name of the model.
 
     Raises
     ------
@@ -102,19 +103,20 @@ class AnswerFile:
         self.path = out / "answers" / f"{safe_name(name)}.jsonl"
         with writing(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._kept: dict[str, Answer] = {}
+        self._stored: dict[str, ImageAnswers] = {}
         if self.path.exists():
             for line in self.path.read_text(encoding="utf-8").splitlines():
-                if (answer := _read(line)) is not None:
-                    self._kept[answer.key] = answer
+                if (answers := _parse(line)) is not None:
+                    self._stored[answers.key] = answers
 
-    def kept(self, key: str, asked: str) -> Answer | None:
-        """The answer about an image from an earlier run, unless it failed or something else was asked."""
-        found = self._kept.get(key)
-        return found if found is not None and found.asked == asked and found.failure is None else None
+    def stored(self, key: str, digest: str) -> ImageAnswers | None:
+        """Return the answers about an image from an earlier run; None if they failed or the digest differs."""
+        answers = self._stored.get(key)
+        valid = answers is not None and answers.digest == digest and answers.failure is None
+        return answers if valid else None
 
-    def add(self, answer: Answer) -> None:
-        """Keep an answer.
+    def add(self, answers: ImageAnswers) -> None:
+        """Append the answers about one image.
 
         Raises
         ------
@@ -123,26 +125,30 @@ class AnswerFile:
         """
         try:
             with self.path.open("a", encoding="utf-8") as file:
-                # a line that a killed run left unfinished is closed first
-                start = "\n" if file.tell() and not self._ended() else ""
-                file.write(f"{start}{json.dumps(asdict(answer))}\n")
+                # start a new line after one that an interrupted run left incomplete
+                start = "\n" if file.tell() and not self._ends_with_newline() else ""
+                file.write(f"{start}{json.dumps(asdict(answers))}\n")
         except OSError as error:
             raise OutputError(
-                f"'{self.path}' cannot be written ({error.strerror or error}): make room, or choose another --out"
+                f"'{self.path}' cannot be written ({error.strerror or error}): free some space or choose another --out"
             ) from error
 
-    def _ended(self) -> bool:
+    def _ends_with_newline(self) -> bool:
         with self.path.open("rb") as file:
             file.seek(-1, 2)
             return file.read(1) == b"\n"
 
 
-def _read(line: str) -> Answer | None:
-    """The answer of a line; None where it is broken, so that the image is asked again."""
+def _parse(line: str) -> ImageAnswers | None:
+    """Parse a line; None if it is invalid, so that the image is evaluated again."""
     try:
         values: dict[str, Any] = json.loads(line)
-        pairs = tuple(Asked(*pair) for pair in values.pop("pairs"))
-        told = values.pop("recognized")
-        return Answer(**values, pairs=pairs, recognized=None if told is None else Recognized(*told))
+        if "asked" in values:
+            warn_deprecated("the previous format of answers", "'unibiomed evaluate' to write them again")
+            values = rename_keys(values, {"asked": "digest"})
+        pairs = tuple(PairAnswer(*pair) for pair in values.pop("pairs"))
+        recognized = values.pop("recognized")
+        recognition = None if recognized is None else RecognitionAnswer(*recognized)
+        return ImageAnswers(**values, pairs=pairs, recognized=recognition)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None

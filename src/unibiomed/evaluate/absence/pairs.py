@@ -1,4 +1,4 @@
-"""All pairs of an image and a word that a model is asked for, by what is known of the word in the image."""
+"""Pairs of an image and a word, by what is known about the word in the image."""
 
 from __future__ import annotations
 
@@ -7,39 +7,82 @@ from typing import NamedTuple
 
 from unibiomed.data.records import Record
 from unibiomed.data.scene import Scene
+from unibiomed.terminology import resolve
 
 from ..predictors import Predictor
-from .words import MEANINGLESS, OTHER_MEDICAL, unknown_words
 
 __all__ = [
     "ABSENT",
     "IN_CONTEXT",
     "KINDS",
-    "MEANINGLESS_WORD",
-    "MEDICAL_WORD",
+    "MEANINGLESS",
+    "MEANINGLESS_WORDS",
+    "OTHER_MEDICAL",
+    "OTHER_MEDICAL_WORDS",
     "OUT_OF_CONTEXT",
     "PRESENT",
     "Pair",
-    "pairs_of",
+    "make_pairs",
+    "unknown_words",
     "vocabulary_of",
 ]
 
 PRESENT = "present"
 """The target is in the image."""
 IN_CONTEXT = "in context"
-"""The data set annotates the target for this image, and it is not there."""
+"""In-context negative: the data set annotates the target for this image, and it is absent."""
 OUT_OF_CONTEXT = "out of context"
-"""An image of this modality and body part cannot show the target (`unibiomed.terminology.absent_targets`)."""
-MEANINGLESS_WORD = "meaningless"
-"""A word of daily life."""
-MEDICAL_WORD = "other medical"
-"""A medical word outside the vocabulary."""
-KINDS = (PRESENT, IN_CONTEXT, OUT_OF_CONTEXT, MEANINGLESS_WORD, MEDICAL_WORD)
+"""Out-of-context negative: the target cannot occur in this image (`unibiomed.terminology.absent_targets`)."""
+MEANINGLESS = "meaningless"
+"""An everyday word."""
+OTHER_MEDICAL = "other medical"
+"""A medical word outside of the vocabulary."""
+KINDS = (PRESENT, IN_CONTEXT, OUT_OF_CONTEXT, MEANINGLESS, OTHER_MEDICAL)
 ABSENT = KINDS[1:]
+
+MEANINGLESS_WORDS = (
+    "airplane",
+    "banana",
+    "bicycle",
+    "bottle",
+    "cat",
+    "chair",
+    "dog",
+    "fire truck",
+    "guitar",
+    "house",
+    "laptop",
+    "mountain",
+    "pizza",
+    "rainbow",
+    "shoe",
+    "teapot",
+    "traffic light",
+    "tree",
+    "umbrella",
+    "unicorn",
+)
+"""Everyday things, which occur in no medical image."""
+
+OTHER_MEDICAL_WORDS = (
+    "adrenal gland",
+    "appendix",
+    "cochlea",
+    "esophageal varices",
+    "femur",
+    "gallbladder",
+    "gallstone",
+    "meniscus",
+    "ovarian cyst",
+    "tooth",
+    "urinary bladder",
+    "uterus",
+)
+"""Structures and findings outside of the terminology. They are reported separately, because some images show them."""
 
 
 class Pair(NamedTuple):
-    """A word that is asked for in one image.
+    """A word for one image.
 
     Parameters
     ----------
@@ -47,7 +90,7 @@ class Pair(NamedTuple):
     kind : str
         One of `KINDS`.
     region : int or None
-        The region of the record that is annotated for it.
+        Index of the region that is annotated for it.
     """
 
     target: str
@@ -56,16 +99,15 @@ class Pair(NamedTuple):
 
 
 def vocabulary_of(predictor: Predictor, records: Iterable[Record]) -> tuple[str, ...]:
-    """Targets that a predictor is asked for: those that it knows, else all that have a mask in the data, by name."""
+    """Return the targets that a predictor knows, or else all targets with a mask in the data, sorted by name."""
     known: Sequence[str] = getattr(predictor, "vocabulary", ())
     return tuple(known) or tuple(sorted({g.target for r in records for g in r.regions if g.mask is not None}))
 
 
-def pairs_of(scene: Scene, vocabulary: Sequence[str]) -> list[Pair]:
-    """The pairs of one image.
+def make_pairs(scene: Scene, vocabulary: Sequence[str]) -> list[Pair]:
+    """Make the pairs of one image.
 
-    A target that the image may show, but that its data set does not annotate, is in none of them: whether it is there
-    is not known.
+    Targets that may occur in the image and are not annotated are left out, because their presence is unknown.
 
     Parameters
     ----------
@@ -85,6 +127,18 @@ def pairs_of(scene: Scene, vocabulary: Sequence[str]) -> list[Pair]:
             pairs.append(Pair(target, IN_CONTEXT, number))
         elif target.casefold() in impossible:
             pairs.append(Pair(target, OUT_OF_CONTEXT))
-    for kind, words in ((MEANINGLESS_WORD, MEANINGLESS), (MEDICAL_WORD, OTHER_MEDICAL)):
+    for kind, words in ((MEANINGLESS, MEANINGLESS_WORDS), (OTHER_MEDICAL, OTHER_MEDICAL_WORDS)):
         pairs += [Pair(word, kind) for word in unknown_words(words, vocabulary)]
     return pairs
+
+
+def unknown_words(words: Sequence[str], vocabulary: Sequence[str]) -> tuple[str, ...]:
+    """Return the words that have no meaning in a vocabulary.
+
+    Parameters
+    ----------
+    words : sequence of str
+    vocabulary : sequence of str
+        Targets that a model knows.
+    """
+    return tuple(word for word in words if not resolve(word, known=vocabulary).meanings)

@@ -1,4 +1,4 @@
-"""The figures of an evaluation, as SVG and PNG: `draw_figures` and `draw_ablation`."""
+"""Figures of an evaluation as SVG and PNG: `draw_figures` and `draw_ablation`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Radars: a score over many targets, data sets or labels, one line a model."""
+"""Radar charts: a score over many targets, data sets or labels, with one line per model."""
 
 from __future__ import annotations
 
@@ -7,37 +7,37 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .style import SOFT, Look, legend, rows_of, words
+from .style import GREY, ModelStyle, add_legend, shorten_label, split_into_rows
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["FEWEST_COUNT", "FEWEST_SPOKES", "plot_radar", "radar_height", "radars", "spokes_of"]
+__all__ = ["MIN_COUNT", "MIN_SPOKES", "plot_radar", "radar_height", "select_spokes", "split_radar"]
 
-FEWEST_SPOKES = 3
-FEWEST_COUNT = 5
-"""Values below which a mean has no spoke: one more image would put it elsewhere."""
-MOST_SPOKES = 40
-"""Around one circle, for names that do not touch."""
+MIN_SPOKES = 3
+MIN_COUNT = 5
+"""Number of values below which a mean is not shown, because it is unreliable."""
+MAX_SPOKES = 40
+"""Number of spokes of one chart whose labels do not overlap."""
 
 
-def spokes_of(cells: Mapping[tuple[str, str], Mapping[str, Any]], first: str) -> tuple[dict[str, int], list[str]]:
-    """What is drawn, and what is left out.
+def select_spokes(cells: Mapping[tuple[str, str], Mapping[str, Any]], first: str) -> tuple[dict[str, int], list[str]]:
+    """Select the spokes that have enough values.
 
     Parameters
     ----------
     cells : mapping of (str, str) to mapping
-        Model and spoke to ``value`` and ``count``.
+        ``value`` and ``count`` of each model and spoke.
     first : str
-        The model whose values give the order: neighbours are alike then, where the alphabet draws a tangle.
+        Model by whose values the spokes are sorted.
 
     Returns
     -------
     dict of str to int
-        Spokes to what they rest on, the best of the first model first.
+        Number of values of each spoke, sorted from the best to the worst value of the first model.
     list of str
-        Those that rest on too little.
+        Spokes with too few values.
     """
     counts: dict[str, int] = {}
     for (_, spoke), cell in sorted(cells.items()):
@@ -45,97 +45,110 @@ def spokes_of(cells: Mapping[tuple[str, str], Mapping[str, Any]], first: str) ->
             counts[spoke] = max(counts.get(spoke, 0), cell.get("count") or 0)
 
     def value(spoke: str) -> float:
-        found = cells.get((first, spoke), {}).get("value")
-        return -1.0 if found is None else found
+        number = cells.get((first, spoke), {}).get("value")
+        return -1.0 if number is None else number
 
-    shown = sorted((name for name, n in counts.items() if n >= FEWEST_COUNT), key=lambda n: (-value(n), n))
-    return {name: counts[name] for name in shown}, [name for name, n in counts.items() if n < FEWEST_COUNT]
+    shown = sorted((name for name, n in counts.items() if n >= MIN_COUNT), key=lambda n: (-value(n), n))
+    return {name: counts[name] for name in shown}, [name for name, n in counts.items() if n < MIN_COUNT]
 
 
-def radars(names: Sequence[str]) -> list[list[str]]:
-    """The spokes of each circle."""
-    return rows_of(names, MOST_SPOKES)
+def split_radar(names: Sequence[str]) -> list[list[str]]:
+    """Split spokes into several charts."""
+    return split_into_rows(names, MAX_SPOKES)
 
 
 def radar_height(names: Sequence[str]) -> float:
-    """Inches that the figure needs."""
-    return 0.8 + 5.6 * len(radars(names))
+    """Return the height of the figure in inches."""
+    return 0.8 + 5.6 * len(split_radar(names))
 
 
 def plot_radar(
     figure: Figure,
-    looks: Mapping[str, Look],
+    styles: Mapping[str, ModelStyle],
     names: Mapping[str, int],
     values: Mapping[tuple[str, str], float | None],
     *,
     title: str,
     note: str = "",
 ) -> None:
-    """One circle, or several where there are many spokes; the rim is 1.
+    """Plot one radar chart, or several if there are many spokes; the outer circle is 1.
 
     Parameters
     ----------
     figure : Figure
-    looks : mapping of str to Look
+    styles : mapping of str to ModelStyle
     names : mapping of str to int
-        Spokes, clockwise from the top, at least 3; and the number in brackets after each.
+        At least 3 spokes, clockwise from the top, with the number in brackets after each name.
     values : mapping of (str, str) to float or None
-        Model and spoke to the score in [0, 1]; the line is broken where there is none.
+        Score in [0, 1] of each model and spoke. Lines have a gap at missing values.
     title, note : str
     """
-    parts = radars(list(names))
-    circles = figure.subplots(len(parts), 1, squeeze=False, subplot_kw={"projection": "polar"})[:, 0]
-    for axes, part in zip(circles, parts, strict=True):
-        _circle(axes, looks, {name: names[name] for name in part}, values)
-    legend(figure, _lines(looks.values()), title, note)
+    parts = split_radar(list(names))
+    charts = figure.subplots(len(parts), 1, squeeze=False, subplot_kw={"projection": "polar"})[:, 0]
+    for axes, part in zip(charts, parts, strict=True):
+        _plot_chart(axes, styles, {name: names[name] for name in part}, values)
+    add_legend(figure, _legend_lines(styles.values()), title, note)
 
 
-def _lines(looks: Iterable[Look]) -> list[Any]:
+def _legend_lines(styles: Iterable[ModelStyle]) -> list[Any]:
     from matplotlib.lines import Line2D
 
-    return [Line2D([], [], color=k.ink, linestyle=k.line, marker=k.marker, ms=3, lw=1.3, label=k.label) for k in looks]
+    return [
+        Line2D([], [], color=s.line_color, linestyle=s.line, marker=s.marker, ms=3, lw=1.3, label=s.label)
+        for s in styles
+    ]
 
 
-def _circle(
-    axes: Axes, looks: Mapping[str, Look], names: Mapping[str, int], values: Mapping[tuple[str, str], float | None]
+def _plot_chart(
+    axes: Axes,
+    styles: Mapping[str, ModelStyle],
+    names: Mapping[str, int],
+    values: Mapping[tuple[str, str], float | None],
 ) -> None:
     angles = np.linspace(0, 2 * np.pi, len(names), endpoint=False)
     axes.set(theta_offset=np.pi / 2, theta_direction=-1)
-    # models over floors, the first on top
-    for depth, (name, look) in enumerate(looks.items()):
-        found = np.array([np.nan if (v := values.get((name, n))) is None else v for n in names], dtype=float)
-        if np.isnan(found).all():
+    # the first model is on top, baselines are at the bottom
+    for depth, (name, style) in enumerate(styles.items()):
+        numbers = np.array([np.nan if (v := values.get((name, n))) is None else v for n in names], dtype=float)
+        if np.isnan(numbers).all():
             continue
         axes.plot(
             np.append(angles, angles[:1]),
-            np.append(found, found[:1]),
-            color=look.ink,
-            linestyle=look.line,
-            linewidth=0.8 if look.floor else 1.3,
-            marker=look.marker,
-            markersize=1.8 if look.floor else 2.6,
-            zorder=5 - depth / len(looks),
+            np.append(numbers, numbers[:1]),
+            color=style.line_color,
+            linestyle=style.line,
+            linewidth=0.8 if style.baseline else 1.3,
+            marker=style.marker,
+            markersize=1.8 if style.baseline else 2.6,
+            zorder=5 - depth / len(styles),
             clip_on=False,
         )
     axes.set_ylim(0, 1)
     rings = (0.2, 0.4, 0.6, 0.8)
     axes.set_yticks(rings, [])
-    paper = {"facecolor": "white", "alpha": 0.75, "linewidth": 0, "pad": 0.4}
+    background = {"facecolor": "white", "alpha": 0.75, "linewidth": 0, "pad": 0.4}
     for ring in rings:
-        # halfway between two spokes, over the lines
-        axes.text(
-            np.pi / len(names), ring, f"{ring}", ha="center", va="center", fontsize=5, color=SOFT, bbox=paper, zorder=9
-        )
+        # between two spokes, above the lines
+        angle = np.pi / len(names)
+        options: dict[str, Any] = {
+            "ha": "center",
+            "va": "center",
+            "fontsize": 5,
+            "color": GREY,
+            "bbox": background,
+            "zorder": 9,
+        }
+        axes.text(angle, ring, f"{ring}", **options)
     axes.set_xticks(angles, [])
     axes.spines["polar"].set_color("0.7")
     for angle, (name, count) in zip(angles, names.items(), strict=True):
-        turn = 90 - np.degrees(angle)
+        rotation = 90 - np.degrees(angle)
         left = np.sin(angle) < -1e-9
         axes.text(
             angle,
             1.05,
-            f"{words(name, 34)} ({count:,})",
-            rotation=turn + 180 if left else turn,
+            f"{shorten_label(name, 34)} ({count:,})",
+            rotation=rotation + 180 if left else rotation,
             rotation_mode="anchor",
             ha="right" if left else "left",
             va="center",

@@ -1,4 +1,4 @@
-"""How all figures look: colours that colour-blind people can tell apart, sizes for a printed column, SVG and PNG."""
+"""Style of all figures: a palette for colour-blind readers, sizes for a journal, and output as SVG and PNG."""
 
 from __future__ import annotations
 
@@ -11,47 +11,47 @@ from typing import TYPE_CHECKING, Any
 
 from unibiomed.data.index import replacing, writing
 from unibiomed.errors import InputError
-from unibiomed.export.wording import plain
+from unibiomed.export.formatting import plain
 
-from ..predictors.base import BOXED
+from ..predictors.base import BOX_SUFFIX
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = [
+    "FORMATS",
+    "GREY",
     "INK",
-    "KINDS",
-    "SOFT",
     "WIDTH",
-    "Look",
-    "beside",
+    "ModelStyle",
+    "add_legend",
     "file_name",
-    "legend",
-    "make_looks",
-    "patches",
-    "room_for",
-    "rows_of",
-    "sheet",
-    "words",
+    "legend_patches",
+    "make_styles",
+    "max_labels_per_row",
+    "saved_figure",
+    "shorten_label",
+    "split_into_rows",
+    "with_format",
 ]
 
 WIDTH = 7.2
-"""Inches; two columns of a journal."""
-KINDS = ("svg", "png")
-# Okabe and Ito, "Color Universal Design" (2008), without the yellow, which is lost on white paper.
+"""Width of a figure in inches: two columns of a journal."""
+FORMATS = ("svg", "png")
+# Okabe and Ito, "Color Universal Design" (2008), without yellow, which has too little contrast on white.
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#e69f00", "#cc79a7", "#56b4e9", "#000000")
 GREYS = ("0.40", "0.56", "0.70", "0.83")
 LIGHTEST_LINE = "0.56"
-"""Grey of the lines of floors whose areas are lighter: a thin line in a light grey is lost on white paper."""
-LETTERS = 120
-"""Of labels that fit side by side under a figure of full width."""
+"""Grey of the lines of baselines whose areas are lighter: thin light lines are hard to see."""
+LABEL_CHARACTERS = 120
+"""Characters of labels that fit side by side below a figure of full width."""
 HATCHES = ("", "////", "....", "xxxx")
 LINES: tuple[Any, ...] = ("-", (0, (4, 1.5)), (0, (1.2, 1.2)), "-.")
 MARKERS = "osD^vPX"
-INK, SOFT = "0.15", "0.40"
+INK, GREY = "0.15", "0.40"
 SETTINGS = {
     "axes.axisbelow": True,
-    "axes.edgecolor": SOFT,
+    "axes.edgecolor": GREY,
     "axes.labelcolor": INK,
     "axes.labelsize": 7,
     "axes.linewidth": 0.6,
@@ -68,15 +68,15 @@ SETTINGS = {
     "legend.fontsize": 7,
     "legend.frameon": False,
     "savefig.dpi": 200,
-    # the same drawing gives the same file
+    # makes the files reproducible
     "svg.hashsalt": "unibiomed",
-    # a "$" in a label is a dollar
+    # "$" in a label is not mathematics
     "text.parse_math": False,
-    "xtick.color": SOFT,
+    "xtick.color": GREY,
     "xtick.labelcolor": INK,
     "xtick.labelsize": 6.5,
     "xtick.major.width": 0.6,
-    "ytick.color": SOFT,
+    "ytick.color": GREY,
     "ytick.labelcolor": INK,
     "ytick.labelsize": 6.5,
     "ytick.major.width": 0.6,
@@ -84,18 +84,19 @@ SETTINGS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
-    """How one model looks in every figure.
+class ModelStyle:
+    """Style of one model in every figure.
 
     Parameters
     ----------
     label : str
-        Its name, short enough for a legend.
-    color, hatch, marker : str
+        Name, short enough for a legend.
+    color, hatch : str
     line : str or tuple
-        Line style.
-    floor : bool
-        A trivial predictor, in grey.
+        Line style of matplotlib.
+    marker : str
+    baseline : bool
+        Baselines are grey.
     """
 
     label: str
@@ -103,68 +104,68 @@ class Look:
     hatch: str
     line: Any
     marker: str
-    floor: bool
+    baseline: bool
 
     @property
-    def ink(self) -> str:
-        """Its colour where it is a thin line."""
-        return min(self.color, LIGHTEST_LINE) if self.floor else self.color
+    def line_color(self) -> str:
+        """Colour of thin lines."""
+        return min(self.color, LIGHTEST_LINE) if self.baseline else self.color
 
 
-def make_looks(models: Mapping[str, Any]) -> dict[str, Look]:
-    """Looks of all models, by name: models in colours, then floors in greys.
+def make_styles(models: Mapping[str, Any]) -> dict[str, ModelStyle]:
+    """Return the styles of all models: models in colours, followed by baselines in greys.
 
     Parameters
     ----------
     models : mapping
         ``results["models"]``.
     """
-    looks = {}
-    for floor, colors in ((False, COLORS), (True, GREYS)):
-        names = [name for name, table in models.items() if bool(table.get("floor")) == floor]
+    styles = {}
+    for baseline, colors in ((False, COLORS), (True, GREYS)):
+        names = [name for name, table in models.items() if bool(table.get("baseline")) == baseline]
         for i, name in enumerate(names):
-            again = i // len(colors) % len(HATCHES)
-            line = LINES[i % len(LINES)] if floor else LINES[again]
+            cycle = i // len(colors) % len(HATCHES)
+            line = LINES[i % len(LINES)] if baseline else LINES[cycle]
             marker = MARKERS[i % len(MARKERS)]
-            # shortened, a name still says that the model is given the box of the truth
-            end = BOXED if name.endswith(BOXED) else ""
-            label = words(name.removesuffix(end), 28 - len(end)) + end
-            looks[name] = Look(label, colors[i % len(colors)], HATCHES[again], line, marker, floor)
-    return looks
+            # a shortened name keeps the suffix of models that are given the ground-truth box
+            suffix = BOX_SUFFIX if name.endswith(BOX_SUFFIX) else ""
+            label = shorten_label(name.removesuffix(suffix), 28 - len(suffix)) + suffix
+            styles[name] = ModelStyle(label, colors[i % len(colors)], HATCHES[cycle], line, marker, baseline)
+    return styles
 
 
-def words(text: str, longest: int = 40, width: int = 0) -> str:
-    """A label from data or a model, made fit for a figure; `width` wraps it."""
-    short = plain(text.replace("_", " "), longest) or "-"
+def shorten_label(text: str, max_length: int = 40, width: int = 0) -> str:
+    """Shorten the label of a target or model, and wrap it if `width` is not 0."""
+    short = plain(text.replace("_", " "), max_length) or "-"
     return textwrap.fill(short, width) if width else short
 
 
-def room_for(labels: Iterable[str]) -> int:
-    """How many labels fit side by side when none of their words is broken; at least 2, whatever their length."""
-    longest = max((len(word) for label in labels for word in words(label).split()), default=1)
-    return max(2, LETTERS // (longest + 1))
+def max_labels_per_row(labels: Iterable[str]) -> int:
+    """Return how many labels fit side by side without breaking a word, at least 2."""
+    longest = max((len(word) for label in labels for word in shorten_label(label).split()), default=1)
+    return max(2, LABEL_CHARACTERS // (longest + 1))
 
 
 def file_name(text: str) -> str:
-    """The name of a model or target as part of a file name, on any machine."""
+    """Return the name of a model or target as a valid part of a file name on every platform."""
     return "".join(c if c.isalnum() or c in "-_." else "_" for c in text)[:80]
 
 
-def beside(path: Path, kind: str) -> Path:
-    """The file of a kind; a name such as ``model_v1.2`` keeps its dot."""
-    return path.with_name(f"{path.name}.{kind}")
+def with_format(path: Path, extension: str) -> Path:
+    """Append an extension to a path; a name such as ``model_v1.2`` keeps its dot."""
+    return path.with_name(f"{path.name}.{extension}")
 
 
 @contextmanager
-def sheet(path: Path, height: float, *, width: float = WIDTH) -> Iterator[Figure]:
-    """A figure to draw on, written as SVG and PNG at the end; matplotlib's settings are as before.
+def saved_figure(path: Path, height: float, *, width: float = WIDTH) -> Iterator[Figure]:
+    """Create a figure and save it as SVG and PNG on exit; the settings of matplotlib are restored.
 
     Parameters
     ----------
     path : Path
-        Of both files, without ``.svg`` and ``.png``.
+        Path of both files without extension.
     height, width : float
-        Inches.
+        Size in inches.
 
     Raises
     ------
@@ -177,7 +178,7 @@ def sheet(path: Path, height: float, *, width: float = WIDTH) -> Iterator[Figure
         from matplotlib import style
         from matplotlib.figure import Figure
     except ImportError:
-        raise InputError("figures need matplotlib: pip install 'unibiomed[train]'") from None
+        raise InputError("figures need matplotlib: run pip install 'unibiomed[train]'") from None
     with writing(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
     with style.context(["default", SETTINGS]):
@@ -186,31 +187,32 @@ def sheet(path: Path, height: float, *, width: float = WIDTH) -> Iterator[Figure
         layout = figure.get_layout_engine()
         assert layout is not None
         for _ in range(2):
-            # the second time round knows how much room square axes left
+            # the second pass uses the space that axes of fixed aspect ratio leave
             layout.execute(figure)
         figure.set_layout_engine("none")
-        for kind in KINDS:
-            with replacing(beside(path, kind)) as fresh:
-                # a date would make each file differ from the last
-                figure.savefig(fresh, format=kind, metadata={"Date": None} if kind == "svg" else None)
+        for extension in FORMATS:
+            with replacing(with_format(path, extension)) as temporary:
+                # no date, so that the file is reproducible
+                metadata = {"Date": None} if extension == "svg" else None
+                figure.savefig(temporary, format=extension, metadata=metadata)
 
 
-def patches(looks: Iterable[Look]) -> list[Any]:
-    """A patch a model, for `legend`."""
+def legend_patches(styles: Iterable[ModelStyle]) -> list[Any]:
+    """Return one patch per model for `add_legend`."""
     from matplotlib.patches import Patch
 
-    return [Patch(facecolor=k.color, hatch=k.hatch, edgecolor="white", linewidth=0, label=k.label) for k in looks]
+    return [Patch(facecolor=s.color, hatch=s.hatch, edgecolor="white", linewidth=0, label=s.label) for s in styles]
 
 
-def legend(figure: Figure, handles: Sequence[Any], title: str, note: str = "") -> None:
-    """Title, legend and what has to be known, all outside of the axes."""
+def add_legend(figure: Figure, handles: Sequence[Any], title: str, note: str = "") -> None:
+    """Add title, legend and note outside of the axes."""
     if handles:
-        # as the heading of the legend, so that the two never meet
-        letters = max(len(handle.get_label()) for handle in handles) + 6
+        # the title is that of the legend, so that they cannot overlap
+        characters = max(len(handle.get_label()) for handle in handles) + 6
         figure.legend(
             handles=handles,
             loc="outside upper left",
-            ncols=max(1, min(len(handles), int(figure.get_figwidth() * 18 / letters))),
+            ncols=max(1, min(len(handles), int(figure.get_figwidth() * 18 / characters))),
             columnspacing=1.4,
             title=title,
             title_fontproperties={"weight": "bold", "size": 9},
@@ -221,13 +223,13 @@ def legend(figure: Figure, handles: Sequence[Any], title: str, note: str = "") -
         figure.suptitle(title, x=0.01, ha="left")
     if note:
         width = int(figure.get_figwidth() * 22)
-        figure.supxlabel(textwrap.fill(note, width), x=0.01, ha="left", fontsize=6, color=SOFT)
+        figure.supxlabel(textwrap.fill(note, width), x=0.01, ha="left", fontsize=6, color=GREY)
 
 
-def rows_of(items: Sequence[Any], most: int) -> list[list[Any]]:
-    """Cut a list into rows of nearly one length, none longer than `most`."""
+def split_into_rows(items: Sequence[Any], max_length: int) -> list[list[Any]]:
+    """Split a list into rows of nearly equal length."""
     if not items:
         return []
-    number = -(-len(items) // max(1, most))
+    number = -(-len(items) // max(1, max_length))
     size = -(-len(items) // number)
     return [list(items[first : first + size]) for first in range(0, len(items), size)]

@@ -1,7 +1,7 @@
-"""The page of an evaluation: plain HTML files that open anywhere, without a server, a network or others' scripts.
+"""The HTML page of an evaluation: files that open without a server, a network connection or external scripts.
 
-Labels, answers and file names come from models and data: everything is escaped, and the pages forbid themselves, by
-their content security policy, to load or run what is not in them.
+Labels, answers and file names come from models and data sets. They are escaped, and the content security policy of the
+pages forbids to load or run anything that is not part of them.
 """
 
 from __future__ import annotations

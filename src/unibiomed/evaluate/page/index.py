@@ -1,4 +1,4 @@
-"""The first page: tables, figures, examples, and links to everything else."""
+"""The main page: tables, figures, examples, and links to all other files."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ import numpy as np
 from PIL import Image
 
 from unibiomed.data.index import writing
-from unibiomed.export.wording import DISCLAIMER
+from unibiomed.export.formatting import DISCLAIMER
 
-from ..examples import pick_examples
+from ..examples import select_examples
 from ..figures.style import file_name
 from ..predictions import PredictionStore
-from ..rows import Row, read_rows
-from ..sheet import NONE, Sheet
-from ..tables import make_sheets
+from ..sample_scores import SampleScore, read_sample_scores
+from ..tables import make_tables
+from ..tables.table import MISSING, Table
 from .html import as_text, jpeg, write_html
 from .samples import PICTURES, Cases, write_sample_pages
 
-__all__ = ["write_page"]
+__all__ = ["remove_page", "write_page"]
 
-MOST_ROWS = 12
-"""Longer tables are folded."""
-LARGEST_SVG = 1_500_000
-"""Bytes; of a larger figure the PNG is shown."""
-THUMBNAIL = 160
-"""Pixels of the longer side of an example; the link leads to the whole."""
+MAX_ROWS = 12
+"""Tables with more rows are collapsed."""
+MAX_SVG_BYTES = 1_500_000
+"""The PNG of a figure is embedded if its SVG is larger."""
+THUMBNAIL_SIDE = 160
+"""Longest side of the preview of an example in pixels."""
 RANKS = ("worst", "median", "best")
 
 
@@ -45,30 +45,30 @@ def write_page(
     pictures: int = PICTURES,
     seed: int = 42,
 ) -> Path:
-    """Write ``index.html`` with tables and figures, and under ``samples/`` a page for each model and data set.
+    """Write ``index.html`` with tables and figures, and a page for each model and data set in ``samples/``.
 
-    What lies in `folder` already of ``results.json``, ``tables/``, ``figures/`` and ``examples/`` is linked.
+    The page links ``results.json`` and the files of ``tables/``, ``figures/`` and ``examples/`` that exist in `folder`.
 
     Parameters
     ----------
     results : mapping
-        As ``results.json``.
+        Content of ``results.json``.
     figures : sequence of Path
-        From `figures.draw_figures`; of an SVG and a PNG of one name one is put into the page.
+        From `figures.draw_figures`. Either the SVG or the PNG of each figure is embedded.
     folder : Path
-        Made if need be.
+        Output folder.
     scores : mapping of str to Path, optional
-        Model to the file of its rows; without it there are no pages of samples. Floors get none.
+        Files of sample scores. Without them there are no pages of samples. Baselines have no such pages.
     stores : mapping of str to PredictionStore, optional
-        Model to its predictions; without it the samples have no images.
+        Predictions of each model. Without them samples are shown without images.
     cases : callable, optional
-        Takes keys of records and gives the cases of these, and of others too if it likes. Without it the samples have
-        neither images nor questions. It is called once for each data set.
+        Returns cases for a set of record keys; it may return other cases as well. It is called once per data set.
+        Without it samples are shown without images and questions.
     pictures : int
-        Samples of each model and data set that get images: the worst ones, and others by chance. The rest are
-        listed, the worst first, up to 2,000 rows.
+        Number of samples of each model and data set that are shown with images: the worst ones, and others at random.
+        The remaining samples are listed, worst first, up to 2,000 rows.
     seed : int
-        Of the choice.
+        Seed of the choice.
 
     Returns
     -------
@@ -78,42 +78,41 @@ def write_page(
     Raises
     ------
     DataError
-        Rows or images cannot be read.
+        Sample scores or images cannot be read.
     OutputError
         A file cannot be written.
     """
-    folder = Path(folder)
+    folder, stores = Path(folder), stores or {}
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    stores, files = (
-        stores or {},
-        {
-            name: path
-            for name, path in (scores or {}).items()
-            if name in results["models"] and not results["models"][name].get("floor")
-        },
-    )
-    rows = {name: list(read_rows(path)) for name, path in files.items()}
+    files = {
+        name: path
+        for name, path in (scores or {}).items()
+        if name in results["models"] and not results["models"][name].get("baseline")
+    }
+    samples = {name: list(read_sample_scores(path)) for name, path in files.items()}
     names = {name: path.name for name, path in files.items()}
-    links = write_sample_pages(folder, rows, names, stores, cases, pictures, seed)
-    examples = [part for name in rows if name in stores for part in _examples(folder, name, rows[name], stores[name])]
+    links = write_sample_pages(folder, samples, names, stores, cases, pictures, seed)
+    examples = [
+        part for name in samples if name in stores for part in _examples(folder, name, samples[name], stores[name])
+    ]
     title, number = results.get("title") or results["suite"], len(results["models"])
-    parts = {"tables": True, "figures": True, "examples": bool(examples), "samples": bool(links)}
+    sections = {"tables": True, "figures": True, "examples": bool(examples), "samples": bool(links)}
     body = [
         f"<h1>{as_text(title)}</h1>",
-        f'<p class="soft">Suite <b>{as_text(results["suite"])}</b>, {results.get("images", 0):,} images, '
+        f'<p class="secondary">Suite <b>{as_text(results["suite"])}</b>, {results.get("images", 0):,} images, '
         f"{number} model{'' if number == 1 else 's'}; unibiomed {as_text(results.get('version', ''))}</p>",
-        *_run(results),
+        *_provenance(results),
         f'<p class="warning">{DISCLAIMER}.</p>',
-        "<nav>" + "".join(f'<a href="#{name}">{name.capitalize()}</a>' for name, there in parts.items() if there),
-        *_files(folder, {"results.json": "All numbers (JSON)", "tables/tables.md": "All tables (Markdown)"}),
+        "<nav>" + "".join(f'<a href="#{name}">{name.capitalize()}</a>' for name, there in sections.items() if there),
+        *_links(folder, {"results.json": "All numbers (JSON)", "tables/tables.md": "All tables (Markdown)"}),
         "</nav>",
         '<h2 id="tables">Tables</h2>',
-        *_tables(make_sheets(results), folder),
+        *_tables(make_tables(results), folder),
         '<h2 id="figures">Figures</h2>',
-        *(_figure(path, folder) for path in _one_of_each(figures)),
+        *(_figure(path, folder) for path in _embedded_files(figures)),
         *(['<h2 id="examples">Examples</h2>', *examples] if examples else []),
-        *_overview(links),
+        *_sample_links(links),
     ]
     index = folder / "index.html"
     write_html(index, title, body)
@@ -121,28 +120,28 @@ def write_page(
 
 
 def remove_page(folder: Path) -> None:
-    """Take away what `write_page` wrote into a folder, where there is any.
+    """Remove the files that `write_page` wrote to a folder, if there are any.
 
     Raises
     ------
     OutputError
-        A file cannot be taken away.
+        A file cannot be removed.
     """
     with writing(folder):
         for path in (folder / "index.html", *(folder / "samples").glob("[0-9][0-9][0-9].html")):
             path.unlink(missing_ok=True)
 
 
-def _run(results: Mapping[str, Any]) -> list[str]:
-    """What was drawn, by which command and when, as far as the results tell."""
+def _provenance(results: Mapping[str, Any]) -> list[str]:
+    """Describe the selection of images, the command and the date, if the results contain them."""
     run = results.get("run") or {}
     command = f"<code>{as_text(run['command'])}</code>" if run.get("command") else ""
-    told = [as_text(results.get("drawn") or ""), command, as_text(run.get("date") or "")]
-    return [f'<p class="soft">{" ".join(part for part in told if part)}</p>'] if any(told) else []
+    parts = [as_text(results.get("selection") or ""), command, as_text(run.get("date") or "")]
+    return [f'<p class="secondary">{" ".join(part for part in parts if part)}</p>'] if any(parts) else []
 
 
-def _files(folder: Path, names: Mapping[str, str]) -> list[str]:
-    """Links to those files of the evaluation that are there."""
+def _links(folder: Path, names: Mapping[str, str]) -> list[str]:
+    """Link the files of the evaluation that exist."""
     return [
         f'<a href="{as_text(name)}">{as_text(shown)}</a>' for name, shown in names.items() if (folder / name).is_file()
     ]
@@ -151,28 +150,28 @@ def _files(folder: Path, names: Mapping[str, str]) -> list[str]:
 # ---------------------------------------------------------------- tables
 
 
-def _tables(sheets: Iterable[Sheet], folder: Path) -> list[str]:
-    """Those of floors alone are folded away together."""
-    sheets = list(sheets)
-    floors = [_sheet(sheet, folder) for sheet in sheets if sheet.floor]
-    folded = ["<details><summary>Tables of single floors</summary>", *floors, "</details>"]
-    return [*(_sheet(sheet, folder) for sheet in sheets if not sheet.floor), *(folded if floors else [])]
+def _tables(tables: Iterable[Table], folder: Path) -> list[str]:
+    """Show all tables; those of single baselines are collapsed together."""
+    tables = list(tables)
+    baselines = [_table(table, folder) for table in tables if table.baseline]
+    collapsed = ["<details><summary>Tables of single baselines</summary>", *baselines, "</details>"]
+    return [*(_table(table, folder) for table in tables if not table.baseline), *(collapsed if baselines else [])]
 
 
-def _sheet(sheet: Sheet, folder: Path) -> str:
-    heads = "".join(f"<th>{as_text(name)}</th>" for name in sheet.columns)
-    rows = "".join("<tr>" + "".join(map(_sheet_cell, row)) + "</tr>" for row in sheet.rows)
-    files = _files(folder, {f"tables/{sheet.name}.md": "Markdown", f"tables/{sheet.name}.tex": "LaTeX"})
-    note = " ".join([as_text(sheet.note), *files]).strip()
+def _table(table: Table, folder: Path) -> str:
+    heads = "".join(f"<th>{as_text(name)}</th>" for name in table.columns)
+    rows = "".join("<tr>" + "".join(map(_table_cell, row)) + "</tr>" for row in table.rows)
+    files = _links(folder, {f"tables/{table.name}.md": "Markdown", f"tables/{table.name}.tex": "LaTeX"})
+    note = " ".join([as_text(table.note), *files]).strip()
     note = f'<p class="note">{note}</p>' if note else ""
-    table = f'<div class="wide"><table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table></div>{note}'
-    if len(sheet.rows) > MOST_ROWS:
-        return f"<details><summary>{as_text(sheet.title)} ({len(sheet.rows)} rows)</summary>{table}</details>"
-    return f"<h3>{as_text(sheet.title)}</h3>{table}"
+    html = f'<div class="wide"><table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table></div>{note}'
+    if len(table.rows) > MAX_ROWS:
+        return f"<details><summary>{as_text(table.title)} ({len(table.rows)} rows)</summary>{html}</details>"
+    return f"<h3>{as_text(table.title)}</h3>{html}"
 
 
-def _sheet_cell(cell: str) -> str:
-    # numbers with their intervals stay on one line, sentences do not
+def _table_cell(cell: str) -> str:
+    # numbers with intervals stay on one line, sentences are wrapped
     kind = ' class="text"' if len(cell) > 36 else ""
     return f"<td{kind}>{as_text(cell)}</td>"
 
@@ -180,15 +179,15 @@ def _sheet_cell(cell: str) -> str:
 # ---------------------------------------------------------------- figures
 
 
-def _one_of_each(figures: Sequence[Path]) -> list[Path]:
-    """Of each figure the SVG, or the PNG where the SVG is very large or missing."""
+def _embedded_files(figures: Sequence[Path]) -> list[Path]:
+    """Choose the SVG of each figure, or the PNG if the SVG is large or missing."""
     names: dict[str, dict[str, Path]] = defaultdict(dict)
     for path in figures:
         names[str(path.with_suffix(""))][path.suffix] = path
     out = []
-    for kinds in names.values():
-        svg, png = kinds.get(".svg"), kinds.get(".png")
-        small = svg is not None and svg.stat().st_size <= LARGEST_SVG
+    for formats in names.values():
+        svg, png = formats.get(".svg"), formats.get(".png")
+        small = svg is not None and svg.stat().st_size <= MAX_SVG_BYTES
         out += [path for path in (svg if small or png is None else png,) if path is not None]
     return out
 
@@ -198,7 +197,8 @@ def _figure(path: Path, folder: Path) -> str:
     data = base64.b64encode(path.read_bytes()).decode()
     name = path.stem.replace("_", " ")
     # a name such as model_v1.2 keeps its dot
-    files = _files(folder, {f"figures/{path.name.removesuffix(path.suffix)}.{k}": k.upper() for k in ("svg", "png")})
+    stem = path.name.removesuffix(path.suffix)
+    files = _links(folder, {f"figures/{stem}.{extension}": extension.upper() for extension in ("svg", "png")})
     caption = f"<figcaption>{' '.join(files)}</figcaption>" if files else ""
     return f'<figure><img alt="Figure: {as_text(name)}" src="data:{kind};base64,{data}">{caption}</figure>'
 
@@ -206,22 +206,22 @@ def _figure(path: Path, folder: Path) -> str:
 # ---------------------------------------------------------------- examples and samples
 
 
-def _examples(folder: Path, model: str, rows: Sequence[Row], store: PredictionStore) -> list[str]:
-    """The worst, median and best image of each target, small, each a link to the picture of it; folded."""
+def _examples(folder: Path, model: str, samples: Sequence[SampleScore], store: PredictionStore) -> list[str]:
+    """Show previews of the worst, median and best image of each target, linked to the full images."""
     targets: dict[str, dict[str, str]] = defaultdict(dict)
-    for example in pick_examples(rows):
-        row = example.row
-        name = f"examples/{store.folder.name}/{file_name(row.target)}-{example.rank}.png"
+    for example in select_examples(samples):
+        score = example.score
+        name = f"examples/{store.folder.name}/{file_name(score.target)}-{example.rank}.png"
         if (folder / name).is_file():
             with Image.open(folder / name) as picture:
-                picture.thumbnail((THUMBNAIL, THUMBNAIL))
-                small = jpeg(np.asarray(picture.convert("RGB")))
-            image = f'<img alt="{as_text(row.target)}, {example.rank}" src="{small}">'
-            targets[row.target][example.rank] = f'<a href="{as_text(name)}">{image}Dice {row.dice:.3f}</a>'
+                picture.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
+                preview = jpeg(np.asarray(picture.convert("RGB")))
+            image = f'<img alt="{as_text(score.target)}, {example.rank}" src="{preview}">'
+            targets[score.target][example.rank] = f'<a href="{as_text(name)}">{image}Dice {score.dice:.3f}</a>'
     if not targets:
         return []
     lines = (
-        f"<tr><td>{as_text(target)}</td>{''.join(f'<td>{cells.get(rank, NONE)}</td>' for rank in RANKS)}</tr>"
+        f"<tr><td>{as_text(target)}</td>{''.join(f'<td>{cells.get(rank, MISSING)}</td>' for rank in RANKS)}</tr>"
         for target, cells in targets.items()
     )
     heads = "".join(f"<th>{name}</th>" for name in ("target", *RANKS))
@@ -233,7 +233,7 @@ def _examples(folder: Path, model: str, rows: Sequence[Row], store: PredictionSt
     ]
 
 
-def _overview(links: Mapping[tuple[str, str], tuple[str, int]]) -> list[str]:
+def _sample_links(links: Mapping[tuple[str, str], tuple[str, int]]) -> list[str]:
     if not links:
         return []
     models = list(dict.fromkeys(model for _, model in links))
@@ -242,7 +242,7 @@ def _overview(links: Mapping[tuple[str, str], tuple[str, int]]) -> list[str]:
         cells = "".join(
             f'<td><a href="{links[dataset, model][0]}">{links[dataset, model][1]:,} samples</a></td>'
             if (dataset, model) in links
-            else "<td>–</td>"
+            else f"<td>{MISSING}</td>"
             for model in models
         )
         rows.append(f"<tr><td>{as_text(dataset)}</td>{cells}</tr>")

@@ -1,4 +1,4 @@
-"""The pages of samples: for each model and data set what was asked, what was said, and the images of some."""
+"""Pages of samples: for each model and data set the questions, answers and scores, and the images of some samples."""
 
 from __future__ import annotations
 
@@ -10,28 +10,30 @@ from pathlib import Path
 from unibiomed.data.index import writing
 from unibiomed.export.overlay import PALETTE
 
-from ..examples import Painting, keys_of, paint, pick_samples, row_score
+from ..examples import SampleImages, paint_sample, ranking_score, record_keys, select_samples
 from ..predictions import PredictionStore
-from ..rows import Row
+from ..sample_scores import SampleScore
 from ..samples import Case
+from ..tables.table import MISSING
 from .html import SCRIPT, as_text, jpeg, write_html
 
 __all__ = ["PICTURES", "Cases", "write_sample_pages"]
 
 PICTURES = 20
-"""Samples of a data set that are shown with images."""
+"""Default number of samples per data set that are shown with images."""
 SIDE = 224
-MOST_SAMPLES = 2000
-"""Rows of a model and data set; a browser is slow with more."""
-PANELS = ("image", "truth", "prediction")
+MAX_SAMPLES = 2000
+"""Number of rows of a page. Browsers are slow with more."""
+PANELS = {"image": "image", "truth": "ground truth", "prediction": "prediction"}
+"""Attribute of `SampleImages` and heading of each image column."""
 COLUMNS = (
     ("sample", "string"),
     ("modality", "string"),
     ("task", "string"),
     ("target", "string"),
-    ("asked how", "string"),
+    ("variant", "string"),
     ("Dice", "number"),
-    ("right", "number"),
+    ("correct", "number"),
     ("surface Dice", "number"),
     ("presence", "number"),
     ("mask score", "number"),
@@ -43,46 +45,44 @@ Cases = Callable[[set[str]], Iterable[Case]]
 
 
 @dataclass
-class _Seen:
-    """What only the cases know, not the rows."""
+class _CaseContent:
+    """Content that is read from cases: image cells by model and sample, and questions by sample."""
 
     cells: dict[tuple[str, str], str] = field(default_factory=dict)
-    """By model and sample: the cells with its images."""
     questions: dict[str, str] = field(default_factory=dict)
-    """By sample."""
 
 
 def write_sample_pages(
     folder: Path,
-    rows: Mapping[str, Iterable[Row]],
+    samples: Mapping[str, Iterable[SampleScore]],
     files: Mapping[str, str],
     stores: Mapping[str, PredictionStore],
     cases: Cases | None,
     pictures: int,
     seed: int,
 ) -> dict[tuple[str, str], tuple[str, int]]:
-    """Write a page for each model and data set under ``samples/``; those of an earlier run go.
+    """Write a page for each model and data set to ``samples/`` and remove those of an earlier run.
 
     Parameters
     ----------
     folder : Path
-        Of the evaluation.
-    rows : mapping of str to iterable of Row
-        Of each model.
+        Folder of the evaluation.
+    samples : mapping of str to iterable of SampleScore
+        Sample scores of each model.
     files : mapping of str to str
-        Model to the name of the file of its rows, for those that are not listed.
+        Name of the file of sample scores of each model, which contains the samples that are not listed.
     stores, cases, pictures, seed
         As in `write_page`.
 
     Returns
     -------
     dict
-        Data set and model to the link of the page and the number of samples.
+        Link of the page and number of samples for each data set and model.
     """
-    groups: dict[str, dict[str, list[Row]]] = defaultdict(dict)
-    for model, part in rows.items():
-        for row in part:
-            groups[row.dataset].setdefault(model, []).append(row)
+    groups: dict[str, dict[str, list[SampleScore]]] = defaultdict(dict)
+    for model, part in samples.items():
+        for score in part:
+            groups[score.dataset].setdefault(model, []).append(score)
     links: dict[tuple[str, str], tuple[str, int]] = {}
     if not groups:
         return links
@@ -92,93 +92,96 @@ def write_sample_pages(
         for stale in inner.glob("[0-9][0-9][0-9].html"):
             stale.unlink()
     for dataset, models in sorted(groups.items()):
-        picked = {
-            model: pick_samples(_as_asked(part), pictures if cases is not None and model in stores else 0, seed)
+        with_images = {
+            model: select_samples(_originals(part), pictures if cases is not None and model in stores else 0, seed)
             for model, part in models.items()
         }
-        listed = {model: _listed(part, picked[model], seed) for model, part in models.items()}
-        seen = _look(picked, listed, stores, cases)
+        listed = {model: _listed(part, with_images[model], seed) for model, part in models.items()}
+        content = _read_cases(with_images, listed, stores, cases)
         for model, part in models.items():
-            left = len(part) - len(listed[model])
-            more = f"{left:,} more are in scores/{files[model]}." if left else ""
+            omitted = len(part) - len(listed[model])
+            note = f"{omitted:,} more are in scores/{files[model]}." if omitted else ""
             file = f"{len(links) + 1:03d}.html"
-            body = _page(dataset, model, listed[model], seen, len(part), more)
-            write_html(inner / file, f"{dataset}, {model}", body, broad=True)
+            body = _page(dataset, model, listed[model], content, len(part), note)
+            write_html(inner / file, f"{dataset}, {model}", body, full_width=True)
             links[dataset, model] = f"samples/{file}", len(part)
     return links
 
 
-def _as_asked(rows: Iterable[Row]) -> list[Row]:
-    """Without changed images and questions in other words."""
-    return [row for row in rows if row.change is None and not row.paraphrase]
+def _originals(samples: Iterable[SampleScore]) -> list[SampleScore]:
+    return [score for score in samples if score.original]
 
 
-def _listed(rows: Sequence[Row], first: Sequence[Row], seed: int) -> list[Row]:
-    """Those with images, then the others, then changed images and other words; the worst of each first."""
-    names = {row.id for row in first}
-    plain = [row for row in _as_asked(rows) if row.id not in names]
-    other = [row for row in rows if row.change is not None or row.paraphrase]
-    ranked = [row for part in (plain, other) for row in pick_samples(part, len(part), seed)]
-    return [*first, *ranked[: max(MOST_SAMPLES - len(first), 0)]]
+def _listed(samples: Sequence[SampleScore], first: Sequence[SampleScore], seed: int) -> list[SampleScore]:
+    """Return samples with images, then other originals, then perturbed and paraphrased ones; worst first in each."""
+    names = {score.id for score in first}
+    originals = [score for score in _originals(samples) if score.id not in names]
+    variants = [score for score in samples if not score.original]
+    ranked = [score for part in (originals, variants) for score in select_samples(part, len(part), seed)]
+    return [*first, *ranked[: max(MAX_SAMPLES - len(first), 0)]]
 
 
-def _look(
-    picked: Mapping[str, Sequence[Row]],
-    listed: Mapping[str, Sequence[Row]],
+def _read_cases(
+    with_images: Mapping[str, Sequence[SampleScore]],
+    listed: Mapping[str, Sequence[SampleScore]],
     stores: Mapping[str, PredictionStore],
     cases: Cases | None,
-) -> _Seen:
-    """Paint the picked samples; read the questions of these images, and all that are answered in free words."""
-    seen, wanted = _Seen(), defaultdict(list)
-    for model, rows in picked.items():
-        for row in rows:
-            wanted[row.id].append(model)
-    # an image may have to be decoded for its questions, and those of other tasks follow from the target
-    needed = [row for rows in picked.values() for row in rows]
-    needed += [row for rows in listed.values() for row in rows if row.task == "ask"]
-    if cases is None or not wanted:
-        return seen
-    for case in cases(keys_of(needed)):
+) -> _CaseContent:
+    """Paint the samples with images; read the questions of their images and of the task ``ask``."""
+    content, models = _CaseContent(), defaultdict(list)
+    for model, part in with_images.items():
+        for score in part:
+            models[score.id].append(model)
+    # making a question may require decoding the image, and questions of other tasks follow from task and target
+    needed = [score for part in with_images.values() for score in part]
+    needed += [score for part in listed.values() for score in part if score.task == "ask"]
+    if cases is None or not models:
+        return content
+    for case in cases(record_keys(needed)):
         for sample in case.samples:
-            seen.questions[sample.id] = sample.question
-            for model in wanted.get(sample.id, ()):
-                seen.cells[model, sample.id] = _pictures(paint(case, sample, stores[model], SIDE))
-    return seen
+            content.questions[sample.id] = sample.question
+            for model in models.get(sample.id, ()):
+                content.cells[model, sample.id] = _image_cells(paint_sample(case, sample, stores[model], SIDE))
+    return content
 
 
-def _pictures(painting: Painting) -> str:
+def _image_cells(images: SampleImages) -> str:
     cells = []
-    for name in PANELS:
-        cells.append(f'<td class="text"><img alt="{name}" src="{jpeg(getattr(painting, name))}"></td>')
+    for name, title in PANELS.items():
+        cells.append(f'<td class="text"><img alt="{title}" src="{jpeg(getattr(images, name))}"></td>')
     keys = "".join(
         f'<span class="key"><span style="color:#{bytes(PALETTE[i % len(PALETTE)]).hex()}">&#9632;</span> '
         f"{as_text(label, 80)}</span>"
-        for i, label in enumerate(painting.labels)
+        for i, label in enumerate(images.labels)
     )
     cells[1] = cells[1].replace("</td>", f"{keys}</td>")
     return "".join(cells)
 
 
-def _page(dataset: str, model: str, rows: Sequence[Row], seen: _Seen, count: int, more: str) -> list[str]:
-    """The page of a model's samples of a data set: `rows` of them, `count` in all, and where the others are."""
-    cells = [seen.cells.get((model, row.id)) for row in rows]
-    heads = "".join(f'<th class="text">{name}</th>' for name in PANELS) if any(cells) else ""
+def _page(
+    dataset: str, model: str, samples: Sequence[SampleScore], content: _CaseContent, count: int, note: str
+) -> list[str]:
+    """Make the page of `samples` out of `count`; `note` says where the others are."""
+    cells = [content.cells.get((model, score.id)) for score in samples]
+    heads = "".join(f'<th class="text">{title}</th>' for title in PANELS.values()) if any(cells) else ""
     for name, kind in COLUMNS:
-        side = ' class="text"' if kind == "string" else ""
-        heads += f'<th{side} data-kind="{kind}"><button type="button">{name}</button></th>'
+        style = ' class="text"' if kind == "string" else ""
+        heads += f'<th{style} data-kind="{kind}"><button type="button">{name}</button></th>'
     number = sum(cell is not None for cell in cells)
     empty = "<td></td>" * len(PANELS) if any(cells) else ""
-    # a changed image is asked what the image itself is asked
-    asked = [seen.questions.get(row.id) or seen.questions.get(row.id.rpartition("@")[0], "") for row in rows]
+    # a perturbed image has the question of the original
+    questions = [
+        content.questions.get(score.id) or content.questions.get(score.id.rpartition("@")[0], "") for score in samples
+    ]
     lines = [
-        f"<tr>{cell or empty}{_row(row, question)}</tr>" for row, cell, question in zip(rows, cells, asked, strict=True)
+        f"<tr>{cell or empty}{_row(score, question)}</tr>"
+        for score, cell, question in zip(samples, cells, questions, strict=True)
     ]
     return [
         f"<h1>{as_text(dataset)}</h1>",
-        f'<p class="soft">{as_text(model)}: {count:,} samples, {number} of them with images: the worst of each task, '
-        "and others drawn by chance; changed images and questions in other words come last. Click a heading to sort."
-        "</p>",
-        *([f'<p class="soft">The worst {len(rows):,} are listed; {as_text(more)}</p>'] if more else []),
+        f'<p class="secondary">{as_text(model)}: {count:,} samples, {number} of them with images: the worst of each '
+        "task, and others at random. Perturbed images and paraphrases come last. Click a heading to sort.</p>",
+        *([f'<p class="secondary">The worst {len(samples):,} are listed; {as_text(note)}</p>'] if note else []),
         '<nav><a href="../index.html">All results</a></nav>',
         f'<div class="wide"><table><thead><tr>{heads}</tr></thead><tbody>',
         *lines,
@@ -187,25 +190,28 @@ def _page(dataset: str, model: str, rows: Sequence[Row], seen: _Seen, count: int
     ]
 
 
-def _row(row: Row, question: str) -> str:
-    dice = row_score(row) if row.shared is not None or row.task == "segment" else None
-    answer = f'<span class="failed">failure: {as_text(row.failure)}</span>' if row.failure else None
-    how = f"{row.change} {row.strength}" if row.change else f"other words {row.paraphrase}" if row.paraphrase else ""
+def _row(score: SampleScore, question: str) -> str:
+    dice = ranking_score(score) if score.intersection is not None or score.task == "segment" else None
+    answer = f'<span class="failed">failure: {as_text(score.failure)}</span>' if score.failure else None
+    variant = f"paraphrase {score.paraphrase}" if score.paraphrase else ""
+    if score.perturbation:
+        variant = f"{score.perturbation} {score.strength}"
+    correct = None if score.exact_match is None else float(score.exact_match)
     return "".join(
         [
-            _cell(row.id.removeprefix(f"{row.dataset}/")),
-            _cell(row.modality),
-            _cell(row.task),
-            _cell(row.target or ", ".join(row.wanted or [])),
-            _cell(how),
+            _cell(score.id.removeprefix(f"{score.dataset}/")),
+            _cell(score.modality),
+            _cell(score.task),
+            _cell(score.target or ", ".join(score.true_labels or [])),
+            _cell(variant),
             _number(dice),
-            _number(None if row.exact is None else float(row.exact), "yes" if row.exact else "no"),
-            _number(row.surface_dice),
-            _number(row.presence),
-            _number(row.mask_score),
+            _number(correct, "yes" if score.exact_match else "no"),
+            _number(score.surface_dice),
+            _number(score.presence),
+            _number(score.mask_score),
             _cell(question),
-            _cell(row.answer or "", answer),
-            _cell(row.reference or ""),
+            _cell(score.answer or "", answer),
+            _cell(score.reference or ""),
         ]
     )
 
@@ -216,5 +222,5 @@ def _cell(value: str, shown: str | None = None) -> str:
 
 def _number(value: float | None, shown: str | None = None) -> str:
     if value is None:
-        return '<td data-value="">–</td>'
+        return f'<td data-value="">{MISSING}</td>'
     return f'<td data-value="{value:.6f}">{shown or f"{value:.3f}"}</td>'

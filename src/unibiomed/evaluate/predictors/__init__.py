@@ -1,17 +1,25 @@
-"""What can be judged: this package's models, its peers, folders of predictions, and the trivial floors."""
+"""Predictors: models of this package, other models, folders of predictions, and trivial baselines."""
 
-from .base import FLOORS, Predictor, Presence, edition_of, fingerprint_of, is_boxed, samples_for
-from .make import Context, make_predictor, predictor_name
+from .base import (
+    BASELINES,
+    Predictor,
+    Presence,
+    fingerprint_of,
+    samples_for,
+    source_digest_of,
+    uses_true_box,
+)
+from .factory import PredictorContext, make_predictor, predictor_name
 
 __all__ = [
-    "FLOORS",
-    "Context",
+    "BASELINES",
     "Predictor",
+    "PredictorContext",
     "Presence",
-    "edition_of",
     "fingerprint_of",
-    "is_boxed",
     "make_predictor",
     "predictor_name",
     "samples_for",
+    "source_digest_of",
+    "uses_true_box",
 ]

@@ -1,4 +1,4 @@
-"""The one small protocol that everything that is judged follows."""
+"""The interface of predictors."""
 
 from __future__ import annotations
 
@@ -11,129 +11,132 @@ from ..predictions import Prediction
 from ..samples import Case, Sample
 
 __all__ = [
-    "FLOORS",
+    "BASELINES",
+    "BOX_SUFFIX",
     "LITE_MEDSAM",
     "Predictor",
     "Presence",
-    "edition_of",
+    "add_box_suffix",
     "fingerprint_of",
-    "is_boxed",
-    "mark_boxed",
     "samples_for",
+    "source_digest_of",
+    "uses_true_box",
 ]
 
-FLOORS = ("empty", "mean-shape", "commonest", "nearest", "filled-box")
-"""Trivial predictors that every table shows: what has to be beaten."""
+BASELINES = ("empty", "mean-shape", "most-frequent", "nearest-neighbor", "filled-box")
+"""Trivial predictors that are evaluated beside the models."""
 
-BOXED = " (box)"
+BOX_SUFFIX = " (box)"
+"""End of the names of predictors that are given the ground-truth box."""
 
 LITE_MEDSAM = "LiteMedSAM"
-"""Name of the model that ``medsam:`` means; here, so that it is known without loading torch."""
+"""Name of the model of ``medsam:``. It is defined here so that it can be used without importing torch."""
 
 
-class Asked(Protocol):
-    """What decides which samples are asked; see `Predictor`."""
+class SupportsTasks(Protocol):
+    """Attributes that decide which samples a predictor gets; see `Predictor`."""
 
     @property
     def tasks(self) -> frozenset[str]:
-        """What it can answer."""
+        """Supported tasks."""
         ...
 
     @property
-    def worded(self) -> frozenset[str]:
-        """Those of its tasks in which it reads the words of the question."""
+    def paraphrase_tasks(self) -> frozenset[str]:
+        """Supported tasks in which the text of the question matters."""
         ...
 
 
 class Presence(NamedTuple):
-    """Whether a target is there, as a predictor says.
+    """Presence of a target according to a predictor.
 
     Parameters
     ----------
     score : float or None
-        Probability in [0, 1]; None where it gives none.
-    drawn : bool
+        Probability in [0, 1]. None if the predictor does not report it.
+    has_mask : bool
         Whether its mask has any pixel.
     """
 
     score: float | None
-    drawn: bool
+    has_mask: bool
 
 
 class Predictor(Protocol):
-    """Something that answers the questions about an image.
+    """Interface of a predictor.
 
     Attributes
     ----------
     name : str
-        In tables and folder names.
+        Name in tables and folders.
     tasks : frozenset of str
-        What it can answer; samples of other tasks are left out of its tables, not counted as failures.
-    worded : frozenset of str
-        Those of its tasks in which it reads the words of the question. In the others it is not asked in other words:
-        that it then answers the same says nothing.
+        Supported tasks. Samples of other tasks are not evaluated.
+    paraphrase_tasks : frozenset of str
+        Supported tasks in which the text of the question matters. Paraphrases are evaluated for these tasks only:
+        other answers cannot depend on the wording.
     note : str
-        What a reader of the tables has to know of it, such as "is given the box of the truth"; may be empty.
+        Note for readers of the tables, such as "is given the ground-truth box". May be empty.
 
     Notes
     -----
-    Three more attributes may be left out. ``fingerprint``, a short text, says which model it is: where a folder holds
-    answers under the same name and another fingerprint, nothing is asked. ``edition``, another, says what its answers
-    are taken from, where that is read quickly: answers of another edition are asked for again. ``boxed`` says whether
-    it is given the box of the truth: then it is not judged on whether the target is there.
+    There are three optional attributes. ``fingerprint`` (str) identifies the model: the evaluation stops if a folder
+    holds predictions of a model with the same name and another fingerprint. ``source_digest`` (str) identifies the
+    data that the answers are computed from, if it can be computed quickly: predictions with another digest are
+    repeated. ``true_box`` (bool) says whether the predictor is given the ground-truth box: its presence is then not
+    evaluated.
 
-    Two more serve the suite that asks for every target in every image, which otherwise asks the task ``segment``:
-    ``vocabulary``, the names of the targets that the predictor knows, and ``presence_of(pixels, targets, modality)``,
-    which gives a `Presence` for each of some targets without whole masks.
+    Two more serve suites with ``all_pairs``, which otherwise use the task ``segment``: ``vocabulary``, the names of the
+    targets that the predictor knows, and ``predict_presence(pixels, targets, modality)``, which returns a `Presence`
+    for each target without computing masks at full size.
     """
 
     name: str
     tasks: frozenset[str]
-    worded: frozenset[str]
+    paraphrase_tasks: frozenset[str]
     note: str
 
     def predict(self, case: Case, pixels: np.ndarray) -> list[Prediction]:
-        """Answer the samples of a case.
+        """Predict the samples of a case.
 
         Parameters
         ----------
         case : Case
-            Only samples of the predictor's tasks.
+            Only samples of supported tasks.
         pixels : numpy.ndarray
-            (height, width, 3) uint8: the image as it is to be seen. Masks have this height and width.
+            (height, width, 3) uint8: the image, perturbed if the case is. Masks must have the same height and width.
 
         Returns
         -------
         list of Prediction
-            One for each sample; one that is missing counts as a failure.
+            One per sample. A missing prediction counts as a failure.
         """
         ...
 
 
 def fingerprint_of(predictor: Predictor) -> str:
-    """Which model it is; empty where it does not say."""
+    """Return the fingerprint of a predictor, or an empty string."""
     return str(getattr(predictor, "fingerprint", ""))
 
 
-def edition_of(predictor: Predictor) -> str:
-    """What its answers are taken from; empty where it does not say."""
-    return str(getattr(predictor, "edition", ""))
+def source_digest_of(predictor: Predictor) -> str:
+    """Return the source digest of a predictor, or an empty string."""
+    return str(getattr(predictor, "source_digest", ""))
 
 
-def is_boxed(predictor: Predictor) -> bool:
-    """Whether it is given the box of the truth."""
-    return bool(getattr(predictor, "boxed", False))
+def uses_true_box(predictor: Predictor) -> bool:
+    """Return whether a predictor is given the ground-truth box."""
+    return bool(getattr(predictor, "true_box", False))
 
 
-def mark_boxed(name: str) -> str:
-    """The name of a predictor that is given the box of the truth, which says so; the number of a run stays last."""
-    kind, sign, run = name.rpartition("#")
-    if sign and kind and run:
-        return f"{mark_boxed(kind)}#{run}"
-    return name if name.endswith(BOXED) else name + BOXED
+def add_box_suffix(name: str) -> str:
+    """Append `BOX_SUFFIX` to the name of a predictor; the seed of ``NAME#SEED`` stays at the end."""
+    configuration, separator, seed = name.rpartition("#")
+    if separator and configuration and seed:
+        return f"{add_box_suffix(configuration)}#{seed}"
+    return name if name.endswith(BOX_SUFFIX) else name + BOX_SUFFIX
 
 
-def samples_for(predictor: Asked, samples: Iterable[Sample]) -> list[Sample]:
-    """Those of some samples that a predictor is asked and judged on."""
-    mine = (s for s in samples if s.task in predictor.tasks)
-    return [s for s in mine if not s.paraphrase or s.task in predictor.worded]
+def samples_for(predictor: SupportsTasks, samples: Iterable[Sample]) -> list[Sample]:
+    """Return the samples that a predictor is evaluated on."""
+    supported = (s for s in samples if s.task in predictor.tasks)
+    return [s for s in supported if not s.paraphrase or s.task in predictor.paraphrase_tasks]

@@ -1,7 +1,7 @@
-"""Models that know no words: given a box, they outline what is in it.
+"""Base class of models that segment the content of a box and do not read text.
 
-Each target is asked for with the tight box of its truth. That is more than a model that reads words is given, so their
-names in the tables end in ``(box)``.
+They are given the tight box of the ground truth of each target, which is more information than other models get. Their
+names therefore end in ``(box)``.
 """
 
 from __future__ import annotations
@@ -20,38 +20,38 @@ from ..samples import Case, Sample
 __all__ = ["BoxOutlines", "BoxPredictor"]
 
 BoxOutlines = dict[Box, tuple[np.ndarray, float | None]]
-"""For each box its mask, (height, width) bool, and the IoU with the truth that the model predicts, in [0, 1]."""
+"""For each box its mask, (height, width) bool, and the predicted IoU in [0, 1]."""
 
 
 class BoxPredictor(ABC):
-    """Base of the models that are given the box of the truth.
+    """Base class of models that are given the ground-truth box.
 
     Attributes
     ----------
     name : str
-        In the tables; see `.base.mark_boxed`.
+        Name in the tables; see `.base.add_box_suffix`.
     """
 
     tasks = frozenset({"segment", "outline"})
-    worded: frozenset[str] = frozenset()
-    boxed = True
-    note = "is given the box of the truth: not judged on whether the target is there"
+    paraphrase_tasks: frozenset[str] = frozenset()
+    true_box = True
+    note = "is given the ground-truth box; presence is not evaluated"
     name: str
 
     @abstractmethod
     def outline(self, pixels: np.ndarray, boxes: list[Box]) -> BoxOutlines:
-        """Outline what is in each box.
+        """Segment the content of each box.
 
         Parameters
         ----------
         pixels : numpy.ndarray
             (height, width, 3) uint8.
         boxes : list of tuple of int
-            One or more, each once: x0, y0, x1, y1 in pixels, x1 and y1 exclusive.
+            At least one box, without repetitions: x0, y0, x1, y1 in pixels, x1 and y1 exclusive.
         """
 
     def predict(self, case: Case, pixels: np.ndarray) -> list[Prediction]:
-        """The image is encoded once; each box is asked about once."""
+        """Predict the samples of a case; the image is encoded once and each box is used once."""
         started = time.perf_counter()
         size = (pixels.shape[0], pixels.shape[1])
         masks = case.masks(size) if any(sample.box is None for sample in case.samples) else {}
@@ -62,11 +62,12 @@ class BoxPredictor(ABC):
         boxes = {sample.id: box_of(sample) for sample in case.samples}
         distinct = list(dict.fromkeys(box for box in boxes.values() if box))
         outlines = self.outline(pixels, distinct) if distinct else {}
-        nothing: tuple[np.ndarray, float | None] = (np.zeros(size, dtype=bool), None)
-        out = []
+        empty: tuple[np.ndarray, float | None] = (np.zeros(size, dtype=bool), None)
+        predictions = []
         for sample in case.samples:
             box = boxes[sample.id]
-            mask, quality = outlines[box] if box else nothing
-            out.append(Prediction.of_masks(sample.id, "", [sample.target], [mask], mask_scores=[quality]))
-        seconds = (time.perf_counter() - started) / max(len(out), 1)
-        return [replace(prediction, seconds=seconds) for prediction in out]
+            mask, mask_score = outlines[box] if box else empty
+            prediction = Prediction.from_masks(sample.id, "", [sample.target], [mask], mask_scores=[mask_score])
+            predictions.append(prediction)
+        seconds = (time.perf_counter() - started) / max(len(predictions), 1)
+        return [replace(prediction, seconds=seconds) for prediction in predictions]

@@ -1,4 +1,4 @@
-"""What a predictor is made of, as a short text: two models of one name are told apart by it."""
+"""Fingerprints of models and digests of the data that predictions are computed from."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from unibiomed.data.index import file_sha256
 from unibiomed.data.records import Record
 from unibiomed.errors import DataError
 
-__all__ = ["files_edition", "folder_fingerprint", "forget_series", "image_contents", "records_edition"]
+__all__ = ["clear_series_cache", "files_digest", "folder_fingerprint", "image_contents", "records_digest"]
 
-PARTS = (
+MODEL_FILES = (
     "*.safetensors",
     "*config*.json",
     "*token*.json",
@@ -26,56 +26,56 @@ PARTS = (
     "*.model",
     "*__*.json",
 )
-"""What a model folder's answers depend on: weights, settings, tokens, what it was taught, what a U-Net is for."""
+"""Files of a model folder that determine its answers: weights, configuration, tokenizer, vocabulary, targets."""
 
 
 def folder_fingerprint(folder: Path) -> str:
-    """Of the names, sizes and contents of a model's files.
+    """Return a digest of the names, sizes and contents of the files of a model.
 
     Raises
     ------
     DataError
         A file cannot be read.
     """
-    paths = sorted({path for pattern in PARTS for path in folder.glob(pattern) if path.is_file()})
+    paths = sorted({path for pattern in MODEL_FILES for path in folder.glob(pattern) if path.is_file()})
     lines = []
     for path in paths:
         try:
             stat = path.stat()
-            lines.append(f"{path.name} {stat.st_size} {_contents(path, stat.st_size, stat.st_mtime_ns)}")
+            lines.append(f"{path.name} {stat.st_size} {_content_digest(path, stat.st_size, stat.st_mtime_ns)}")
         except OSError as error:
             raise DataError(f"'{path}' cannot be read ({error.strerror})") from error
-    return _short(lines)
+    return _digest(lines)
 
 
 @lru_cache(maxsize=4096)
-def _contents(path: Path, size: int, changed: int) -> str:
-    # weights are gigabytes: read once, unless they are written anew
+def _content_digest(path: Path, size: int, modified: int) -> str:
+    # weights may have gigabytes, so a file is read again only if its size or time changes
     return file_sha256(path)
 
 
-def files_edition(folder: Path) -> str:
-    """Of the names, sizes and times of all files below a folder; none is opened."""
+def files_digest(folder: Path) -> str:
+    """Return a digest of the names, sizes and modification times of all files of a folder, without opening them."""
     lines = []
     for path in sorted(folder.rglob("*")):
         if path.is_file():
             stat = path.stat()
             lines.append(f"{path.relative_to(folder).as_posix()} {stat.st_size} {stat.st_mtime_ns}")
-    return _short([str(folder.resolve()), *lines])
+    return _digest([str(folder.resolve()), *lines])
 
 
-def records_edition(records: Iterable[Record]) -> str:
-    """Of all that records say, with the sizes and times of their images and masks; none is opened."""
-    return _short(sorted(map(_stamped, records)))
+def records_digest(records: Iterable[Record]) -> str:
+    """Return a digest of records and of the sizes and modification times of their files, without opening them."""
+    return _digest(sorted(map(_describe_record, records)))
 
 
-def _stamped(record: Record) -> str:
+def _describe_record(record: Record) -> str:
     files = [record.image, *(path for region in record.regions for path in (region.mask, *region.further_masks))]
-    # what an image in memory holds is too long to write out
-    return repr((replace(record, image=b""), [_stamp(file) for file in files]))
+    # the bytes of an image in memory are represented by their digest
+    return repr((replace(record, image=b""), [_describe_file(file) for file in files]))
 
 
-def _stamp(file: object) -> str:
+def _describe_file(file: object) -> str:
     if isinstance(file, bytes):
         return hashlib.sha256(file).hexdigest()
     try:
@@ -86,7 +86,7 @@ def _stamp(file: object) -> str:
 
 
 def image_contents(record: Record) -> str:
-    """Of what the file of an image holds, wherever it stands; empty where it cannot be read."""
+    """Return a digest of the content of an image, independent of its path; empty if it cannot be read."""
     image = record.image
     if image is None:
         return ""
@@ -94,25 +94,27 @@ def image_contents(record: Record) -> str:
         return hashlib.sha256(image).hexdigest()
     try:
         if image.is_dir():
-            return _series_contents(image)
+            return _series_digest(image)
         stat = image.stat()
-        return _short([_contents(image, stat.st_size, stat.st_mtime_ns)])
+        return _digest([_content_digest(image, stat.st_size, stat.st_mtime_ns)])
     except (OSError, DataError):
         return ""
 
 
 @lru_cache(maxsize=16)
-def _series_contents(folder: Path) -> str:
-    # each slice of a series asks for all of its files
+def _series_digest(folder: Path) -> str:
+    # cached, because each slice of a series needs the digest of all files
     paths = sorted(path for path in folder.iterdir() if path.is_file())
     stats = [path.stat() for path in paths]
-    return _short(_contents(path, stat.st_size, stat.st_mtime_ns) for path, stat in zip(paths, stats, strict=True))
+    return _digest(
+        _content_digest(path, stat.st_size, stat.st_mtime_ns) for path, stat in zip(paths, stats, strict=True)
+    )
 
 
-def forget_series() -> None:
-    """Look at the folders of series anew: their slices may be others by now."""
-    _series_contents.cache_clear()
+def clear_series_cache() -> None:
+    """Forget the digests of folders of series, whose files may have changed since."""
+    _series_digest.cache_clear()
 
 
-def _short(lines: Iterable[str]) -> str:
+def _digest(lines: Iterable[str]) -> str:
     return hashlib.sha256("\n".join(lines).encode("utf-8", "surrogatepass")).hexdigest()[:32]

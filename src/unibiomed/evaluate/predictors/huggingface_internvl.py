@@ -1,7 +1,6 @@
-"""What InternVL reads: tiles of the image, and the prompt with a place for each of their tokens.
+"""Preprocessing of InternVL: image tiles, and the prompt with placeholders for their tokens.
 
-``InternVLProcessor`` makes the same of an image and a question. That one also reads videos, for which it needs
-torchvision, which this package can do without.
+It gives the same inputs as ``InternVLProcessor`` for an image and a question, but does not need torchvision.
 """
 
 from __future__ import annotations
@@ -17,80 +16,82 @@ from unibiomed.errors import ModelError
 from unibiomed.model.checkpoint import read_json
 from unibiomed.model.processing import IMAGE_END, IMAGE_START, IMAGE_TOKEN, cut_tiles, normalise
 
-from .loading import load_part, no_chat_template, pixel_constants, read_image_settings
+from .loading import load_part, missing_chat_template, read_image_settings, read_normalisation
 
-__all__ = ["InternVLReader"]
+__all__ = ["InternVLPreprocessor"]
 
-LARGEST_TILE = 4096
-MOST_TILES = 128
+MAX_TILE_SIDE = 4096
+MAX_TILES = 128
 
 
-class InternVLReader:
-    """Questions about an image, as an InternVL of `transformers` is asked them.
+class InternVLPreprocessor:
+    """Preprocessing of an image and a question for an InternVL model of `transformers`.
 
     Parameters
     ----------
     folder : Path
-        Of the model: its tokenizer, its chat template, and the JSON files that tell the sizes.
+        Model folder with tokenizer, chat template and preprocessing settings.
 
     Raises
     ------
     ModelError
-        A file or a setting is missing or does not fit the others.
+        A file or setting is missing or inconsistent.
     """
 
     def __init__(self, folder: Path) -> None:
         config = load_part(AutoConfig, folder)
-        words = folder / "processor_config.json"
-        own = read_json(words) if words.is_file() else {}
-        path, given = read_image_settings(folder)
-        self._mean, self._std = pixel_constants(path, given.get("image_mean"), given.get("image_std"))
-        size = given.get("size")
+        processor_file = folder / "processor_config.json"
+        processor_config = read_json(processor_file) if processor_file.is_file() else {}
+        path, settings = read_image_settings(folder)
+        self._mean, self._std = read_normalisation(path, settings.get("image_mean"), settings.get("image_std"))
+        size = settings.get("size")
         sides = [size.get("height"), size.get("width")] if isinstance(size, dict) else [None]
-        if sides[0] != sides[-1] or given.get("resample", 3) != Image.Resampling.BICUBIC:
+        if sides[0] != sides[-1] or settings.get("resample", 3) != Image.Resampling.BICUBIC:
             raise ModelError(
-                f"'{path}': InternVL's tiles are square and made by resample 3; get the model folder again"
+                f"'{path}' is broken: InternVL needs square tiles and resample 3: get the model folder again"
             )
-        self._side = _whole(path, "size", sides[0], LARGEST_TILE)
-        # whatever crop_to_patches says: InternVLProcessor always cuts tiles, 1 to 12 where nothing is said
-        self._most = _whole(path, "max_patches", given.get("max_patches", 12), MOST_TILES)
-        self._least = _whole(path, "min_patches", given.get("min_patches", 1), self._most)
-        self._tokens = _tokens_of(config, self._side)
-        if (said := own.get("image_seq_length", config.image_seq_length)) != self._tokens:
+        self._side = _integer(path, "size", sides[0], MAX_TILE_SIDE)
+        # InternVLProcessor always uses tiles, whatever crop_to_patches says; the default is 1 to 12
+        self._max_tiles = _integer(path, "max_patches", settings.get("max_patches", 12), MAX_TILES)
+        self._min_tiles = _integer(path, "min_patches", settings.get("min_patches", 1), self._max_tiles)
+        self._tokens = _tokens_per_tile(config, self._side)
+        stated = processor_config.get("image_seq_length", config.image_seq_length)
+        if stated != self._tokens:
             raise ModelError(
-                f"'{folder}': image_seq_length is {str(said)[:40]!r}, but the vision tower makes {self._tokens} tokens "
-                f"of a tile of {self._side} pixels; get the model folder again"
+                f"'{folder}': image_seq_length is {str(stated)[:40]!r}, but a tile of {self._side} pixels has "
+                f"{self._tokens} tokens: get the model folder again"
             )
         self._tokenizer = load_part(AutoTokenizer, folder)
-        self._marks = self._image_marks(folder, config.image_token_id)
-        self._learn_to_ask(folder, own)
+        self._image_tokens = self._find_image_tokens(folder, config.image_token_id)
+        self._set_chat_template(folder, processor_config)
 
-    def _image_marks(self, folder: Path, place: int) -> tuple[str, str, str]:
-        """What stands before the image, for a token of it, and after it."""
+    def _find_image_tokens(self, folder: Path, image_token_id: int) -> tuple[str, str, str]:
+        """Return the tokens before the image, of the image and after it."""
         names = {"start_image_token": IMAGE_START, "context_image_token": IMAGE_TOKEN, "end_image_token": IMAGE_END}
-        start, image, end = (str(getattr(self._tokenizer, name, None) or usual) for name, usual in names.items())
-        for mark in (start, image, end):
-            ids = self._tokenizer.encode(mark, add_special_tokens=False)
-            if len(ids) != 1 or (mark == image and ids != [place]):
-                raise ModelError(
-                    f"the tokenizer in '{folder}' has no token {mark!r} of its model; get the folder again"
-                )
+        start, image, end = (str(getattr(self._tokenizer, name, None) or default) for name, default in names.items())
+        for token in (start, image, end):
+            ids = self._tokenizer.encode(token, add_special_tokens=False)
+            if len(ids) != 1 or (token == image and ids != [image_token_id]):
+                raise ModelError(f"the tokenizer in '{folder}' lacks the token {token!r}: get the model folder again")
         return start, image, end
 
-    def _learn_to_ask(self, folder: Path, own: dict[str, Any]) -> None:
-        """Take the chat template that the model's processor would: of its own files, rather than the tokenizer's."""
-        old = folder / "chat_template.json"
-        template = own.get("chat_template") or (read_json(old).get("chat_template") if old.is_file() else None)
+    def _set_chat_template(self, folder: Path, processor_config: dict[str, Any]) -> None:
+        """Use the chat template of the processor; it has precedence over that of the tokenizer."""
+        legacy = folder / "chat_template.json"
+        template = processor_config.get("chat_template")
+        template = template or (read_json(legacy).get("chat_template") if legacy.is_file() else None)
         self._tokenizer.chat_template = template or self._tokenizer.chat_template
         if not self._tokenizer.chat_template:
-            raise no_chat_template(folder)
+            raise missing_chat_template(folder)
         try:
-            places = self._prompt("?").count(self._marks[1])
-        except Exception as error:  # a template is a program, and fails in more ways than can be named
+            images = self._prompt("?").count(self._image_tokens[1])
+        except Exception as error:  # a template is a program that may raise any error
             reason = " ".join(str(error).split())[:150] or type(error).__name__
             raise ModelError(f"the chat template of '{folder}' cannot be used ({reason})") from error
-        if places != 1:
-            raise ModelError(f"the chat template of '{folder}' has {places} places for one image; get the folder again")
+        if images != 1:
+            raise ModelError(
+                f"the chat template of '{folder}' has {images} placeholders for one image: get the model folder again"
+            )
 
     def _prompt(self, question: str) -> str:
         content = [{"type": "image"}, {"type": "text", "text": question}]
@@ -98,7 +99,7 @@ class InternVLReader:
         return str(self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
 
     def __call__(self, image: Image.Image, question: str) -> BatchFeature:
-        """What the model generates from.
+        """Make the inputs of ``generate``.
 
         Parameters
         ----------
@@ -111,31 +112,32 @@ class InternVLReader:
         BatchFeature
             ``pixel_values``, (tiles, 3, side, side) float32; ``input_ids`` and ``attention_mask``, (1, tokens).
         """
-        tiles = [normalise(t, self._mean, self._std) for t in cut_tiles(image, self._side, self._most, self._least)]
-        start, mark, end = self._marks
-        prompt = self._prompt(question).replace(mark, start + mark * (self._tokens * len(tiles)) + end, 1)
-        first = self._tokenizer.bos_token
-        # a template may have put it there already
-        words = self._tokenizer(
-            prompt, return_tensors="pt", add_special_tokens=not (first and prompt.startswith(first))
-        )
-        made = {name: words[name] for name in ("input_ids", "attention_mask")}
-        return BatchFeature({**made, "pixel_values": torch.stack(tiles)})
+        tiles = cut_tiles(image, self._side, self._max_tiles, self._min_tiles)
+        pixel_values = torch.stack([normalise(tile, self._mean, self._std) for tile in tiles])
+        start, token, end = self._image_tokens
+        prompt = self._prompt(question).replace(token, start + token * (self._tokens * len(tiles)) + end, 1)
+        bos = self._tokenizer.bos_token
+        # the chat template may already have added the BOS token
+        add_special_tokens = not (bos and prompt.startswith(bos))
+        encoded = self._tokenizer(prompt, return_tensors="pt", add_special_tokens=add_special_tokens)
+        inputs = {name: encoded[name] for name in ("input_ids", "attention_mask")}
+        return BatchFeature({**inputs, "pixel_values": pixel_values})
 
     def decode(self, ids: torch.Tensor) -> str:
-        """Text of token ids, special ones left out."""
+        """Decode token ids without special tokens."""
         return str(self._tokenizer.decode(ids, skip_special_tokens=True))
 
 
-def _whole(path: Path, name: str, value: object, most: int) -> int:
+def _integer(path: Path, name: str, value: object, most: int) -> int:
     if type(value) is not int or not 1 <= value <= most:
         raise ModelError(
-            f"'{path}': {name} is {str(value)[:40]!r}, not a whole number from 1 to {most}; get the model folder again"
+            f"'{path}' is broken: {name} is {str(value)[:40]!r}, not an integer from 1 to {most}: get the model folder "
+            "again"
         )
     return value
 
 
-def _tokens_of(config: Any, side: int) -> int:
-    """Tokens that the vision tower and the pixel shuffle make of a tile; 0 where the settings make no sense."""
+def _tokens_per_tile(config: Any, side: int) -> int:
+    """Return the number of tokens of a tile after the pixel shuffle; 0 if the settings are invalid."""
     patch, ratio = config.vision_config.patch_size[0], config.downsample_ratio
     return int(side // patch * ratio) ** 2 if patch > 0 and 0 < ratio <= 1 else 0

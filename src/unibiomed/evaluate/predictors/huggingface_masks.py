@@ -1,4 +1,4 @@
-"""SAM, SAM2 and models of their form (MedSAM), which `transformers` runs: given a box, they outline what is in it."""
+"""SAM, SAM2 and MedSAM of `transformers`, which segment the content of a box."""
 
 from __future__ import annotations
 
@@ -18,32 +18,32 @@ from unibiomed.model.checkpoint import read_json
 from unibiomed.model.processing import IMAGENET_MEAN, IMAGENET_STD, normalise
 from unibiomed.model.weights import find_folder
 
-from .base import mark_boxed
+from .base import add_box_suffix
 from .box_prompts import BoxOutlines, BoxPredictor
-from .loading import load_part, load_weights, pick_device, pixel_constants, read_image_settings
+from .loading import load_part, load_weights, read_image_settings, read_normalisation, select_device
 
 __all__ = ["SamPredictor"]
 
 MODELS: dict[object, Any] = {"sam": SamModel, "sam2": Sam2Model, "sam2_video": Sam2Model}
-"""Class by the ``model_type`` of ``config.json``; the released SAM2 carries the parts for videos as well."""
+"""Class for each ``model_type`` of ``config.json``. Released SAM2 models also contain the parts for videos."""
 
 
 class SamPredictor(BoxPredictor):
-    """A model that outlines what is in the box of the truth.
+    """Predictor of a model that is given the ground-truth box.
 
     Parameters
     ----------
     name : str
-        A folder, or ``organisation/model`` on the Hugging Face hub, with safetensors.
+        Folder, or ``organisation/model`` on the Hugging Face hub, with safetensors.
     device : str, optional
-        The best there is when left out.
+        Default: the best available.
 
     Raises
     ------
     InputError
-        The device cannot be used.
+        The device is not available.
     ModelError
-        The model is missing, broken, or none of these.
+        The model is missing, broken or of another type.
     """
 
     def __init__(self, name: str, device: str | None = None) -> None:
@@ -51,49 +51,49 @@ class SamPredictor(BoxPredictor):
         kind = read_json(folder / "config.json").get("model_type")
         if kind not in MODELS:
             raise ModelError(
-                f"'{name}' is a model of type {str(kind)[:40]!r}; 'sam:' takes {', '.join(map(str, MODELS))}"
+                f"'{name}' is a model of type {str(kind)[:40]!r}: 'sam:' supports {', '.join(map(str, MODELS))}"
             )
-        self.name = mark_boxed(Path(os.path.abspath(name)).name)
-        self.device = pick_device(device)
+        self.name = add_box_suffix(Path(os.path.abspath(name)).name)
+        self.device = select_device(device)
         self.model = load_weights(MODELS[kind], folder, self.device, torch.float32)
-        self._reader: Any
+        self._processor: Any
         if kind == "sam":
-            self._reader = load_part(SamProcessor, folder)
+            self._processor = load_part(SamProcessor, folder)
         else:
-            self._reader = _SquareReader(folder, self.model.config.prompt_encoder_config.image_size)
+            self._processor = _Sam2Processor(folder, self.model.config.prompt_encoder_config.image_size)
 
     @torch.inference_mode()
     def outline(self, pixels: np.ndarray, boxes: list[Box]) -> BoxOutlines:
         """See :meth:`.BoxPredictor.outline`."""
-        asked = [[[float(side) for side in box] for box in boxes]]
-        inputs = self._reader(images=pixels, input_boxes=asked, return_tensors="pt")
+        input_boxes = [[[float(value) for value in box] for box in boxes]]
+        inputs = self._processor(images=pixels, input_boxes=input_boxes, return_tensors="pt")
         embeddings = self.model.get_image_embeddings(inputs["pixel_values"].to(self.device))
-        found = self.model(
+        outputs = self.model(
             image_embeddings=embeddings,
             input_boxes=inputs["input_boxes"].to(self.device, torch.float32),
             multimask_output=False,
         )
         sizes = [inputs[key].tolist() for key in ("original_sizes", "reshaped_input_sizes")]
-        out: BoxOutlines = {}
+        outlines: BoxOutlines = {}
         for k, box in enumerate(boxes):
-            # one at a time: at the size of the image they may be large
-            [mask] = self._reader.post_process_masks(found.pred_masks[:, k : k + 1].cpu(), *sizes)
-            quality = float(found.iou_scores[0, k, 0].clamp(0, 1))
-            out[box] = mask.reshape(pixels.shape[:2]).numpy(), quality
-        return out
+            # one at a time, because masks at the size of the image may be large
+            [mask] = self._processor.post_process_masks(outputs.pred_masks[:, k : k + 1].cpu(), *sizes)
+            iou = float(outputs.iou_scores[0, k, 0].clamp(0, 1))
+            outlines[box] = mask.reshape(pixels.shape[:2]).numpy(), iou
+        return outlines
 
 
-class _SquareReader:
-    """What SAM2 reads and writes: the image as a square, whatever its aspect ratio.
+class _Sam2Processor:
+    """Preprocessing of SAM2, which resizes images to a square whatever their aspect ratio.
 
-    It does what ``Sam2Processor`` does with boxes. That one needs torchvision, which this package can do without.
+    It does the same as ``Sam2Processor`` for boxes, but does not need torchvision.
     """
 
     def __init__(self, folder: Path, side: int) -> None:
         self.side = side
-        path, given = read_image_settings(folder)
-        mean, std = given.get("image_mean", IMAGENET_MEAN), given.get("image_std", IMAGENET_STD)
-        self.mean, self.std = pixel_constants(path, mean, std)
+        path, settings = read_image_settings(folder)
+        mean, std = settings.get("image_mean", IMAGENET_MEAN), settings.get("image_std", IMAGENET_STD)
+        self.mean, self.std = read_normalisation(path, mean, std)
 
     def __call__(self, images: np.ndarray, input_boxes: list[list[list[float]]], **_: str) -> dict[str, torch.Tensor]:
         height, width = images.shape[:2]

@@ -1,4 +1,4 @@
-"""Vision-language models that `transformers` runs (InternVL, LLaVA and their like): they answer in words alone."""
+"""Vision-language models of `transformers` (InternVL, LLaVA and others), which answer with text only."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor, BatchFeature
-from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES as KINDS
+from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES as MODEL_TYPES
 
 from unibiomed.errors import ModelError
 from unibiomed.images.geometry import draw_box
@@ -22,87 +22,87 @@ from unibiomed.tasks import NO_FINDINGS, clean_text, is_no_findings, read_class,
 
 from ..predictions import Prediction
 from ..samples import Case, Sample
-from .huggingface_internvl import InternVLReader
-from .loading import load_part, load_weights, no_chat_template, pick_device
+from .huggingface_internvl import InternVLPreprocessor
+from .loading import load_part, load_weights, missing_chat_template, select_device
 
 __all__ = ["TextPredictor", "read_findings"]
 
 MAX_NEW_TOKENS = 128
 _DENIAL = re.compile(
-    # "No, the lungs are clear", not "No, there is a mass"
+    # "No, the lungs are clear", but not "No, there is a mass"
     r"(no|none|nothing)(,(?!.*\b(a|an)\b).*\b(clear|normal|unremarkable|healthy|no|not|nothing)\b.*)?$"
-    # what comes before it names nothing, and "no other findings" tells of one
+    # nothing is named before the denial, and "no other findings" implies a finding
     r"|((?!\b(a|an|shows)\b).)*\b(no|not|nothing|cannot|without|\w+n't)"
     r"( (?!normal|other|further|additional)\w+){0,4} (abnormal\w*|findings?)\b",
     re.IGNORECASE,
 )
-_PICTURE = re.compile(r"\ban? ([\w-]+ ){0,3}(image|scan|slice|radiograph|x-ray|picture|study|view)\b", re.IGNORECASE)
-_TURN = re.compile(r"\b(but|however|although|except)\b", re.IGNORECASE)
+_IMAGE = re.compile(r"\ban? ([\w-]+ ){0,3}(image|scan|slice|radiograph|x-ray|picture|study|view)\b", re.IGNORECASE)
+_CONTRAST = re.compile(r"\b(but|however|although|except)\b", re.IGNORECASE)
 
 
 class TextPredictor:
-    """A model that writes: each question is put to it alone, with the image, and answered by greedy decoding.
+    """Predictor of a model that answers each question separately by greedy decoding.
 
     Parameters
     ----------
     name : str
-        A folder, or ``organisation/model`` on the Hugging Face hub, with safetensors and a chat template.
+        Folder, or ``organisation/model`` on the Hugging Face hub, with safetensors and a chat template.
     device : str, optional
-        The best there is when left out.
+        Default: the best available.
 
     Raises
     ------
     InputError
-        The device cannot be used.
+        The device is not available.
     ModelError
-        The model is missing, broken, none that `transformers` runs, or has no chat template.
+        The model is missing, broken, not supported by `transformers`, or has no chat template.
     """
 
     tasks = frozenset({"recognize", "classify", "describe", "ask"})
-    worded = tasks
-    note = "answers in words alone"
+    paraphrase_tasks = tasks
+    note = "answers with text only"
 
     def __init__(self, name: str, device: str | None = None) -> None:
         folder = find_folder(name, ["*.jinja"])
         self.name = Path(os.path.abspath(name)).name
-        self.device = pick_device(device)
+        self.device = select_device(device)
         kind = read_json(folder / "config.json").get("model_type")
-        if str(kind) not in KINDS:
-            # nearly always a release that brings its own code, beside one in the form of transformers
+        if str(kind) not in MODEL_TYPES:
+            # such a release usually brings its own code, and there is another one for transformers
             raise ModelError(
-                f"'{name}' is a model of type {str(kind)[:40]!r}, which transformers does not run without code of its "
-                "own; give a release in the form of transformers (such names often end in '-hf')"
+                f"'{name}' is a model of type {str(kind)[:40]!r}, which transformers does not support without custom "
+                "code: use a release for transformers (its name often ends in '-hf')"
             )
-        self._reader = InternVLReader(folder) if kind == "internvl" else _Reader(folder)
-        # half precision is slow on a CPU, or not to be had
+        self._processor = InternVLPreprocessor(folder) if kind == "internvl" else _Processor(folder)
+        # half precision is slow or not supported on CPUs
         dtype = torch.float32 if self.device.type == "cpu" else "auto"
         self.model = load_weights(AutoModelForImageTextToText, folder, self.device, dtype)
 
     def predict(self, case: Case, pixels: np.ndarray) -> list[Prediction]:
-        """One answer after the other; the box of a question is drawn in green, 2 pixels wide."""
-        out = []
+        """Predict the samples of a case; a box is drawn in green with a width of 2 pixels."""
+        predictions = []
         for sample in case.samples:
             started = time.perf_counter()
-            seen = pixels if sample.box is None else draw_box(pixels, sample.box)
-            prediction = _prediction(sample, self._answer(Image.fromarray(seen), sample.question))
-            out.append(replace(prediction, seconds=time.perf_counter() - started))
-        return out
+            shown = pixels if sample.box is None else draw_box(pixels, sample.box)
+            prediction = _prediction(sample, self._answer(Image.fromarray(shown), sample.question))
+            predictions.append(replace(prediction, seconds=time.perf_counter() - started))
+        return predictions
 
     @torch.inference_mode()
     def _answer(self, image: Image.Image, question: str) -> str:
-        inputs = self._reader(image, question).to(self.device, dtype=self.model.dtype)
+        inputs = self._processor(image, question).to(self.device, dtype=self.model.dtype)
         ids = self.model.generate(**inputs, max_new_tokens=MAX_NEW_TOKENS, do_sample=False, num_beams=1)
         answer = ids[0, inputs["input_ids"].shape[1] :]
-        return self._reader.decode(answer).strip()
+        return self._processor.decode(answer).strip()
 
 
-class _Reader:
-    """What the processor of a model makes of an image and a question."""
+class _Processor:
+    """The processor of a model of `transformers` with its chat template."""
 
     def __init__(self, folder: Path) -> None:
         self.processor = load_part(AutoProcessor, folder)
         if not getattr(self.processor, "chat_template", None):
-            raise no_chat_template(folder)
+            raise missing_chat_template(folder)
 
     def __call__(self, image: Image.Image, question: str) -> BatchFeature:
         content = [{"type": "image", "image": image}, {"type": "text", "text": question}]
@@ -127,16 +127,16 @@ def _prediction(sample: Sample, text: str) -> Prediction:
 
 
 def read_findings(text: str) -> tuple[str, ...]:
-    """The findings that an answer names: by its ``[SEG]`` if it has any, else all of it is one finding.
+    """Return the findings that an answer names: the phrases with ``[SEG]`` if there are any, else the whole text.
 
-    "No findings" is what the answer says, in these words or in one sentence that denies any abnormality; an answer
-    without words names nothing.
+    An answer that says "No findings" or denies any abnormality in one sentence gives "No findings". An empty answer
+    gives none.
     """
     if phrases := read_phrases(text):
         return tuple(phrase.label for phrase in phrases)
     plain = clean_text(text).rstrip(".!? ")
     sentences = re.split(r"[.!?]\s+", plain)
-    denied = len(sentences) == 1 and _DENIAL.match(_PICTURE.sub("image", plain)) and not _TURN.search(plain)
+    denied = len(sentences) == 1 and _DENIAL.match(_IMAGE.sub("image", plain)) and not _CONTRAST.search(plain)
     if is_no_findings(text) or denied:
         return (NO_FINDINGS,)
     return (plain,) if plain else ()

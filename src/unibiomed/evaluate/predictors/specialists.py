@@ -1,7 +1,7 @@
-"""One small U-Net for each target of each data set: what training for nothing else reaches on the same images.
+"""Specialist U-Nets, one for each target of each data set, for comparison with a model for all targets.
 
-``benchmarks/specialists.py`` trains them and keeps each as ``DATASET__TARGET.safetensors``, with a JSON file beside it
-that says what it is.
+``benchmarks/specialists.py`` trains them and stores each as ``DATASET__TARGET.safetensors`` with a JSON file that
+describes it.
 """
 
 from __future__ import annotations
@@ -25,46 +25,48 @@ from unibiomed.data.index import writing
 from unibiomed.errors import InputError, ModelError
 from unibiomed.model.backbone import EfficientNetLiteConfig, EfficientNetLiteModel
 from unibiomed.model.checkpoint import Checkpoint, read_json
-from unibiomed.model.cut import mask_cut
+from unibiomed.model.mask_threshold import mask_threshold
 from unibiomed.model.processing import IMAGENET_MEAN, IMAGENET_STD, normalise
 
 from ..predictions import Prediction
 from ..samples import Case
-from .loading import pick_device
+from .loading import select_device
 
 __all__ = [
     "Specialist",
     "SpecialistsPredictor",
     "UNet",
-    "known_specialists",
+    "find_specialists",
     "read_specialist",
     "save_specialist",
     "specialist_path",
 ]
 
-LEVELS = [16, 24, 40, 112, 320]
-WIDTHS = [16, 32, 64, 128]
-KEPT = 8
-"""U-Nets in memory at once, 20 MB each: a data set's, which are asked image after image."""
-LARGEST = 4096
+ENCODER_WIDTHS = [16, 24, 40, 112, 320]
+DECODER_WIDTHS = [16, 32, 64, 128]
+CACHE_SIZE = 8
+"""Number of U-Nets in memory, 20 MB each. They cover the targets of one data set."""
+MAX_SIZE = 4096
 
 
 class UNet(nn.Module):
     """U-Net on EfficientNet-Lite0: skip connections at strides 2, 4, 8, 16, one output channel at full resolution.
 
-    The last doubling is a sub-pixel convolution (Shi et al., CVPR 2016): convolutions at full resolution would take as
-    long as all the rest together.
+    The last upsampling is a sub-pixel convolution (Shi et al., CVPR 2016), because convolutions at full
+    resolution would double the time.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.encoder = EfficientNetLiteModel(EfficientNetLiteConfig(outputs=[0, 1, 2, 4, 6]))
-        below = [*WIDTHS[1:], LEVELS[-1]]
-        self.up = nn.ModuleList(_block(s + b, w) for s, b, w in zip(LEVELS[:-1], below, WIDTHS, strict=True))
-        self.out = nn.Sequential(nn.Conv2d(WIDTHS[0], 4, 3, padding=1), nn.PixelShuffle(2))
+        below = [*DECODER_WIDTHS[1:], ENCODER_WIDTHS[-1]]
+        self.up = nn.ModuleList(
+            _block(s + b, w) for s, b, w in zip(ENCODER_WIDTHS[:-1], below, DECODER_WIDTHS, strict=True)
+        )
+        self.out = nn.Sequential(nn.Conv2d(DECODER_WIDTHS[0], 4, 3, padding=1), nn.PixelShuffle(2))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(batch, 3, height, width) to (batch, height, width) logits."""
+        """Map (batch, 3, height, width) to (batch, height, width) logits."""
         levels = [f.permute(0, 3, 1, 2) for f in self.encoder(pixel_values=x).intermediate_hidden_states]
         y = levels[-1]
         for skip, up in zip(reversed(levels[:-1]), reversed(self.up), strict=True):
@@ -83,15 +85,15 @@ def _block(inside: int, out: int) -> nn.Sequential:
 
 @dataclass(frozen=True, slots=True)
 class Specialist:
-    """What a U-Net was trained for.
+    """Description of a specialist U-Net.
 
     Parameters
     ----------
     dataset, target : str
     size : int
-        Side in pixels of the square that it reads.
+        Side of the square input in pixels.
     samples : int
-        Images that it saw in training, repeats included.
+        Number of images seen in training, including repetitions.
     """
 
     dataset: str
@@ -102,155 +104,155 @@ class Specialist:
     def __post_init__(self) -> None:
         for name, kind in (("dataset", str), ("target", str), ("size", int), ("samples", int)):
             if type(getattr(self, name)) is not kind:
-                raise ModelError(f"'{name}' of a specialist is of the wrong type")
-        if not 32 <= self.size <= LARGEST:
-            raise ModelError(f"size {self.size} of a specialist is not in 32 to {LARGEST}")
+                raise ModelError(f"'{name}' of a specialist has the wrong type")
+        if not 32 <= self.size <= MAX_SIZE:
+            raise ModelError(f"size {self.size} of a specialist is not from 32 to {MAX_SIZE}")
 
 
 def specialist_path(folder: Path, dataset: str, target: str) -> Path:
-    """File of the weights of a U-Net."""
+    """Return the file of the weights of a U-Net."""
     return folder / f"{dataset}__{re.sub(r'[^a-zA-Z0-9.-]+', '_', target)}.safetensors"
 
 
-def save_specialist(net: UNet, about: Specialist, folder: Path) -> Path:
-    """Write the weights in half precision, and what they are for; gives the file of the weights.
+def save_specialist(net: UNet, description: Specialist, folder: Path) -> Path:
+    """Write weights in half precision and their description; return the file of the weights.
 
     Raises
     ------
     OutputError
-        They cannot be written.
+        A file cannot be written.
     """
-    path = specialist_path(folder, about.dataset, about.target)
-    state = {name: _halved(tensor.detach().cpu()).contiguous() for name, tensor in net.state_dict().items()}
+    path = specialist_path(folder, description.dataset, description.target)
+    state = {name: _to_half(tensor.detach().cpu()).contiguous() for name, tensor in net.state_dict().items()}
     with writing(path):
         folder.mkdir(parents=True, exist_ok=True)
-        fresh = path.with_suffix(".new")
-        save_file(state, fresh)
-        os.replace(fresh, path)
-        # the last to be there: it says that the weights are
-        fresh.write_text(json.dumps(asdict(about)) + "\n", encoding="utf-8")
-        os.replace(fresh, path.with_suffix(".json"))
+        temporary = path.with_suffix(".new")
+        save_file(state, temporary)
+        os.replace(temporary, path)
+        # written last, so that it exists only if the weights do
+        temporary.write_text(json.dumps(asdict(description)) + "\n", encoding="utf-8")
+        os.replace(temporary, path.with_suffix(".json"))
     return path
 
 
-def _halved(tensor: torch.Tensor) -> torch.Tensor:
-    # a variance may be too large for half precision
+def _to_half(tensor: torch.Tensor) -> torch.Tensor:
+    # variances of batch normalisation may exceed the range of half precision
     return tensor.half() if tensor.is_floating_point() and tensor.half().isfinite().all() else tensor
 
 
 class SpecialistsPredictor:
-    """Asks for each target the U-Net that was trained for it on the same data set.
+    """Predictor that uses the U-Net of the target and data set of each sample.
 
     Parameters
     ----------
     folder : Path
-        What `save_specialist` wrote.
+        Folder that `save_specialist` wrote to.
     device : str, optional
-        The best there is when left out.
+        Default: the best available.
 
     Raises
     ------
     InputError
-        It is not a folder with U-Nets, or the device cannot be used.
+        The folder holds no U-Nets, or the device is not available.
     ModelError
-        A file is missing or broken, or two are for one target.
+        A file is missing or broken, or two U-Nets have the same target.
     """
 
     tasks = frozenset({"segment"})
-    worded: frozenset[str] = frozenset()
-    note = "a U-Net for each target of each data set; what none was trained for is said to be absent"
+    paraphrase_tasks: frozenset[str] = frozenset()
+    note = "one U-Net per target and data set; targets without a U-Net are predicted as absent"
 
     def __init__(self, folder: Path, device: str | None = None) -> None:
         self.name = folder.resolve().name
-        self.device = pick_device(device)
-        self.known = known_specialists(folder)
-        self._net = lru_cache(maxsize=KEPT)(self._load)
+        self.device = select_device(device)
+        self.specialists = find_specialists(folder)
+        self._net = lru_cache(maxsize=CACHE_SIZE)(self._load)
 
     def predict(self, case: Case, pixels: np.ndarray) -> list[Prediction]:
-        """One U-Net for each target; the masks have the size of the image."""
-        out = []
+        """Predict the samples of a case; the masks have the size of the image."""
+        predictions = []
         for sample in case.samples:
             started = time.perf_counter()
             key = case.record.dataset, sample.target
-            if key in self.known:
-                path, about = self.known[key]
-                mask, score = self._outline(path, about.size, pixels)
+            if key in self.specialists:
+                path, description = self.specialists[key]
+                mask, score = self._segment(path, description.size, pixels)
             else:
                 mask, score = np.zeros(pixels.shape[:2], dtype=bool), 0.0
-            prediction = Prediction.of_masks(sample.id, "", [sample.target], [mask], [score])
-            out.append(replace(prediction, seconds=time.perf_counter() - started))
-        return out
+            prediction = Prediction.from_masks(sample.id, "", [sample.target], [mask], [score])
+            predictions.append(replace(prediction, seconds=time.perf_counter() - started))
+        return predictions
 
     @torch.inference_mode()
-    def _outline(self, path: Path, side: int, pixels: np.ndarray) -> tuple[np.ndarray, float]:
-        """The mask, (height, width) bool, and the probability of its surest pixel: empty below one half."""
+    def _segment(self, path: Path, side: int, pixels: np.ndarray) -> tuple[np.ndarray, float]:
+        """Return the mask, (height, width) bool, and the highest probability; below 0.5 the mask is empty."""
         square = Image.fromarray(pixels).resize((side, side), Image.Resampling.BICUBIC)
         inputs = normalise(square, torch.tensor(IMAGENET_MEAN), torch.tensor(IMAGENET_STD))
         logits = self._net(path)(inputs[None].to(self.device)).cpu()
-        # where a pixel reaches one half, the mask ends as nano's do: the two are held against each other alike
-        cut = mask_cut(logits, "dice")[0]
+        # the same threshold as for the masks of nano, so that the comparison is fair
+        threshold = mask_threshold(logits, "dice")[0]
         logits = F.interpolate(logits[None], pixels.shape[:2], mode="bilinear", align_corners=False)[0, 0]
-        mask = (logits > cut) & (logits.max() > 0)
+        mask = (logits > threshold) & (logits.max() > 0)
         return mask.numpy(), float(logits.max().sigmoid())
 
     def _load(self, path: Path) -> UNet:
         return _read_net(path).eval().to(self.device)
 
 
-def known_specialists(folder: Path) -> dict[tuple[str, str], tuple[Path, Specialist]]:
-    """Weights and description of each U-Net of a folder, by data set and target.
+def find_specialists(folder: Path) -> dict[tuple[str, str], tuple[Path, Specialist]]:
+    """Return the weights and description of each U-Net of a folder by data set and target.
 
     Raises
     ------
     InputError
-        It is not a folder with U-Nets.
+        The folder holds no U-Nets.
     ModelError
-        A file is missing or broken, or two are for one target.
+        A file is missing or broken, or two U-Nets have the same target.
     """
-    known: dict[tuple[str, str], tuple[Path, Specialist]] = {}
+    specialists: dict[tuple[str, str], tuple[Path, Specialist]] = {}
     for path in sorted(folder.glob("*__*.json")):
-        about = _read_about(path)
+        description = _read_description(path)
         weights = path.with_suffix(".safetensors")
         if not weights.is_file():
-            raise ModelError(f"'{folder}' has {path.name}, but no {weights.name}; train it again")
-        key = about.dataset, about.target
-        if key in known:
-            raise ModelError(f"'{known[key][0].name}' and '{weights.name}' are for one target; delete one")
-        known[key] = weights, about
-    if not known:
-        raise InputError(f"'{folder}' holds no U-Nets; benchmarks/specialists.py writes them")
-    return known
+            raise ModelError(f"'{folder}' holds {path.name} but not {weights.name}: train the U-Net again")
+        key = description.dataset, description.target
+        if key in specialists:
+            raise ModelError(f"'{specialists[key][0].name}' and '{weights.name}' have the same target: delete one")
+        specialists[key] = weights, description
+    if not specialists:
+        raise InputError(f"'{folder}' holds no U-Nets: train them with benchmarks/specialists.py")
+    return specialists
 
 
 def read_specialist(path: Path) -> tuple[UNet, Specialist] | None:
-    """A U-Net in float32 that `save_specialist` wrote, and what it is for; None where there is none, or half of one.
+    """Read a U-Net that `save_specialist` wrote, in float32, and its description; None if either is missing.
 
     Raises
     ------
     ModelError
         A file is broken.
     """
-    about = path.with_suffix(".json")
-    return (_read_net(path), _read_about(about)) if about.is_file() and path.is_file() else None
+    description = path.with_suffix(".json")
+    return (_read_net(path), _read_description(description)) if description.is_file() and path.is_file() else None
 
 
 def _read_net(path: Path) -> UNet:
     stored = Checkpoint([path])
-    # copies: what is read is mapped from the file
+    # copies, because the tensors are mapped from the file
     state = {k: t.to(torch.float32 if t.is_floating_point() else t.dtype, copy=True) for k, t in stored.items()}
-    with torch.device("meta"):  # random weights would only be overwritten
+    with torch.device("meta"):  # no need to initialise weights that are replaced
         net = UNet()
     try:
         net.load_state_dict(state, assign=True)
     except RuntimeError as error:
-        raise ModelError(f"'{path.name}' holds no such U-Net; train it again") from error
+        raise ModelError(f"'{path.name}' does not hold a U-Net of this architecture: train it again") from error
     return net
 
 
-def _read_about(path: Path) -> Specialist:
+def _read_description(path: Path) -> Specialist:
     values = read_json(path)
-    known = {f.name for f in fields(Specialist)}
+    names = {f.name for f in fields(Specialist)}
     try:
-        return Specialist(**{name: value for name, value in values.items() if name in known})
+        return Specialist(**{name: value for name, value in values.items() if name in names})
     except (ModelError, TypeError) as error:
-        raise ModelError(f"'{path.name}' does not say what its U-Net is for ({error}); train it again") from error
+        raise ModelError(f"'{path.name}' is not a valid description ({error}): train the U-Net again") from error

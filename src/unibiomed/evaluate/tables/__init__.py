@@ -1,4 +1,4 @@
-"""The tables of an evaluation, as Markdown and as LaTeX, from ``results.json`` alone."""
+"""The tables of an evaluation as Markdown and LaTeX, made from ``results.json`` alone."""
 
 from __future__ import annotations
 
@@ -8,43 +8,43 @@ from typing import Any
 
 from unibiomed.data.index import replacing, writing
 
-from ..leftovers import remove_leftovers
-from ..sheet import Sheet, number
-from .absence import absence_sheets
-from .compare import comparison_sheets, runs_sheet
-from .confusion import confusion_sheets
-from .labels import label_sheets
-from .outline import outline_sheets
-from .overview import failure_sheet, overview_sheet, unknown_sheet
-from .segmentation import segment_sheets
-from .texts import ask_sheets, text_sheets
-from .trust import trust_sheets
+from ..stale_files import remove_stale_files
+from .absence import absence_tables
+from .compare import comparison_tables, seeds_table
+from .confusion import confusion_tables
+from .labels import label_tables
+from .outline import outline_tables
+from .overview import failure_table, overview_table, unmatched_files_table
+from .segmentation import segmentation_tables
+from .table import Table, format_estimate
+from .texts import question_tables, text_tables
+from .trust import trust_tables
 
-__all__ = ["Sheet", "make_sheets", "number", "write_tables"]
+__all__ = ["Table", "format_estimate", "make_tables", "write_tables"]
 
 
-def make_sheets(results: Mapping[str, Any]) -> list[Sheet]:
-    """All tables that the results have something for."""
+def make_tables(results: Mapping[str, Any]) -> list[Table]:
+    """Return all tables that are not empty."""
     if results.get("all_pairs"):
-        return absence_sheets(results)
+        return absence_tables(results)
     models = results["models"]
-    sheets = [overview_sheet(models)]
-    sheets += segment_sheets(models)
-    sheets += outline_sheets(models)
+    tables = [overview_table(models)]
+    tables += segmentation_tables(models)
+    tables += outline_tables(models)
     for task, title in (("recognize", "Grounded recognition"), ("classify", "Region classification")):
-        sheets += label_sheets(models, task, title) + confusion_sheets(models, task, title)
-    sheets += text_sheets(models, "describe", "Region reports")
-    sheets += text_sheets(models, "report", "Grounded reports")
-    sheets += ask_sheets(models)
-    sheets += trust_sheets(models)
-    sheets.append(runs_sheet(results.get("runs") or {}))
-    sheets += comparison_sheets(results.get("comparisons") or [])
-    sheets += [failure_sheet(results), unknown_sheet(models)]
-    return [sheet for sheet in sheets if sheet.rows]
+        tables += label_tables(models, task, title) + confusion_tables(models, task, title)
+    tables += text_tables(models, "describe", "Region reports")
+    tables += text_tables(models, "report", "Grounded reports")
+    tables += question_tables(models)
+    tables += trust_tables(models)
+    tables.append(seeds_table(results.get("runs") or {}))
+    tables += comparison_tables(results.get("comparisons") or [])
+    tables += [failure_table(results), unmatched_files_table(models)]
+    return [table for table in tables if table.rows]
 
 
 def write_tables(results: Mapping[str, Any], folder: Path) -> None:
-    """Write ``tables.md`` with all of them, and each as ``NAME.md`` and ``NAME.tex``; those of an earlier run go.
+    """Write all tables to ``tables.md``, and each to ``NAME.md`` and ``NAME.tex``; remove those of an earlier run.
 
     Raises
     ------
@@ -53,11 +53,11 @@ def write_tables(results: Mapping[str, Any], folder: Path) -> None:
     """
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    sheets = make_sheets(results)
-    texts = {f"{sheet.name}.md": sheet.markdown() for sheet in sheets}
-    texts |= {f"{sheet.name}.tex": sheet.latex() for sheet in sheets}
-    texts["tables.md"] = "\n".join(sheet.markdown() for sheet in sheets)
-    for name, text in texts.items():
-        with replacing(folder / name) as fresh:
-            fresh.write_text(text, encoding="utf-8")
-    remove_leftovers(folder, map(folder.joinpath, texts))
+    tables = make_tables(results)
+    files = {f"{table.name}.md": table.markdown() for table in tables}
+    files |= {f"{table.name}.tex": table.latex() for table in tables}
+    files["tables.md"] = "\n".join(table.markdown() for table in tables)
+    for name, text in files.items():
+        with replacing(folder / name) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+    remove_stale_files(folder, map(folder.joinpath, files))

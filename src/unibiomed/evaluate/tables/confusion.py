@@ -1,51 +1,44 @@
-"""What each model calls each finding, as counts."""
+"""Confusion matrices as tables of counts."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from ..confusion import FAILED, MOST_LABELS, OTHER, RARER, fold
-from ..sheet import Sheet
-from .common import file_of, get_in, in_order
+from ..confusion import FAILED, MAX_LABELS, OTHER, RARE, merge_rare_labels
+from ..predictions import safe_name
+from .common import get_in, models_first
+from .table import Table
 
-__all__ = ["confusion_sheets"]
+__all__ = ["confusion_tables"]
 
 MEANINGS = {
-    OTHER: "an answer that is no label of the suite's images",
-    FAILED: "none at all",
-    RARER: f"all but the {MOST_LABELS} most frequent labels, told apart in results.json alone",
+    OTHER: "a label that no image of the suite has",
+    FAILED: "no answer",
+    RARE: f"all but the {MAX_LABELS} most frequent labels, which only results.json lists separately",
 }
 
 
-def confusion_sheets(models: Mapping[str, Any], task: str, title: str) -> list[Sheet]:
-    """One row a true label, one column an answer, for each model that is no floor."""
-    sheets = []
-    for name, table in in_order(models):
-        counts = get_in(table, task, "strict", "confusion")
-        if not counts or table.get("floor"):
+def confusion_tables(models: Mapping[str, Any], task: str, title: str) -> list[Table]:
+    """Make a confusion matrix for each model that is not a baseline."""
+    tables = []
+    for name, results in models_first(models):
+        counts = get_in(results, task, "strict", "confusion")
+        if not counts or results.get("baseline"):
             continue
-        matrix, labels, answers = fold(counts)
-        # a column of nothing but zeros tells nothing, and the table is wide enough
-        given = [j for j in range(len(answers)) if matrix[:, j].any()]
+        matrix, labels, answers = merge_rare_labels(counts)
+        # the table is wide, so empty columns are left out
+        shown = [j for j in range(len(answers)) if matrix[:, j].any()]
         rows = [
-            [label, *(str(line[j]) if line[j] else "" for j in given)]
-            for label, line in zip(labels, matrix, strict=True)
+            [label, *(str(row[j]) if row[j] else "" for j in shown)] for label, row in zip(labels, matrix, strict=True)
         ]
-        columns = ("label", *(answers[j] for j in given))
-        sheets.append(
-            Sheet(
-                f"{task}_confusion_{file_of(name)}",
-                f"{title}, answers, {name}",
-                columns,
-                rows,
-                _note(task, labels, columns),
-            )
-        )
-    return sheets
+        columns = ("label", *(answers[j] for j in shown))
+        file, note = f"{task}_confusion_{safe_name(name)}", _note(task, labels, columns)
+        tables.append(Table(file, f"{title}, confusion matrix, {name}", columns, rows, note))
+    return tables
 
 
 def _note(task: str, labels: list[str], columns: tuple[str, ...]) -> str:
-    text = "Boxes" if task == "classify" else "Images"
-    text += " by their label (row) and the answer (column). An empty cell is 0; what was never said has no column."
+    text = f"Number of {'boxes' if task == 'classify' else 'images'} by true label (row) and predicted label (column). "
+    text += "An empty cell is 0; labels that were never predicted have no column."
     return text + "".join(f" {name}: {meaning}." for name, meaning in MEANINGS.items() if name in (*labels, *columns))

@@ -1,78 +1,78 @@
-"""Recognition and region classification: accuracy of each model, precision and recall of each label."""
+"""Tables of recognition and region classification: accuracy, and precision and recall of each label."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from ..sheet import Sheet, number
-from .common import file_of, get_in, in_order
+from ..predictions import safe_name
+from .common import get_in, models_first
+from .table import Table, format_estimate
 
-__all__ = ["label_sheets"]
+__all__ = ["label_tables"]
 
 
-def label_sheets(models: Mapping[str, Any], task: str, title: str) -> list[Sheet]:
-    """The accuracy of every model, then the single labels of each that is no floor."""
+def label_tables(models: Mapping[str, Any], task: str, title: str) -> list[Table]:
+    """Make the accuracy table of all models, and a table of labels for each model that is not a baseline."""
     rows = []
-    elsewhere = any(get_in(table, task, "strict", "elsewhere") for _, table in in_order(models))
-    for name, table in in_order(models):
+    background = any(get_in(table, task, "strict", "background_accuracy") for _, table in models_first(models))
+    for name, table in models_first(models):
         strict = get_in(table, task, "strict")
         if strict is None:
             continue
         row = [
             name,
-            number(strict["accuracy"], percent=True),
-            number(get_in(table, task, "published", "accuracy"), percent=True),
-            number(strict["balanced_accuracy"], percent=True),
+            format_estimate(strict["accuracy"], percent=True),
+            format_estimate(get_in(table, task, "published", "accuracy"), percent=True),
+            format_estimate(strict["balanced_accuracy"], percent=True),
         ]
         if task == "recognize":
             row += [
-                number(strict["false_findings"], percent=True),
-                number(strict["missed"], percent=True),
-                number(strict.get("presence_auroc")),
-                number(strict["dice"]),
-                number(strict.get("dice_labelled")),
+                format_estimate(strict["false_findings"], percent=True),
+                format_estimate(strict["missed"], percent=True),
+                format_estimate(strict.get("presence_auroc")),
+                format_estimate(strict["dice"]),
+                format_estimate(strict.get("dice_correct_label")),
             ]
-        if elsewhere:
+        if background:
             row += [
-                number(strict.get(key), percent=True)
-                for key in ("elsewhere", "named_called_elsewhere", "accuracy_with_elsewhere")
+                format_estimate(strict.get(key), percent=True)
+                for key in ("background_accuracy", "called_background", "accuracy_with_background")
             ]
         rows.append(row)
     columns: tuple[str, ...] = ("model", "accuracy (exact)", "accuracy (published: substring)", "balanced accuracy")
     note = ""
     if task == "recognize":
         columns += (
-            "false findings on normal images",
-            "nothing found on abnormal ones",
+            "normal images with a finding",
+            "abnormal images without a finding",
             "presence AUROC",
             "Dice",
-            "Dice, label right",
+            "Dice, correct label",
         )
         note = (
-            "Dice of all images: without a finding, an empty mask is 1 and any pixel 0. Label right: 0 where the label "
-            "is wrong, a finding named in a normal image among them. Published: of the first 300 images of each data "
-            "set that have a finding; normal ones are left out, so that it can be below the exact accuracy."
+            "Dice of all images: without a finding, an empty mask scores 1 and any pixel 0. Dice, correct label: 0 if "
+            "the label is wrong or a normal image has a finding. Published: the first 300 images of each data set that "
+            "have a finding. Normal images are left out, so this accuracy can be lower than the exact one."
         )
-    if elsewhere:
-        columns += ("boxes around something else", "named boxes called something else", "accuracy of all boxes")
+    if background:
+        columns += ("background boxes, accuracy", "regions called something else", "accuracy incl. background boxes")
         note = (
-            "Accuracy counts boxes around a region alone. Boxes around something else are moved away from every region "
-            "of the image, one an image; the last column counts both."
+            "Accuracy: boxes of regions. A background box contains no region of the image, and its correct class is "
+            "'something else'; there is at most one per image. The last column includes both kinds of boxes."
         )
-    sheets = [Sheet(task, title, columns, rows, note)]
-    labelled = {name: get_in(table, task, "strict", "per_label") for name, table in in_order(models)}
-    floors = {name: labels for name, labels in labelled.items() if labels and models[name].get("floor")}
+    tables = [Table(task, title, columns, rows, note)]
+    labelled = {name: get_in(table, task, "strict", "per_label") for name, table in models_first(models)}
+    baselines = {name: labels for name, labels in labelled.items() if labels and models[name].get("baseline")}
     for name, labels in labelled.items():
-        if not labels or name in floors:
+        if not labels or name in baselines:
             continue
         cells = [
             [
                 label,
                 str(v["count"]),
-                *(number(v[k], percent=True) for k in ("precision", "recall")),
-                number(v["f1"], percent=True),
-                *(number(get_in(floor, label, "f1"), percent=True, interval=False) for floor in floors.values()),
+                *(format_estimate(v[key], percent=True) for key in ("precision", "recall", "f1")),
+                *(format_estimate(get_in(b, label, "f1"), percent=True, interval=False) for b in baselines.values()),
             ]
             for label, v in labels.items()
         ]
@@ -82,7 +82,7 @@ def label_sheets(models: Mapping[str, Any], task: str, title: str) -> list[Sheet
             "precision",
             "recall",
             "F1",
-            *(f"F1, {floor}" for floor in floors),
+            *(f"F1, {baseline}" for baseline in baselines),
         )
-        sheets.append(Sheet(f"{task}_labels_{file_of(name)}", f"{title}, every label, {name}", columns, cells))
-    return sheets
+        tables.append(Table(f"{task}_labels_{safe_name(name)}", f"{title} by label, {name}", columns, cells))
+    return tables

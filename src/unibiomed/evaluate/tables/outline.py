@@ -1,30 +1,31 @@
-"""Segmentation from the box of the truth: every model that takes a box, beside the filled box."""
+"""Tables of segmentation from ground-truth boxes."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from ..sheet import Sheet, number
-from .common import get_in, in_order, matrix
+from .common import comparison_table, get_in, models_first
+from .table import Table, format_estimate
 
-__all__ = ["outline_sheets"]
+__all__ = ["outline_tables"]
 
 NOTE = (
-    "Every region that is there is asked for with the tight box of its whole mask, without jitter, as MedSAM is "
-    "evaluated. Mean over targets; the filled box has to be beaten."
+    "Each region is segmented from the tight box of its whole mask, without jitter, as in the evaluation of MedSAM. "
+    "Mean over targets. The baseline is the filled box."
 )
 
 
-def outline_sheets(models: Mapping[str, Any]) -> list[Sheet]:
-    """All models side by side, then by target, modality and data set."""
+def outline_tables(models: Mapping[str, Any]) -> list[Table]:
+    """Make a table of all models, and tables by target, modality and data set."""
     rows = [
-        [name, *(number(strict[key]) for key in ("dice", "iou", "surface_dice"))]
-        for name, table in in_order(models)
+        [name, *(format_estimate(strict[key]) for key in ("dice", "iou", "surface_dice"))]
+        for name, table in models_first(models)
         if (strict := get_in(table, "outline", "strict"))
     ]
-    sheets = [Sheet("outline", "Segmentation from a true box", ("model", "Dice", "IoU", "surface Dice"), rows, NOTE)]
-    for part, title in (("targets", "target"), ("modalities", "modality"), ("datasets", "set")):
-        title = f"Dice from a true box, by {title}"
-        sheets.append(matrix(models, ("outline", "strict", part), "dice", f"outline_{part}", title))
-    return sheets
+    title = "Segmentation from a ground-truth box"
+    tables = [Table("outline", title, ("model", "Dice", "IoU", "surface Dice"), rows, NOTE)]
+    for part, name in (("targets", "target"), ("modalities", "modality"), ("datasets", "data set")):
+        title = f"Dice from a ground-truth box by {name}"
+        tables.append(comparison_table(models, ("outline", "strict", part), "dice", f"outline_{part}", title))
+    return tables

@@ -1,4 +1,4 @@
-"""Segmentation: overlap, false masks and volumes; each target and single objects; what the scores are worth."""
+"""Tables of segmentation: overlap, false masks, volumes, targets, objects and the scores reported by models."""
 
 from __future__ import annotations
 
@@ -6,139 +6,155 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from ..sheet import NONE, Sheet, number
-from .common import DICE, PUBLISHED, THERE, alone, both_protocols, file_of, get_in, in_order, matrix
+from ..predictions import safe_name
+from .common import (
+    DICE,
+    DICE_PRESENT,
+    PUBLISHED,
+    both_protocols,
+    comparison_table,
+    get_in,
+    models_first,
+    note_on_missing_intervals,
+)
+from .table import MISSING, Table, format_estimate
 
-__all__ = ["segment_sheets"]
+__all__ = ["segmentation_tables"]
 
 
-def segment_sheets(models: Mapping[str, Any]) -> list[Sheet]:
-    """All models side by side, by target, modality and data set; then each model by itself."""
+def segmentation_tables(models: Mapping[str, Any]) -> list[Table]:
+    """Make tables of all models, also by target, modality and data set, and tables of each model."""
     rows = []
-    for name, table in in_order(models):
+    for name, table in models_first(models):
         strict, published = get_in(table, "segment", "strict"), get_in(table, "segment", "published")
         if strict is None:
             continue
         rows.append(
             [
                 name,
-                number(strict["dice"]),
-                number(published["dice"]),
-                number(strict["dice_with_absent"]),
-                number(strict.get("iou")),
-                number(strict["surface_dice"]),
-                number(strict["detected"], percent=True),
-                number(strict["false_masks"], percent=True),
-                number(strict["false_masks_foreign"], percent=True),
-                number(strict.get("false_parts"), 2),
+                format_estimate(strict["dice"]),
+                format_estimate(published["dice"]),
+                format_estimate(strict["dice_with_absent"]),
+                format_estimate(strict.get("iou")),
+                format_estimate(strict["surface_dice"]),
+                format_estimate(strict["detected"], percent=True),
+                format_estimate(strict["false_masks"], percent=True),
+                format_estimate(strict["false_masks_out_of_context"], percent=True),
+                format_estimate(strict.get("false_components"), 2),
             ]
         )
     columns = (
         "model",
         "Dice",
         "Dice, published protocol",
-        "Dice, absent counted",
+        "Dice incl. absent targets",
         "IoU",
         "surface Dice",
-        "found",
+        "detected",
         "false masks",
-        "of another body part",
-        "false parts an image",
+        "false masks, out of context",
+        "false components per image",
     )
     note = (
-        f"{DICE} IoU, surface Dice and found: images that show the target. Surface Dice: within 2 mm, or 2 pixels "
-        "where the size of a pixel is not known, both in one mean; 'Every target' says which. False masks: of images "
-        "without the target, those with any pixel. False parts: pieces of masks that touch no truth."
+        f"{DICE} IoU, surface Dice and detected: images that show the target. Surface Dice: tolerance of 2 mm, or of 2 "
+        "pixels if the pixel spacing is unknown, in one mean; the tables by target show which. False masks: images "
+        "without the target whose mask has any pixel. Out of context: the target cannot occur in this kind of image. "
+        "False components: connected components that do not intersect the ground truth."
     )
-    sheets = [Sheet("segmentation", "Segmentation", columns, rows, note)]
-    for part, title in (("targets", "Dice by target"), ("modalities", "Dice by modality"), ("datasets", "Dice by set")):
-        file, paths = f"segmentation_{part}", [("segment", protocol, part) for protocol in ("strict", "published")]
-        strict = matrix(models, paths[0], "dice", file, title, THERE)
-        published = matrix(models, paths[1], "dice", f"{file}_published", f"{title}, published protocol", PUBLISHED)
-        sheets += both_protocols(strict, published)
-    strict = matrix(models, ("segment", "strict", "volumes"), None, "volumes", "Volume Dice, all slices the set has")
-    title = "Volume Dice, published protocol (slices with the target alone)"
-    published = matrix(models, ("segment", "published", "volumes"), None, "volumes_published", title)
-    sheets += both_protocols(strict, published)
-    for name, table in in_order(models):
-        if get_in(table, "segment"):
-            own = (_targets(name, table["segment"]), _scores(name, table["segment"]), _objects(name, table["segment"]))
-            sheets += [replace(sheet, floor=bool(table.get("floor"))) for sheet in own]
-    return sheets
+    tables = [Table("segmentation", "Segmentation", columns, rows, note)]
+    for part, name in (("targets", "target"), ("modalities", "modality"), ("datasets", "data set")):
+        file, title = f"segmentation_{part}", f"Dice by {name}"
+        strict = comparison_table(models, ("segment", "strict", part), "dice", file, title, DICE_PRESENT)
+        file, title = f"{file}_published", f"{title}, published protocol"
+        published = comparison_table(models, ("segment", "published", part), "dice", file, title, PUBLISHED)
+        tables += both_protocols(strict, published)
+    title = "Dice of volumes, all slices of the data set"
+    strict = comparison_table(models, ("segment", "strict", "volumes"), None, "volumes", title)
+    title = "Dice of volumes, published protocol (slices with the target only)"
+    published = comparison_table(models, ("segment", "published", "volumes"), None, "volumes_published", title)
+    tables += both_protocols(strict, published)
+    for name, table in models_first(models):
+        if segment := get_in(table, "segment"):
+            single = (_targets(name, segment), _scores(name, segment), _objects(name, segment))
+            tables += [replace(one, baseline=bool(table.get("baseline"))) for one in single]
+    return tables
 
 
-def _objects(name: str, segment: Mapping[str, Any]) -> Sheet:
+def _objects(name: str, segment: Mapping[str, Any]) -> Table:
     objects = segment["strict"].get("objects") or {}
-    rows = [[t, number(v["aji"]), *(number(v[k]) for k in ("pq", "sq", "rq"))] for t, v in objects.items()]
-    note = alone(v["aji"] for v in objects.values())
-    return Sheet(f"objects_{file_of(name)}", f"Single objects, {name}", ("target", "AJI", "PQ", "SQ", "RQ"), rows, note)
+    rows = [[target, *(format_estimate(v[key]) for key in ("aji", "pq", "sq", "rq"))] for target, v in objects.items()]
+    note = note_on_missing_intervals(v["aji"] for v in objects.values())
+    columns = ("target", "AJI", "PQ", "SQ", "RQ")
+    return Table(f"objects_{safe_name(name)}", f"Instance segmentation, {name}", columns, rows, note)
 
 
-def _scores(name: str, segment: Mapping[str, Any]) -> Sheet:
-    judged = segment.get("scores") or {}
-    places = {
+def _scores(name: str, segment: Mapping[str, Any]) -> Table:
+    scores = segment.get("scores") or {}
+    paths = {
         "presence AUROC": ("presence", "auroc"),
         "presence calibration error": ("presence", "calibration_error"),
-        "presence AUROC, own targets": ("presence_own", "auroc"),
-        "presence calibration error, own targets": ("presence_own", "calibration_error"),
+        "presence AUROC, in context": ("presence_in_context", "auroc"),
+        "presence calibration error, in context": ("presence_in_context", "calibration_error"),
         "mask score calibration error": ("mask", "calibration_error"),
         "AURC": ("risk", "aurc"),
     }
     note = (
-        "Own targets: of the image's own kind, without those of other body parts. AURC: area under the curve of risk "
-        "(1 − Dice) against the share of images answered, the surest first, of all own targets; lower is better. How "
-        "sure: presence score times mask score (of what has one alone, that one), for an empty mask 1 − presence. A "
-        "failure counts as surely wrong, but not for the mask score's error: it has no such score."
+        "In context: without targets that cannot occur in this kind of image. Mask score: predicted IoU. AURC: area "
+        "under the curve of risk (1 − Dice) against coverage over all in-context samples, most confident first; lower "
+        "is better. Confidence: presence score times mask score (or the only one of them), 1 − presence for an empty "
+        "mask. A failure counts as confidently wrong, except in the calibration error of the mask score."
     )
-    rows = [[name, *(number(get_in(judged, *place)) for place in places.values())]] if judged else []
-    return Sheet(f"scores_{file_of(name)}", f"The scores of {name}", ("model", *places), rows, note)
+    rows = [[name, *(format_estimate(get_in(scores, *path)) for path in paths.values())]] if scores else []
+    return Table(f"scores_{safe_name(name)}", f"Reported scores, {name}", ("model", *paths), rows, note)
 
 
-def _targets(name: str, segment: Mapping[str, Any]) -> Sheet:
+def _targets(name: str, segment: Mapping[str, Any]) -> Table:
     rows, targets = [], segment["strict"]["targets"]
     for target, table in targets.items():
         absent = table["false_masks"]
+        false_masks = f"{format_estimate(absent, percent=True, interval=False)} of {absent['count']}"
         rows.append(
             [
                 target,
                 str(table["dice"]["count"]),
                 str(table["dice"]["subjects"]),
-                number(table["dice"]),
-                number(table["surface_dice"], interval=False),
+                format_estimate(table["dice"]),
+                format_estimate(table["surface_dice"], interval=False),
                 _tolerance(table),
                 *(_distance(table.get(f"hd95_{unit}")) for unit in ("mm", "pixels")),
-                f"{number(absent, percent=True, interval=False)} of {absent['count']}" if absent["count"] else NONE,
+                false_masks if absent["count"] else MISSING,
             ]
         )
     columns = (
         "target",
-        "images with it",
+        "images with target",
         "subjects",
         "Dice",
         "surface Dice",
-        "within",
+        "tolerance",
         "HD95 (mm)",
         "HD95 (pixels)",
-        "false masks without it",
+        "false masks",
     )
-    lone = alone(table["dice"] for table in targets.values())
+    missing = note_on_missing_intervals(table["dice"] for table in targets.values())
     note = (
-        f"{THERE} HD95: in mm of images whose pixels have a known size, in pixels of the others; where the mask is "
-        f"empty, or there is no answer, it is the diagonal of the image, and a few such make the mean large. {lone}"
+        f"{DICE_PRESENT} HD95: in mm for images with known pixel spacing, in pixels for the others. If the mask is "
+        "empty or there is no answer, it is the diagonal of the image, so that a few such images increase the mean "
+        f"considerably. False masks: images without the target whose mask has any pixel. {missing}"
     ).strip()
-    return Sheet(f"targets_{file_of(name)}", f"Every target, {name}", columns, rows, note)
+    return Table(f"targets_{safe_name(name)}", f"Segmentation by target, {name}", columns, rows, note)
 
 
 def _tolerance(table: Mapping[str, Any]) -> str:
-    """How far apart surfaces may be for the surface Dice: in mm where pixels have a known size, as HD95 tells."""
-    count, measured = table["dice"]["count"], get_in(table, "hd95_mm", "count") or 0
+    """Return the tolerance of the surface Dice, which depends on whether the pixel spacing is known."""
+    count, in_mm = table["dice"]["count"], get_in(table, "hd95_mm", "count") or 0
     if not count:
-        return NONE
-    return "2 pixels" if not measured else "2 mm" if measured == count else "2 mm or 2 pixels"
+        return MISSING
+    return "2 pixels" if not in_mm else "2 mm" if in_mm == count else "2 mm or 2 pixels"
 
 
 def _distance(table: Mapping[str, Any] | None) -> str:
-    """The mean, and how many of the images it is not of: those that cannot be read, nor their size."""
-    lost = get_in(table, "unmeasured") or 0
-    more = f", {lost} of {lost + get_in(table, 'count')} unmeasured" if lost else ""
-    return number(table, 1, interval=False) + more
+    """Format a mean distance; images whose size cannot be read are reported as unmeasured."""
+    unmeasured = get_in(table, "unmeasured") or 0
+    note = f", {unmeasured} of {unmeasured + get_in(table, 'count')} unmeasured" if unmeasured else ""
+    return format_estimate(table, 1, interval=False) + note

@@ -1,58 +1,68 @@
-"""Pairs of images, questions in other words, changed pixels."""
+"""Tables of paired images, paraphrases and perturbations."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from ..sheet import Sheet, number
-from .common import get_in, in_order
+from .common import get_in, models_first
+from .table import Table, format_estimate
 
-__all__ = ["trust_sheets"]
+__all__ = ["trust_tables"]
 
-MEASURES = {"dice": ("Dice", False), "false_masks": ("false masks", True), "accuracy": ("recognition", True)}
-"""Of changed images: what the results call it, what the table does, and whether it is a share."""
+MEASURES = {
+    "dice": ("Dice", False),
+    "false_masks": ("false masks", True),
+    "accuracy": ("recognition accuracy", True),
+}
+"""Title of each measure of perturbed images, and whether it is a proportion."""
+PAIR_QUESTIONS = {
+    "masks": "segment, in context",
+    "masks_out_of_context": "segment, out of context",
+    "text": "recognize",
+}
 
 
-def trust_sheets(models: Mapping[str, Any]) -> list[Sheet]:
-    """A table for each kind of probe that was asked."""
-    pairs, words, changes = [], [], []
-    for name, table in in_order(models):
+def trust_tables(models: Mapping[str, Any]) -> list[Table]:
+    """Make the tables of the trust tests that were done."""
+    pairs, paraphrases, perturbations = [], [], []
+    for name, table in models_first(models):
         for kind, part in (table.get("pairs") or {}).items():
-            cells = (number(part.get(k), percent=True) for k in ("set_accuracy", "set_accuracy_strict", "confusion"))
-            pairs.append([name, kind.replace("_", ", "), str(part["set_accuracy"]["count"]), *cells])
+            keys = ("set_accuracy", "set_accuracy_strict", "confusion")
+            cells = (format_estimate(part.get(key), percent=True) for key in keys)
+            pairs.append([name, PAIR_QUESTIONS[kind], str(part["set_accuracy"]["count"]), *cells])
         for task, part in (table.get("paraphrases") or {}).items():
-            own, other = number(part.get("dice_own_words")), number(part.get("dice"))
-            words.append([name, task, number(part["agreement"]), own, other])
-        for change, levels in (table.get("robustness") or {}).items():
+            cells = (format_estimate(part.get(key)) for key in ("agreement", "dice_original", "dice"))
+            paraphrases.append([name, task, *cells])
+        for perturbation, strengths in (table.get("robustness") or {}).items():
             for key, (measure, percent) in MEASURES.items():
-                if count := get_in(levels, "0", key, "count"):
-                    scores = (get_in(levels, str(n), key) for n in range(6))
-                    cells = (number(score, percent=percent, interval=False) for score in scores)
-                    changes.append([name, change, measure, str(count), *cells])
+                if count := get_in(strengths, "0", key, "count"):
+                    scores = (get_in(strengths, str(strength), key) for strength in range(6))
+                    cells = (format_estimate(score, percent=percent, interval=False) for score in scores)
+                    perturbations.append([name, perturbation, measure, str(count), *cells])
     return [
-        Sheet(
+        Table(
             "pairs",
-            "Pairs of images, target in one only",
-            ("model", "question", "pairs", "both right", "both right, strictly", "same answer to both"),
+            "Paired images, one with and one without the target",
+            ("model", "question", "pairs", "both correct", "both correct (strict)", "same answer to both"),
             pairs,
-            "Both right: some mask, or some finding, where there is one, and none where there is none. Strictly: the "
-            "mask touches the target, the findings have their right names. A coin thrown for each image has both right "
-            "in 25 % and gives the same answer in 50 %. Intervals: pairs that share a subject count as alike.",
+            "Both correct: a mask or finding for the image with the target, none for the image without it. Strict: the "
+            "mask intersects the target, findings have the right names. Random answers give 25 % both correct and 50 % "
+            "same answer. The intervals account for subjects that occur in several pairs.",
         ),
-        Sheet(
+        Table(
             "paraphrases",
-            "The same question in other words",
-            ("model", "task", "agreement", "Dice, own words", "Dice, other words"),
-            words,
+            "Paraphrased questions",
+            ("model", "task", "agreement", "Dice, original question", "Dice, paraphrases"),
+            paraphrases,
         ),
-        Sheet(
+        Table(
             "robustness",
-            "Scores on changed images, by strength",
-            ("model", "change", "score", "n", "unchanged", "1", "2", "3", "4", "5"),
-            changes,
-            "Of the same n samples at every strength. Dice: those that show the target, mean over targets. False "
-            "masks: of those without it, the share with any pixel. Recognition: the share of exact answers. Targets "
-            "that a mirror turns into each other, such as left and right lung, are left out of the flip.",
+            "Scores of perturbed images by strength",
+            ("model", "perturbation", "score", "n", "original", "1", "2", "3", "4", "5"),
+            perturbations,
+            "Scores of the same n samples at every strength. Dice: images that show the target, mean over targets. "
+            "False masks: images without the target whose mask has any pixel. Recognition accuracy: exact answers. "
+            "Targets that a flip exchanges, such as left and right lung, are left out of the flip.",
         ),
     ]

@@ -1,4 +1,4 @@
-"""Texts against references: BLEU, ROUGE-L and CIDEr as pycocoevalcap counts them, and METEOR."""
+"""Metrics of texts and references: BLEU, ROUGE-L and CIDEr as in pycocoevalcap, and METEOR."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""BLEU of a corpus (Papineni et al., 2002), as pycocoevalcap counts it."""
+"""BLEU of a corpus (Papineni et al., 2002) as in pycocoevalcap."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from unibiomed.errors import InputError
 from .corpus import Tokenizer, tokenize_pairs
 from .tokens import ptb_words
 
-# keep a precision of 0 from making every longer BLEU undefined; the values are those of the original
+# smoothing constants of pycocoevalcap, which keep BLEU defined if no n-gram matches
 _TINY, _SMALL = 1e-15, 1e-9
 
 
@@ -19,54 +19,54 @@ def bleu(
     hypotheses: Sequence[str],
     references: Sequence[Sequence[str]],
     *,
-    longest: int = 4,
+    max_n: int = 4,
     tokenize: Tokenizer = ptb_words,
 ) -> tuple[float, ...]:
-    """BLEU-1 to BLEU-`longest` of a corpus: n-grams and lengths are added up over all answers first.
+    """Compute BLEU-1 to BLEU-`max_n` of a corpus from the sums of n-gram counts and lengths over all answers.
 
-    Not smoothed, but for what keeps a missing n-gram from dividing by nothing: then the score is above 0 by a hair.
+    There is no smoothing except for the small constants of pycocoevalcap.
 
     Parameters
     ----------
     hypotheses : sequence of str
-        One answer for each image.
+        One answer per image.
     references : sequence of sequence of str
-        One reference or more for each image; the length nearest to the answer's counts, the shorter of two.
-    longest : int
-        Longest n-gram, 1 or more.
+        One or more references per image. The length closest to that of the answer is used, the shorter in a tie.
+    max_n : int
+        Length of the longest n-gram, 1 or more.
     tokenize : callable
-        From a text to its words; ``str.split`` for texts that are tokenised already.
+        Function from a text to its words. Use ``str.split`` for tokenised texts.
 
     Returns
     -------
     tuple of float
-        In [0, 1]; published tables give them times 100. NaN for no answers.
+        In [0, 1]; published tables usually show values times 100. NaN without answers.
 
     Raises
     ------
     InputError
-        If the lengths differ, an answer has no reference, or something is no text.
+        The lengths differ, an answer has no reference, or a text is not a string.
     """
-    if longest < 1:
-        raise InputError(f"n-grams of {longest} words; give 1 or more")
+    if max_n < 1:
+        raise InputError(f"max_n is {max_n}: give 1 or more")
     pairs = tokenize_pairs(hypotheses, references, tokenize)
     if not pairs:
-        return (math.nan,) * longest
+        return (math.nan,) * max_n
     lengths = [(len(words), closest_length(len(words), [len(r) for r in several])) for words, several in pairs]
-    length, wanted = (sum(column) for column in zip(*lengths, strict=True))
-    ratio = (length + _TINY) / (wanted + _SMALL)
+    length, reference_length = (sum(column) for column in zip(*lengths, strict=True))
+    ratio = (length + _TINY) / (reference_length + _SMALL)
     penalty = math.exp(1 - 1 / ratio) if ratio < 1 else 1.0
     scores, product = [], 1.0
-    for n in range(1, longest + 1):
+    for n in range(1, max_n + 1):
         counts = [clipped_ngrams(words, several, n) for words, several in pairs]
-        hits, tried = (sum(column) for column in zip(*counts, strict=True))
-        product *= (hits + _TINY) / (tried + _SMALL)
+        matches, total = (sum(column) for column in zip(*counts, strict=True))
+        product *= (matches + _TINY) / (total + _SMALL)
         scores.append(product ** (1 / n) * penalty)
     return tuple(scores)
 
 
 def clipped_ngrams(words: Sequence[str], references: Sequence[Sequence[str]], n: int) -> tuple[int, int]:
-    """N-grams of an answer that a reference has, each at most as often as one reference has it; and all of its n-grams.
+    """Count the n-grams of an answer that occur in a reference, clipped to their count in a reference, and all n-grams.
 
     Their ratio is the modified n-gram precision of Papineni et al.
     """
@@ -76,18 +76,18 @@ def clipped_ngrams(words: Sequence[str], references: Sequence[Sequence[str]], n:
     return (own & most).total(), own.total()
 
 
-def brevity_penalty(length: int, wanted: int) -> float:
-    """Factor in [0, 1] for answers of fewer words than their references: exp(1 − wanted / length); 1 for no fewer."""
-    if length >= wanted:
+def brevity_penalty(length: int, reference_length: int) -> float:
+    """Return the brevity penalty in [0, 1]: exp(1 − reference_length / length) for short answers, else 1."""
+    if length >= reference_length:
         return 1.0
-    return math.exp(1 - wanted / length) if length else 0.0
+    return math.exp(1 - reference_length / length) if length else 0.0
 
 
 def closest_length(length: int, lengths: Sequence[int]) -> int:
-    """The one of the references' lengths that is nearest to an answer's, the shorter of two."""
+    """Return the reference length that is closest to the length of an answer, the shorter one in a tie."""
     return min(lengths, key=lambda other: (abs(other - length), other))
 
 
 def ngrams(words: Sequence[str], n: int) -> Counter[tuple[str, ...]]:
-    """How often each row of `n` words is in a text."""
+    """Count the n-grams of a text."""
     return Counter(tuple(words[i : i + n]) for i in range(len(words) - n + 1))

@@ -1,4 +1,4 @@
-"""CIDEr of a corpus (Vedantam et al., 2015), as pycocoevalcap counts it."""
+"""CIDEr of a corpus (Vedantam et al., 2015) as in pycocoevalcap."""
 
 from __future__ import annotations
 
@@ -10,61 +10,66 @@ from .bleu import ngrams
 from .corpus import Tokenizer, tokenize_pairs
 from .tokens import ptb_words
 
-LONGEST, SIGMA = 4, 6.0
+MAX_N, SIGMA = 4, 6.0
 
 Vector = dict[tuple[str, ...], float]
 
 
 def cider(hypotheses: Sequence[str], references: Sequence[Sequence[str]], *, tokenize: Tokenizer = ptb_words) -> float:
-    """Mean likeness of answers and references as weighted n-grams of 1 to 4 words.
+    """Compute the mean similarity of answers and references as TF-IDF vectors of n-grams with 1 to 4 words.
 
-    An n-gram weighs more the fewer images' references have it. Frequencies are those of the references given here: it
-    cannot be compared between corpora, and is 0 for a single image. What pycocoevalcap calls CIDEr clips counts and
-    has a penalty of lengths with σ = 6, which its paper calls CIDEr-D.
+    Document frequencies are those of the given references, so that values of different corpora cannot be compared; for
+    a single image it is 0. As in pycocoevalcap, counts are clipped and there is a length penalty with σ = 6, which the
+    paper calls CIDEr-D.
 
     Parameters
     ----------
     hypotheses : sequence of str
-        One answer for each image.
+        One answer per image.
     references : sequence of sequence of str
-        One reference or more for each image.
+        One or more references per image.
     tokenize : callable
-        From a text to its words; ``str.split`` for texts that are tokenised already.
+        Function from a text to its words. Use ``str.split`` for tokenised texts.
 
     Returns
     -------
     float
-        In [0, 10]; published tables give it as it is, or times 10 or 100. NaN for no answers.
+        In [0, 10]; published tables show it as it is, or times 10 or 100. NaN without answers.
 
     Raises
     ------
     InputError
-        If the lengths differ, an answer has no reference, or something is no text.
+        The lengths differ, an answer has no reference, or a text is not a string.
     """
     pairs = tokenize_pairs(hypotheses, references, tokenize)
     if not pairs:
         return math.nan
-    seen: Counter[tuple[str, ...]] = Counter()
+    frequencies: Counter[tuple[str, ...]] = Counter()
     for _, several in pairs:
-        seen.update({gram for words in several for n in range(1, LONGEST + 1) for gram in ngrams(words, n)})
+        frequencies.update({gram for words in several for n in range(1, MAX_N + 1) for gram in ngrams(words, n)})
     scores = [
-        sum(_likeness(words, reference, seen, len(pairs)) for reference in several) / len(several)
+        sum(_similarity(words, reference, frequencies, len(pairs)) for reference in several) / len(several)
         for words, several in pairs
     ]
     return 10 * sum(scores) / len(scores)
 
 
-def _likeness(words: Sequence[str], reference: Sequence[str], seen: Mapping[tuple[str, ...], int], texts: int) -> float:
-    # lengths are counted in pairs of words, as in the original: a text of one word is as long as one of none
-    away = max(len(words) - 1, 0) - max(len(reference) - 1, 0)
+def _similarity(
+    words: Sequence[str], reference: Sequence[str], frequencies: Mapping[tuple[str, ...], int], texts: int
+) -> float:
+    # as in pycocoevalcap, the length is the number of bigrams
+    difference = max(len(words) - 1, 0) - max(len(reference) - 1, 0)
     total = 0.0
-    for n in range(1, LONGEST + 1):
-        a, b = _weigh(words, n, seen, texts), _weigh(reference, n, seen, texts)
-        size = math.hypot(*a.values()) * math.hypot(*b.values())
-        if size:
-            total += sum(min(weight, b.get(gram, 0.0)) * b.get(gram, 0.0) for gram, weight in a.items()) / size
-    return total / LONGEST * math.exp(-(away**2) / (2 * SIGMA**2))
+    for n in range(1, MAX_N + 1):
+        a, b = _vector(words, n, frequencies, texts), _vector(reference, n, frequencies, texts)
+        norm = math.hypot(*a.values()) * math.hypot(*b.values())
+        if norm:
+            total += sum(min(weight, b.get(gram, 0.0)) * b.get(gram, 0.0) for gram, weight in a.items()) / norm
+    return total / MAX_N * math.exp(-(difference**2) / (2 * SIGMA**2))
 
 
-def _weigh(words: Sequence[str], n: int, seen: Mapping[tuple[str, ...], int], texts: int) -> Vector:
-    return {gram: count * (math.log(texts) - math.log(max(seen[gram], 1))) for gram, count in ngrams(words, n).items()}
+def _vector(words: Sequence[str], n: int, frequencies: Mapping[tuple[str, ...], int], texts: int) -> Vector:
+    return {
+        gram: count * (math.log(texts) - math.log(max(frequencies[gram], 1)))
+        for gram, count in ngrams(words, n).items()
+    }

@@ -1,4 +1,4 @@
-"""What all text metrics ask of their arguments: one answer, and one reference or more, for each image."""
+"""Validation and tokenisation of the arguments of text metrics."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ Words = list[str]
 def tokenize_pairs(
     hypotheses: Sequence[str], references: Sequence[Sequence[str]], tokenize: Tokenizer
 ) -> list[tuple[Words, list[Words]]]:
-    """Words of each answer and of its references.
+    """Return the words of each answer and of its references.
 
     Raises
     ------
     InputError
-        If the lengths differ, an answer has no reference or one string for a list of them, or something is no text.
+        The lengths differ, an answer has no list of references, or a text is not a string.
     """
     check_lengths(hypotheses=hypotheses, references=references)
     pairs = []
     for hypothesis, several in zip(hypotheses, references, strict=True):
         if isinstance(several, str) or not len(several):
-            raise InputError("each answer needs a list of one reference or more")
+            raise InputError("an answer has no references: give a list of one or more for each answer")
         if not all(isinstance(text, str) for text in (hypothesis, *several)):
-            raise InputError("answers and references must be texts")
+            raise InputError("an answer or reference is not a string: give texts")
         pairs.append((tokenize(hypothesis), [tokenize(text) for text in several]))
     return pairs

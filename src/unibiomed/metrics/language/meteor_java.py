@@ -1,4 +1,4 @@
-"""METEOR 1.5 (Denkowski and Lavie, 2014): the authors' own program, in Java, out of the wheel of pycocoevalcap."""
+"""METEOR 1.5 (Denkowski and Lavie, 2014), computed by the authors' Java program from the wheel of pycocoevalcap."""
 
 from __future__ import annotations
 
@@ -20,17 +20,23 @@ from .tokens import ptb_words
 
 
 class MeteorMissingError(InputError):
-    """Java, or the wheel with the program, is not installed."""
+    """Java or pycocoevalcap is not installed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Meteor:
-    """Scores of METEOR 1.5, all in [0, 1]."""
+    """Scores of METEOR 1.5 in [0, 1].
+
+    Parameters
+    ----------
+    score : float
+        Score of the corpus from the sums of counts over all answers; NaN without answers.
+    answers : tuple of float
+        Score of each answer.
+    """
 
     score: float
-    """Of the corpus: counts are added up over all answers first. NaN for no answers."""
     answers: tuple[float, ...]
-    """Of each answer, in their order."""
 
 
 def meteor(
@@ -40,40 +46,40 @@ def meteor(
     paraphrases: bool = True,
     tokenize: Tokenizer = ptb_words,
 ) -> Meteor:
-    """METEOR 1.5 for English, with its stems, synonyms and paraphrases.
+    """Compute METEOR 1.5 for English with stems, synonyms and paraphrases.
 
-    Of several references the best one counts.
+    With several references, the best one is used.
 
     Parameters
     ----------
     hypotheses : sequence of str
-        One answer for each image.
+        One answer per image.
     references : sequence of sequence of str
-        One reference or more for each image.
+        One or more references per image.
     paraphrases : bool
-        Use its table of paraphrases, as published; it takes half a minute to read and 2 GB of memory.
+        Use the paraphrase table, as in published values. Loading it takes half a minute and 2 GB of memory.
     tokenize : callable
-        From a text to its words; ``str.split`` for texts that are tokenised already. The program splits words again.
+        Function from a text to its words. Use ``str.split`` for tokenised texts. The program tokenises again.
 
     Returns
     -------
     Meteor
-        Published tables give the score times 100.
+        Published tables usually show the score times 100.
 
     Raises
     ------
     InputError
-        If Java or pycocoevalcap is missing or the program fails, the lengths differ, an answer has no reference, or
-        something is no text.
+        Java or pycocoevalcap is not installed, the program fails, the lengths differ, an answer has no reference, or a
+        text is not a string.
     """
     pairs = tokenize_pairs(hypotheses, references, tokenize)
     if not pairs:
         return Meteor(math.nan, ())
     with _program(paraphrases) as program:
         counts = [
-            _ask(program, " ||| ".join(["SCORE", *map(_line, several), _line(words)])) for words, several in pairs
+            _send(program, " ||| ".join(["SCORE", *map(_line, several), _line(words)])) for words, several in pairs
         ]
-        scores = [float(_ask(program, " ||| ".join(["EVAL", *counts])))]
+        scores = [float(_send(program, " ||| ".join(["EVAL", *counts])))]
         scores += [float(_read(program)) for _ in pairs]
     *answers, corpus = scores
     return Meteor(corpus, tuple(answers))
@@ -87,9 +93,7 @@ def _line(words: Sequence[str]) -> str:
 def _program(paraphrases: bool) -> Iterator[subprocess.Popen[str]]:
     java, jar = shutil.which("java"), _jar()
     if java is None:
-        raise MeteorMissingError(
-            "METEOR 1.5 needs Java: apt-get install default-jre-headless, or use meteor_exact_stem"
-        )
+        raise MeteorMissingError("METEOR 1.5 needs Java: install default-jre-headless, or use meteor_exact_stem")
     with tempfile.TemporaryDirectory() as folder:
         command = [java, "-Xmx2G", "-jar", str(jar), "-", "-", "-stdio", "-l", "en", "-norm"]
         if not paraphrases:
@@ -103,7 +107,7 @@ def _program(paraphrases: bool) -> Iterator[subprocess.Popen[str]]:
         finally:
             program.kill()
             for stream in (program.stdin, program.stdout):
-                with suppress(OSError):  # what a program that died has not read cannot be flushed
+                with suppress(OSError):  # flushing fails if the program died
                     stream.close()  # type: ignore[union-attr]
             program.wait()
 
@@ -114,22 +118,22 @@ def _jar() -> Path:
         if (jar := Path(folder, "meteor", "meteor-1.5.jar")).is_file():
             return jar
     raise MeteorMissingError(
-        "METEOR 1.5 needs pycocoevalcap: pip install 'unibiomed[meteor]', or use meteor_exact_stem"
+        "METEOR 1.5 needs pycocoevalcap: run pip install 'unibiomed[meteor]', or use meteor_exact_stem"
     )
 
 
-def _ask(program: subprocess.Popen[str], line: str) -> str:
+def _send(program: subprocess.Popen[str], line: str) -> str:
     assert program.stdin is not None
     try:
         program.stdin.write(line + "\n")
         program.stdin.flush()
     except OSError as error:
-        raise InputError("METEOR 1.5 stopped: Java may have less than 2 GB of memory") from error
+        raise InputError("METEOR 1.5 stopped unexpectedly: give Java at least 2 GB of memory") from error
     return _read(program)
 
 
 def _read(program: subprocess.Popen[str]) -> str:
     assert program.stdout is not None
     if not (line := program.stdout.readline().strip()):
-        raise InputError("METEOR 1.5 stopped: Java may have less than 2 GB of memory")
+        raise InputError("METEOR 1.5 stopped unexpectedly: give Java at least 2 GB of memory")
     return line

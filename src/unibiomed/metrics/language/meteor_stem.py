@@ -1,4 +1,4 @@
-"""A METEOR of exact words and stems only, in pure Python: not METEOR 1.5, whose synonyms and paraphrases it lacks."""
+"""METEOR with exact and stem matching only, in pure Python; METEOR 1.5 also matches synonyms and paraphrases."""
 
 from __future__ import annotations
 
@@ -12,43 +12,43 @@ from .corpus import Tokenizer, tokenize_pairs
 from .tokens import ptb_words
 
 ALPHA, BETA, GAMMA = 0.9, 3.0, 0.5  # Lavie and Agarwal, 2007
-BEAM = 40  # as wide as METEOR 1.5's
+BEAM_SIZE = 40  # as in METEOR 1.5
 
 
 def meteor_exact_stem(
     hypotheses: Sequence[str], references: Sequence[Sequence[str]], *, tokenize: Tokenizer = ptb_words
 ) -> float:
-    """Mean over the answers of METEOR (Banerjee and Lavie, 2005) with two of its stages, exact words and stems.
+    """Compute the mean over answers of METEOR (Banerjee and Lavie, 2005) with exact and stem matching.
 
-    Words are aligned so that as many as can be are, and then in as few rows ("chunks") as a search of 40 ways finds.
-    The weights are those of Lavie and Agarwal (2007). Of several references the best one counts. It cannot be compared
-    with published values of METEOR 1.5, which come from `meteor`.
+    The alignment has the maximum number of matches and the fewest chunks found by a beam search. The weights are those
+    of Lavie and Agarwal (2007). With several references, the best one is used. Values cannot be compared with published
+    ones of METEOR 1.5, which `meteor` computes.
 
     Parameters
     ----------
     hypotheses : sequence of str
-        One answer for each image.
+        One answer per image.
     references : sequence of sequence of str
-        One reference or more for each image.
+        One or more references per image.
     tokenize : callable
-        From a text to its words; ``str.split`` for texts that are tokenised already. Case does not count.
+        Function from a text to its words. Use ``str.split`` for tokenised texts. Case is ignored.
 
     Returns
     -------
     float
-        In [0, 1]; NaN for no answers.
+        In [0, 1]; NaN without answers.
 
     Raises
     ------
     InputError
-        If the lengths differ, an answer has no reference, something is no text, or snowballstemmer is not installed.
+        The lengths differ, an answer has no reference, a text is not a string, or snowballstemmer is not installed.
     """
     stem = _stemmer()
     scores = []
     for words, several in tokenize_pairs(hypotheses, references, tokenize):
         stems = [stem(word.lower()) for word in words]
-        wanted = [[stem(word.lower()) for word in reference] for reference in several]
-        scores.append(max(fragmented_f(*align(stems, other), len(stems), len(other)) for other in wanted))
+        reference_stems = [[stem(word.lower()) for word in reference] for reference in several]
+        scores.append(max(fragmented_f(*align(stems, other), len(stems), len(other)) for other in reference_stems))
     return sum(scores) / len(scores) if scores else math.nan
 
 
@@ -56,61 +56,61 @@ def fragmented_f(
     matched: int,
     chunks: int,
     length: int,
-    wanted: int,
+    reference_length: int,
     *,
     alpha: float = ALPHA,
     beta: float = BETA,
     gamma: float = GAMMA,
 ) -> float:
-    """METEOR of an alignment, in [0, 1].
+    """Compute METEOR of an alignment, in [0, 1].
 
     Parameters
     ----------
     matched, chunks : int
-        Words aligned, and in how many rows that both texts have.
-    length, wanted : int
-        Words of the answer and of the reference.
+        Number of aligned words and of contiguous chunks.
+    length, reference_length : int
+        Number of words of the answer and of the reference.
     alpha, beta, gamma : float
-        Weight of precision in the mean; steepness and height of the penalty for chunks.
+        Weight of precision in the harmonic mean; exponent and weight of the fragmentation penalty.
     """
     if not matched:
-        return float(not length and not wanted)
-    precision, recall = matched / length, matched / wanted
+        return float(not length and not reference_length)
+    precision, recall = matched / length, matched / reference_length
     mean = precision * recall / (alpha * precision + (1 - alpha) * recall)
     return mean * (1 - gamma * (chunks / matched) ** beta)
 
 
 def align(words: Sequence[str], reference: Sequence[str]) -> tuple[int, int]:
-    """Number of words aligned with equal ones, each once, as many as can be; and the fewest chunks that were found.
+    """Align equal words; return the maximum number of aligned words and the fewest chunks that were found.
 
-    The beam search keeps the `BEAM` ways with the fewest chunks so far, words that lie near each other first.
+    The beam search keeps the `BEAM_SIZE` alignments with the fewest chunks, preferring words at similar positions.
     """
-    places: dict[str, list[int]] = {}
+    positions: dict[str, list[int]] = {}
     for j, word in enumerate(reference):
-        places.setdefault(word, []).append(j)
-    # equal words are interchangeable, so that it is known beforehand how many stay alone
-    spare = Counter(words) - Counter(reference)
-    matched = len(words) - spare.total()
-    # a way: chunks, distance, place after the last word (-1: a new chunk must begin), places used, words left alone
-    ways: set[tuple[int, float, int, int, tuple[tuple[str, int], ...]]] = {(0, 0.0, -1, 0, ())}
+        positions.setdefault(word, []).append(j)
+    # equal words are interchangeable, so the number of unaligned words is known in advance
+    surplus = Counter(words) - Counter(reference)
+    matched = len(words) - surplus.total()
+    # state: chunks, distance, position after the last word (-1: new chunk), used positions, unaligned words
+    states: set[tuple[int, float, int, int, tuple[tuple[str, int], ...]]] = {(0, 0.0, -1, 0, ())}
     for i, word in enumerate(words):
-        if word not in places:
-            ways = {(chunks, far, -1, used, alone) for chunks, far, _, used, alone in ways}
+        if word not in positions:
+            states = {(chunks, distance, -1, used, unaligned) for chunks, distance, _, used, unaligned in states}
             continue
-        further = set()
-        for chunks, far, after, used, alone in ways:
-            left = dict(alone)
-            if left.get(word, 0) < spare[word]:
-                skipped = tuple(sorted((left | {word: left.get(word, 0) + 1}).items()))
-                further.add((chunks, far, -1, used, skipped))
-            for j in places[word]:
+        extended = set()
+        for chunks, distance, after, used, unaligned in states:
+            counts = dict(unaligned)
+            if counts.get(word, 0) < surplus[word]:
+                skipped = tuple(sorted((counts | {word: counts.get(word, 0) + 1}).items()))
+                extended.add((chunks, distance, -1, used, skipped))
+            for j in positions[word]:
                 if not used >> j & 1:
-                    away = far + abs(i / len(words) - j / len(reference))
-                    further.add((chunks + (j != after), away, j + 1, used | 1 << j, alone))
-        ways = set(sorted(further)[:BEAM])
-    return matched, min(ways)[0]
+                    total = distance + abs(i / len(words) - j / len(reference))
+                    extended.add((chunks + (j != after), total, j + 1, used | 1 << j, unaligned))
+        states = set(sorted(extended)[:BEAM_SIZE])
+    return matched, min(states)[0]
 
 
 def _stemmer() -> Callable[[str], str]:
-    library = load_library("snowballstemmer", "unibiomed[evaluate]", "METEOR's stage of stems")
+    library = load_library("snowballstemmer", "unibiomed[evaluate]", "stem matching of METEOR")
     return library.stemmer("english").stemWord

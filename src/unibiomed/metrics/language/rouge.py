@@ -1,4 +1,4 @@
-"""ROUGE-L (Lin, 2004), as pycocoevalcap counts it."""
+"""ROUGE-L (Lin, 2004) as in pycocoevalcap."""
 
 from __future__ import annotations
 
@@ -18,45 +18,45 @@ def rouge_l(
     beta: float = 1.2,
     tokenize: Tokenizer = ptb_words,
 ) -> float:
-    """Mean over the answers of the F of the longest common subsequence.
+    """Compute the mean over answers of the F-score of the longest common subsequence.
 
-    With several references, precision is the highest that any gives and recall is the highest that any gives.
+    With several references, the highest precision and the highest recall are used.
 
     Parameters
     ----------
     hypotheses : sequence of str
-        One answer for each image.
+        One answer per image.
     references : sequence of sequence of str
-        One reference or more for each image.
+        One or more references per image.
     beta : float
-        Weight of recall, above 0; pycocoevalcap has 1.2, google's rouge_score has 1.
+        Weight of recall, above 0: 1.2 in pycocoevalcap, 1 in rouge_score of Google.
     tokenize : callable
-        From a text to its words; ``str.split`` for texts that are tokenised already.
+        Function from a text to its words. Use ``str.split`` for tokenised texts.
 
     Returns
     -------
     float
-        In [0, 1]; published tables give it times 100. NaN for no answers.
+        In [0, 1]; published tables usually show values times 100. NaN without answers.
 
     Raises
     ------
     InputError
-        If the lengths differ, an answer has no reference, or something is no text.
+        The lengths differ, an answer has no reference, or a text is not a string.
     """
     if not (math.isfinite(beta) and beta > 0):
-        raise InputError(f"beta is {beta}; give a number above 0")
+        raise InputError(f"beta is {beta}: give a number above 0")
     pairs = tokenize_pairs(hypotheses, references, tokenize)
     scores = []
     for words, several in pairs:
-        shares = [lcs_shares(words, reference) for reference in several]
-        precision, recall = (max(column) for column in zip(*shares, strict=True))
+        pairs_of_scores = [lcs_precision_recall(words, reference) for reference in several]
+        precision, recall = (max(column) for column in zip(*pairs_of_scores, strict=True))
         both = recall + beta**2 * precision
         scores.append((1 + beta**2) * precision * recall / both if both else 0.0)
     return sum(scores) / len(scores) if scores else math.nan
 
 
-def lcs_shares(words: Sequence[str], reference: Sequence[str]) -> tuple[float, float]:
-    """Precision and recall, in [0, 1], of the longest common subsequence; both 1 for two empty texts, 0 for one."""
+def lcs_precision_recall(words: Sequence[str], reference: Sequence[str]) -> tuple[float, float]:
+    """Return precision and recall of the longest common subsequence; both are 1 for two empty texts, 0 for one."""
     if not words or not reference:
         same = float(not words and not reference)
         return same, same
@@ -65,7 +65,7 @@ def lcs_shares(words: Sequence[str], reference: Sequence[str]) -> tuple[float, f
 
 
 def lcs_length(a: Sequence[Hashable], b: Sequence[Hashable]) -> int:
-    """Length of the longest row of items that both have in this order, with gaps or without."""
+    """Return the length of the longest common subsequence."""
     row = [0] * (len(b) + 1)
     for item in a:
         before = 0

@@ -1,10 +1,10 @@
-"""Penn Treebank words, as pycocoevalcap counts them, without Java."""
+"""Penn Treebank tokenisation as in pycocoevalcap, without Java."""
 
 from __future__ import annotations
 
 import re
 
-# Its list holds the brackets too, but in capitals, and its words are in lower case: "-lrb-" and "-rrb-" stay.
+# The list of pycocoevalcap also has brackets, but in capitals, so that "-lrb-" and "-rrb-" are not removed.
 _DROPPED = frozenset(["''", "'", "``", "`", ".", "?", "!", ",", ":", "-", "--", "...", ";"])
 _BRACKETS = {"(": "-lrb-", ")": "-rrb-", "[": "-lsb-", "]": "-rsb-", "{": "-lcb-", "}": "-rcb-"}
 _ENTITIES = {"&amp;": "&", "&lt;": "<", "&gt;": ">", "&quot;": '"', "&apos;": "'"}
@@ -17,9 +17,9 @@ _SHORT = (
     "pres|hon|mt|ft|asst|assoc|inc|cos?|corp|ltd|plc|dept|univ|intl|sys|assn|bros|jr|sr|esq|etc|al|vs|cf|est|eds?"
 )
 _STATES = "Pa|Ct|Va|Md|Mich|Minn|Conn|Calif|Mass|Fla|Wash|Tenn|Tex|Ill|Ind|Colo|Ariz"
-_NUMBERED = "nos?|figs?|prop|ph|pp?|ext|vol|art"  # short only before a number, as in "No. 5"
+_NUMBERED = "nos?|figs?|prop|ph|pp?|ext|vol|art"  # abbreviations only before a number, as in "No. 5"
 
-# Every pattern is tried at every place and the longest match is a word, as in the lexer that is followed.
+# All patterns are tried at each position and the longest match is a token, as in Stanford's lexer.
 _PATTERNS = [
     re.compile(pattern, re.IGNORECASE)
     for pattern in (
@@ -28,8 +28,8 @@ _PATTERNS = [
         r"https?://[^\s<>\"|]*[^\s<>\"|.?!,;:)]|www\.[^\s<>\"|()]*[^\s<>\"|.?!,;:()]",
         r"[a-z0-9][\w.+-]*@(?:[\w-]+\.)*[\w-]+|[@#][a-z]\w*",
         r"[-+]?\d*(?:[.,:]\d+)+|[-+]?\d+",
-        rf"{_A}+(?:[_-]{_A}+)*(?:/{_A}+(?:[_-]{_A}+)*){{0,2}}|_+",  # "lobe/left/base", of three parts at most
-        rf"{_L}{_A}*(?:\.{_L}{_A}*)+(?!\.?\w)",  # a blank is missing after a full stop
+        rf"{_A}+(?:[_-]{_A}+)*(?:/{_A}+(?:[_-]{_A}+)*){{0,2}}|_+",  # "lobe/left/base", at most three parts
+        rf"{_L}{_A}*(?:\.{_L}{_A}*)+(?!\.?\w)",  # missing blank after a full stop
         rf"\d+(?:[.,]\d+)?(?:[/-]{_A}+)+",
         rf"[dol]['’]{_A}+",
         rf"{_L}\.(?:-?{_L}\.)*(?!\w)",
@@ -48,17 +48,17 @@ _JOINED = re.compile(
 
 
 def ptb_words(text: str) -> list[str]:
-    """Words of a text, in lower case and without punctuation.
+    """Split a text into words in lower case, without punctuation.
 
-    It follows ``PTBTokenizer`` of pycocoevalcap, which calls Stanford's lexer and drops punctuation: clitics are words
-    ("doesn't" is "does", "n't"), so are "%" and "/"; brackets become "-lrb-" and "-rrb-", "cannot" becomes "can not".
-    Where a text is tokenised already, split it at blanks instead (``str.split``). On 10,840 lines of real radiology
-    reports and questions, 164,066 words, it gave other words than the original for four lines.
+    It follows ``PTBTokenizer`` of pycocoevalcap, which calls Stanford's lexer and removes punctuation. Clitics are
+    words ("doesn't" is "does", "n't"), as are "%" and "/"; brackets become "-lrb-" and "-rrb-", "cannot" becomes "can
+    not". Use ``str.split`` for tokenised texts. On 10,840 lines of real radiology reports and questions (164,066
+    words), four lines differ from the original.
 
     Parameters
     ----------
     text : str
-        One answer or report; line breaks count as blanks.
+        Answer or report; line breaks count as blanks.
 
     Returns
     -------
@@ -78,9 +78,9 @@ def ptb_words(text: str) -> list[str]:
     return words
 
 
-def _word_end(text: str, place: int) -> int:
-    for first in (_CLITIC, _NEGATED, _JOINED):
-        if found := first.match(text, place):
+def _word_end(text: str, start: int) -> int:
+    for pattern in (_CLITIC, _NEGATED, _JOINED):
+        if found := pattern.match(text, start):
             return found.end()
-    ends = [found.end() for pattern in _PATTERNS if (found := pattern.match(text, place))]
-    return max([place + 1, *ends])
+    ends = [found.end() for pattern in _PATTERNS if (found := pattern.match(text, start))]
+    return max([start + 1, *ends])

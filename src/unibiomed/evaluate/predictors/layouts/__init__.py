@@ -1,1 +1,1 @@
-"""Readers of what other programs write, one file for each kind: mask images, volumes, tables of answers."""
+"""Readers of files that other programs write: mask images, volumes and tables of answers."""

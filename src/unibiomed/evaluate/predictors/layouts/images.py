@@ -1,4 +1,4 @@
-"""Masks as images of the image's own size, found by their names."""
+"""Masks as images of the size of the image."""
 
 from __future__ import annotations
 
@@ -13,79 +13,78 @@ from unibiomed.data.pixels import MAX_MASK_PIXELS, load_mask
 from unibiomed.errors import DataError
 
 from ...samples import Case, Sample
-from .base import MaskFiles
-from .names import MaskSource, image_name
+from .base import MaskFiles, MaskSource, image_name
 
-__all__ = ["MaskImages"]
+__all__ = ["MaskImages", "image_source"]
 
-JPEGS = (".jpg", ".jpeg")
-DARK = 32
-"""A JPEG whose brightest pixel is below this is an empty mask: compression leaves such traces."""
-GREY = 8
-"""Levels by which the channels of a grey JPEG may differ."""
+JPEG_EXTENSIONS = (".jpg", ".jpeg")
+MIN_JPEG_MAXIMUM = 32
+"""A JPEG with a lower maximum is an empty mask with compression artefacts."""
+MAX_CHANNEL_DIFFERENCE = 8
+"""Difference of the channels of a grey JPEG due to compression."""
 OVERLAY = re.compile(r"masked_img_\d+$", re.IGNORECASE)
-"""Pictures for people that LISA writes beside its masks."""
+"""Name of the visualisations that LISA writes beside its masks."""
 
 
 class MaskImages(MaskFiles):
-    """The mask images under ``FOLDER/DATASET/``."""
+    """Mask images in ``FOLDER/DATASET/``."""
 
-    endings = (".png", ".bmp", ".tif", ".tiff", *JPEGS)
+    extensions = (".png", ".bmp", ".tif", ".tiff", *JPEG_EXTENSIONS)
 
-    def _take(self, path: Path, dataset: str | None, name: str) -> None:
+    def _add(self, path: Path, dataset: str | None, name: str) -> None:
         if not OVERLAY.search(name):
-            super()._take(path, dataset, name)
+            super()._add(path, dataset, name)
 
     def find(self, case: Case, sample: Sample, label: str, number: int) -> list[Path]:
-        """The masks of a target that say whose they are; there should be one at most.
+        """Return the masks of a target by its name; there should be at most one.
 
         Parameters
         ----------
         case : Case
         sample : Sample
-            One of the case's.
+            A sample of the case.
         label : str
-            The target, or what the answer calls it.
+            Target, or its name in the answer.
         number : int
-            Place of its ``[SEG]`` in the answer, from 0.
+            Index of its ``[SEG]`` in the answer, from 0.
         """
         record, name = case.record, image_name(case)
         names = {f"{name} {label}", f"{name} {record.modality} {record.site} {label}"}
         names.add(f"{sample.id.removeprefix(f'{record.dataset}/')} mask {number}")
         if sample.task == "segment":
             names |= {f"{name} {label} mask 0", f"{label} {name} mask 0"}
-        return self._named(record.dataset, names)
+        return self._find(record.dataset, names)
 
     def numbered(self, case: Case, number: int) -> list[Path]:
-        """The masks that say only which image they belong to, and the place of their ``[SEG]``."""
-        return self._named(case.record.dataset, {f"{image_name(case)} mask {number}"})
+        """Return the masks that are named after the image and the index of their ``[SEG]`` only."""
+        return self._find(case.record.dataset, {f"{image_name(case)} mask {number}"})
 
 
 def image_source(path: Path) -> MaskSource:
-    """A mask image as the place of a mask."""
-    if path.suffix.lower() in JPEGS:
+    """Return a mask image as the source of a mask."""
+    if path.suffix.lower() in JPEG_EXTENSIONS:
         return MaskSource(path.name, partial(_load_jpeg, path))
     return MaskSource(path.name, lambda size: load_mask(path, size, None, None))
 
 
 def _load_jpeg(path: Path, size: tuple[int, int]) -> np.ndarray:
-    """Compression blurs the outline, so that inside is what has half the brightness of the brightest pixel."""
+    """Load a JPEG mask with half of its maximum as the threshold, because compression blurs the boundary."""
     try:
         with Image.open(path, formats=("JPEG",)) as image:
             width, height = image.size
             if width * height > MAX_MASK_PIXELS:
-                raise DataError(f"{path.name}: mask of {width} x {height} pixels is too large; scale it down")
+                raise DataError(f"{path.name}: mask of {width} x {height} pixels is too large: scale it down")
             if (height, width) != size:
                 raise DataError(
-                    f"{path.name}: mask is {width} x {height} pixels, its image {size[1]} x {size[0]}; make them equal"
+                    f"{path.name}: mask is {width} x {height} pixels, its image {size[1]} x {size[0]}: resize the mask"
                 )
             if image.mode not in ("L", "RGB"):
-                raise DataError(f"{path.name}: mask has mode {image.mode}: save it as grey values, best as PNG")
+                raise DataError(f"{path.name}: mask has mode {image.mode}: save it as grey values, preferably as PNG")
             values = np.asarray(image)
-            if values.ndim == 3 and np.ptp(values.astype(np.int16), axis=2).max(initial=0) > GREY:
-                raise DataError(f"{path.name}: mask has colours: save it as grey values, best as PNG")
+            if values.ndim == 3 and np.ptp(values.astype(np.int16), axis=2).max(initial=0) > MAX_CHANNEL_DIFFERENCE:
+                raise DataError(f"{path.name}: mask has colours: save it as grey values, preferably as PNG")
             values = np.asarray(image.convert("L"))
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"{path.name}: cannot be read as a mask; save it again as PNG") from error
-    top = int(values.max())
-    return values > top / 2 if top >= DARK else np.zeros(size, dtype=bool)
+        raise DataError(f"{path.name}: cannot be read as a mask: save it again as PNG") from error
+    maximum = int(values.max())
+    return values > maximum / 2 if maximum >= MIN_JPEG_MAXIMUM else np.zeros(size, dtype=bool)

@@ -1,4 +1,4 @@
-"""Answers as JSON: texts, with the masks of their phrases as COCO run lengths where there are any."""
+"""Tables of answers as JSON: texts, and the masks of their phrases as COCO run-length encodings."""
 
 from __future__ import annotations
 
@@ -18,38 +18,37 @@ from unibiomed.findings import rle_decode, rle_encode
 from unibiomed.tasks import read_phrases
 
 from ...samples import Case, Sample
-from .base import Reader
-from .names import MaskSource, image_name, plain, without_ending
+from .base import MaskSource, Reader, image_name, normalise_name, remove_extension
 
-__all__ = ["Row", "Tables", "text_of"]
+__all__ = ["MASK_TASKS", "AnswerRow", "AnswerTables"]
 
 MAX_BYTES = 200_000_000
 MAX_MASKS = 1000
-IMAGES = ("image", "image_id", "image_path", "image_name", "file_name")
-TEXTS = ("text", "caption", "answer", "response")
-LABELS = ("labels", "phrases")
-MASKS = ("masks", "pred_masks", "segmentation")
-QUESTIONS = ("question", "prompt")
+IMAGE_KEYS = ("image", "image_id", "image_path", "image_name", "file_name")
+TEXT_KEYS = ("text", "caption", "answer", "response")
+LABEL_KEYS = ("labels", "phrases")
+MASK_KEYS = ("masks", "pred_masks", "segmentation")
+QUESTION_KEYS = ("question", "prompt")
 MASK_TASKS = frozenset({"segment", "outline"})
 """Tasks that are answered with the mask of one target."""
-WHOLE = ("recognize", "report")
-"""Tasks that a grounded description answers, if it does not say what it was asked."""
+DESCRIPTION_TASKS = ("recognize", "report")
+"""Tasks that a grounded description without a question answers."""
 
 
 @dataclass(frozen=True)
-class Row:
+class AnswerRow:
     """One answer of a table.
 
     Parameters
     ----------
     source : str
-        Where it is written, for messages.
+        File and line for messages.
     values : mapping
-        As read; unknown keys do not matter.
+        Content; unknown keys are ignored.
     dataset : str or None
-        The folder of a data set that the table is in.
+        Data set whose folder contains the table.
     stem : str
-        The image's name where the row has none: that of its file.
+        Name of the file, which is that of the image if the row does not name one.
     """
 
     source: str
@@ -62,106 +61,114 @@ class Row:
 
     @cached_property
     def image(self) -> tuple[str, ...]:
-        """The words of the parts of the image's path, from its data set on; empty where it names none."""
-        given = self._get(IMAGES)
-        if type(given) is int:
-            given = str(given)
-        if not isinstance(given, str):
-            given = self.stem
-        parts = [plain(part) for part in without_ending(given.replace("\\", "/")).split("/")]
+        """Normalised parts of the path of the image, without extension; empty if the row does not name one."""
+        value = self._get(IMAGE_KEYS)
+        if type(value) is int:
+            value = str(value)
+        if not isinstance(value, str):
+            value = self.stem
+        parts = [normalise_name(part) for part in remove_extension(value.replace("\\", "/")).split("/")]
         return tuple(part for part in parts if part)
 
     @cached_property
     def text(self) -> str:
-        """The words of the answer."""
-        given = self._get(TEXTS)
-        if given is not None and not isinstance(given, str):
-            raise DataError(f"{self.source}: its text is no text")
-        return text_of(given or "")
+        """Text of the answer, in which MedPLIB's ``<SEG>`` is replaced by ``[SEG]``."""
+        value = self._get(TEXT_KEYS)
+        if value is not None and not isinstance(value, str):
+            raise DataError(f"{self.source}: the text is not a string")
+        return (value or "").replace("<SEG>", "[SEG]")
 
     @property
     def empty(self) -> bool:
-        """Whether it says nothing at all."""
-        return self._get((*TEXTS, *LABELS, *MASKS)) is None
+        """Whether the row has neither text nor labels nor masks."""
+        return self._get((*TEXT_KEYS, *LABEL_KEYS, *MASK_KEYS)) is None
 
     @cached_property
     def labels(self) -> list[str]:
-        """What is found, in order."""
-        given = self._get(LABELS)
-        return [str(v) for v in given] if isinstance(given, list) else [p.label for p in read_phrases(self.text)]
+        """Labels in order, from the row or from the phrases of the text."""
+        value = self._get(LABEL_KEYS)
+        return [str(v) for v in value] if isinstance(value, list) else [p.label for p in read_phrases(self.text)]
 
     @cached_property
     def masks(self) -> list[Any]:
-        """The run lengths, not looked into."""
-        given = self._get(MASKS)
-        given = [given] if isinstance(given, dict) else given
-        if given is not None and not (isinstance(given, list) and len(given) <= MAX_MASKS):
-            raise DataError(f"{self.source}: its masks are no list of at most {MAX_MASKS} COCO run lengths")
-        return given or []
+        """Run-length encodings, not validated."""
+        value = self._get(MASK_KEYS)
+        value = [value] if isinstance(value, dict) else value
+        if value is not None and not (isinstance(value, list) and len(value) <= MAX_MASKS):
+            raise DataError(f"{self.source}: masks are not a list of at most {MAX_MASKS} COCO run-length encodings")
+        return value or []
 
     def scores(self, count: int) -> list[float | None]:
-        """A probability of each of some masks, or None."""
-        given = self.values.get("scores")
-        if given is None:
-            given = [self.values.get("score")] * count
-        if not isinstance(given, list) or len(given) != count:
+        """Return the presence score of each of `count` masks."""
+        value = self.values.get("scores")
+        if value is None:
+            value = [self.values.get("score")] * count
+        if not isinstance(value, list) or len(value) != count:
             raise DataError(f"{self.source}: 'scores' is not a list of {count} numbers")
         self.check_scores()
-        return given
+        return value
 
     def check_scores(self) -> None:
-        """Refuse scores that are no probabilities, also where the task has no use for them."""
+        """Raise a `DataError` if a score is not a probability, even if the task does not use it."""
         several = self.values.get("scores")
         for score in [self.values.get("score"), *(several if isinstance(several, list) else [])]:
             if score is not None and not (type(score) in (int, float) and 0 <= score <= 1):
                 raise DataError(f"score {score!r} is not in [0, 1]")
 
     @property
-    def segments(self) -> bool:
-        """Whether it says that it answers one of `MASK_TASKS`."""
+    def names_mask_task(self) -> bool:
+        """Whether the row says that it answers one of `MASK_TASKS`."""
         sample = self.values.get("sample")
-        asked = sample.partition("#")[2].partition("/")[0] if isinstance(sample, str) else ""
-        return any(task in (asked, self.values.get("task")) for task in MASK_TASKS)
+        task_of_sample = sample.partition("#")[2].partition("/")[0] if isinstance(sample, str) else ""
+        return any(task in (task_of_sample, self.values.get("task")) for task in MASK_TASKS)
 
     @property
-    def refuses(self) -> bool:
-        """Whether, asked for a target, it answers that there is none: with no mask, or words that point at none."""
-        return not self.masks and (isinstance(self._get(MASKS), list) or ("[SEG]" not in self.text and bool(self.text)))
+    def denies_target(self) -> bool:
+        """Whether the answer to ``segment`` is that there is no target: an empty list of masks, or a text without."""
+        return not self.masks and (
+            isinstance(self._get(MASK_KEYS), list) or ("[SEG]" not in self.text and bool(self.text))
+        )
 
-    def fits(self, sample: Sample) -> bool:
-        """Whether a row about the sample's image answers it: all that it says of the question has to agree."""
+    def answers(self, sample: Sample) -> bool:
+        """Return whether a row about the image of a sample answers it: everything it states must agree."""
         values = self.values
-        task, target, question = values.get("task"), values.get("target"), self._get(QUESTIONS)
+        task, target, question = values.get("task"), values.get("target"), self._get(QUESTION_KEYS)
         if sample.task in ("classify", "describe", "ask") and question is None:
             return False
         if task is not None and task != sample.task:
             return False
-        # two boxes of an image are asked about in the same words
+        # questions about two boxes of an image have the same text
         if sample.box is not None and values.get("box") != list(sample.box):
             return False
-        if question is not None and plain(re.sub(r"<[^<>]*>", " ", str(question))) != plain(sample.question):
-            return False
-        if question is None and sample.paraphrase:
+        if question is not None:
+            text = re.sub(r"<[^<>]*>", " ", str(question))
+            if normalise_name(text) != normalise_name(sample.question):
+                return False
+        elif sample.paraphrase:
             return False
         if sample.task in MASK_TASKS:
-            named = [target] if target is not None else self.labels
-            return question is not None or any(plain(str(name)) == plain(sample.target) for name in named)
-        return target is None and ((sample.task in WHOLE and bool(self.masks or task)) or question is not None)
+            names = [target] if target is not None else self.labels
+            return question is not None or any(
+                normalise_name(str(name)) == normalise_name(sample.target) for name in names
+            )
+        description = sample.task in DESCRIPTION_TASKS and bool(self.masks or task)
+        return target is None and (description or question is not None)
 
     def target_mask(self, sample: Sample) -> MaskSource | None:
-        """The mask of a target that was asked for: of all phrases that name it, else of the whole row."""
+        """Return the mask of the target of a sample: of all phrases that name it, or of the whole row."""
         if not self.masks:
             return None
-        self._same_count()
-        chosen = [m for label, m in zip(self.labels, self.masks, strict=False) if plain(label) == plain(sample.target)]
+        self._check_counts()
+        target = normalise_name(sample.target)
+        chosen = [m for label, m in zip(self.labels, self.masks, strict=False) if normalise_name(label) == target]
         return MaskSource(self.source, partial(self._union, chosen or self.masks))
 
     def label_mask(self, number: int) -> MaskSource | None:
-        """The mask of one of the labels."""
-        self._same_count()
+        """Return the mask of the label with an index."""
+        self._check_counts()
         return MaskSource(self.source, partial(self._union, [self.masks[number]])) if self.masks else None
 
-    def _same_count(self) -> None:
+    def _check_counts(self) -> None:
         if self.masks and self.labels and len(self.masks) != len(self.labels):
             raise DataError(f"{self.source}: {len(self.labels)} phrases, but {len(self.masks)} masks")
 
@@ -175,56 +182,53 @@ class Row:
         return union
 
 
-def text_of(raw: str) -> str:
-    """A text with this package's mark of a mask where MedPLIB writes its own."""
-    return raw.replace("<SEG>", "[SEG]")
-
-
 def _decode(rle: Any, size: tuple[int, int]) -> np.ndarray:
     given = rle.get("size") if isinstance(rle, dict) else None
     if not isinstance(given, list) or len(given) != 2 or any(type(n) is not int for n in given):
-        raise InputError("a mask is not COCO run lengths with 'size' and 'counts' (polygons are not read)")
+        raise InputError(
+            "a mask is not a COCO run-length encoding with 'size' and 'counts' (polygons are not supported)"
+        )
     if tuple(given) != size:
         raise InputError(f"mask is {given[1]} x {given[0]} pixels, its image {size[1]} x {size[0]}")
     counts = rle.get("counts")
     if isinstance(counts, list):
         area = size[0] * size[1]
-        fine = len(counts) <= area + 1 and all(type(n) is int and 0 <= n <= area for n in counts)
-        if not fine or sum(counts) != area:
-            raise InputError("a mask's run lengths do not fill its size")
+        valid = len(counts) <= area + 1 and all(type(n) is int and 0 <= n <= area for n in counts)
+        if not valid or sum(counts) != area:
+            raise InputError("the run lengths of a mask do not add up to its size")
         inside = np.repeat(np.arange(len(counts)) % 2 == 1, counts).reshape(size, order="F")
         rle = rle_encode(inside)
     return rle_decode(rle)
 
 
-class Tables(Reader):
-    """JSON and JSON-lines files with answers, in the folder of a model or in those of the data sets."""
+class AnswerTables(Reader):
+    """JSON and JSON-lines files with answers, in the folder of a model or in those of its data sets."""
 
-    endings = (".json", ".jsonl")
+    extensions = (".json", ".jsonl")
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
-        self.rows: list[Row] = []
+        self.rows: list[AnswerRow] = []
         self.broken: dict[str, str] = {}
-        """Files and lines that could not be read, and why."""
+        """Files and lines that cannot be read, and the reason."""
         self._broken_images: dict[tuple[str | None, str], str] = {}
-        self._by_sample: dict[str, list[Row]] = defaultdict(list)
-        self._by_image: dict[str, list[Row]] = defaultdict(list)
+        self._by_sample: dict[str, list[AnswerRow]] = defaultdict(list)
+        self._by_image: dict[str, list[AnswerRow]] = defaultdict(list)
 
-    def _take(self, path: Path, dataset: str | None, name: str) -> None:
-        for source, values in self._objects(path, (dataset, plain(name))):
-            known = isinstance(values, dict) and any(key in values for key in (*IMAGES, "sample", *MASKS))
-            if not known or not any(key in values for key in (*TEXTS, *MASKS, *LABELS)):
-                self.broken[source] = "no answer with an image and a text or masks"
+    def _add(self, path: Path, dataset: str | None, name: str) -> None:
+        for source, values in self._read(path, (dataset, normalise_name(name))):
+            identified = isinstance(values, dict) and any(key in values for key in (*IMAGE_KEYS, "sample", *MASK_KEYS))
+            if not identified or not any(key in values for key in (*TEXT_KEYS, *MASK_KEYS, *LABEL_KEYS)):
+                self.broken[source] = "not an answer with an image and a text or masks"
                 continue
-            row = Row(source, values, dataset, name)
+            row = AnswerRow(source, values, dataset, name)
             self.rows.append(row)
             if isinstance(values.get("sample"), str):
                 self._by_sample[values["sample"]].append(row)
             elif row.image:
                 self._by_image[row.image[-1]].append(row)
 
-    def _objects(self, path: Path, image: tuple[str | None, str]) -> Iterator[tuple[str, Any]]:
+    def _read(self, path: Path, image: tuple[str | None, str]) -> Iterator[tuple[str, Any]]:
         name = path.relative_to(self.folder).as_posix()
         try:
             if path.stat().st_size > MAX_BYTES:
@@ -248,8 +252,8 @@ class Tables(Reader):
                 except (ValueError, RecursionError):
                     self.broken[f"{name}, line {number}"] = "not JSON"
 
-    def find(self, case: Case, sample: Sample) -> list[Row]:
-        """The answers to a sample; there should be one at most.
+    def find(self, case: Case, sample: Sample) -> list[AnswerRow]:
+        """Return the answers to a sample; there should be at most one.
 
         Raises
         ------
@@ -257,36 +261,35 @@ class Tables(Reader):
             The file of its image is broken.
         """
         rows = list(self._by_sample.get(sample.id, []))
-        rows += [row for row in self._of_image(case) if row.fits(sample)]
-        record = case.record
-        reason = self._broken_images.get((record.dataset, plain(image_name(case))))
+        rows += [row for row in self._rows_of_image(case) if row.answers(sample)]
+        reason = self._broken_images.get((case.record.dataset, normalise_name(image_name(case))))
         if reason and not rows:
             raise DataError(reason)
         return rows
 
-    def _of_image(self, case: Case) -> Iterator[Row]:
+    def _rows_of_image(self, case: Case) -> Iterator[AnswerRow]:
         record = case.record
-        dataset = plain(record.dataset)
-        name = tuple(plain(part) for part in (record.dataset, *image_name(case).split("/")))
+        dataset = normalise_name(record.dataset)
+        name = tuple(normalise_name(part) for part in (record.dataset, *image_name(case).split("/")))
         path: tuple[str, ...] = ()
-        if isinstance(record.image, Path) and case.change is None:
-            path = tuple(plain(part) for part in without_ending(record.image.as_posix()).split("/") if part)
-            path = _from_dataset(path, dataset)
+        if isinstance(record.image, Path) and case.perturbation is None:
+            parts = remove_extension(record.image.as_posix()).split("/")
+            path = _from_dataset(tuple(normalise_name(part) for part in parts if part), dataset)
         for key in {name[-1], *path[-1:]}:
             for row in self._by_image.get(key, []):
-                asked = _from_dataset(row.image, dataset)
+                stated = _from_dataset(row.image, dataset)
                 if row.dataset is not None and row.dataset != record.dataset:
                     continue
-                if row.dataset is None and asked[0] != dataset:
-                    # the same name may be in two data sets
+                if row.dataset is None and stated[0] != dataset:
+                    # two data sets may have images of the same name
                     continue
-                # a bare name does not tell apart images of the same name in two folders
-                told = len(asked) >= len(name) - 1 and path[-len(asked) :] == asked
-                if asked in (name, name[1:]) or (told and row.values.get("slice") == record.slice_index):
+                # the file name alone is ambiguous if two folders have images of the same name
+                unique = len(stated) >= len(name) - 1 and path[-len(stated) :] == stated
+                if stated in (name, name[1:]) or (unique and row.values.get("slice") == record.slice_index):
                     yield row
 
 
 def _from_dataset(parts: tuple[str, ...], dataset: str) -> tuple[str, ...]:
-    """The parts of a path from the folder of its data set on, all where that is not in it."""
+    """Return the parts of a path from the folder of the data set on, or all parts if it is not among them."""
     places = [i for i, part in enumerate(parts[:-1]) if part == dataset]
     return parts[places[-1] :] if places else parts
