@@ -254,9 +254,9 @@ def test_a_slice_of_a_volume(ask, script, here, volume, window):
 
 def test_the_slice_is_printed(ask, script, here, volume):
     script.says = ["It is [SEG]."]
-    run = ask(volume, "--target", "lung", "--out", "out")
+    run = ask(volume, "--target", "lung", "--slice", "2", "--out", "out")
     assert run.out.splitlines()[0] == "volume.nii.gz: slice 2 of 0 to 4, axial"
-    document = json.loads((here / "out" / "volume_findings.json").read_text())
+    document = json.loads((here / "out" / "volume_s002_findings.json").read_text())
     details = document["details"]
     assert (details["slice"], details["slices"], details["plane"]) == (2, 5, "axial")
     # The mask can be inserted into the volume.
@@ -483,7 +483,8 @@ def test_options_are_checked_before_the_model_is_loaded(command, here, monkeypat
         pytest.fail("the model was loaded")
 
     monkeypatch.setattr(interpret, "load", never)
-    for words in (["--task", "x"], ["--box", "1"], ["--window", "x"], ["--modality", "x"], ["--out", "eye.png"]):
+    wrong = (["--task", "x"], ["--box", "1"], ["--window", "x"], ["--modality", "x"], ["--out", "eye.png"])
+    for words in (*wrong, ["--slices", "1:2"], ["--slices", "2:1"]):
         assert command("interpret", "eye.png", *words).code == 2
 
 

@@ -16,6 +16,8 @@ SEG = "[SEG]"
 NO_FINDINGS = "No findings"  # equals findings.NO_FINDINGS, which would import numpy for the command line
 SOMETHING_ELSE = "something else"
 """Answer of ``classify`` for a box without a known structure."""
+VOLUME_TASKS = ("segment", "recognize", "report")
+"""Tasks that are also answered for whole volumes."""
 PHRASE_START, PHRASE_END = "<p>", "</p>"
 _MARKS = re.compile(r"<\|[^<>|\s]*\|>|</?(?:img|p|vp)>|<image>|<IMG_CONTEXT>")
 

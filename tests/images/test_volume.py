@@ -340,7 +340,11 @@ def test_padding_does_not_affect_the_range(make_series):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda k: {"SeriesInstanceUID": "1.2.3" if k < 3 else "1.2.4"}, "2 series of 3, 2 images"),
+        (
+            lambda k: {"SeriesInstanceUID": "1.2.3" if k < 3 else "1.2.4"},
+            "2 series, choose one with --series",
+        ),
+        (lambda k: {"PatientID": f"{k > 2}"}, "several patients"),
         (lambda k: {"ImagePositionPatient": [0, 0, 2.5 * (k + 2 * (k > 1))]}, "2 missing between slices 1 and 2"),
         (lambda k: {"ImagePositionPatient": [0, 0, 2.5 * max(k, 1)]}, "same position"),
         (lambda k: {"ImagePositionPatient": [0, 0, [0, 2.5, 5, 6, 8.5][k]]}, "closer"),

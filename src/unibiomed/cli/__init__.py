@@ -20,6 +20,7 @@ from ..tasks import TASKS
 from .data import add_data_commands
 from .evaluate import add_evaluate_command
 from .train import add_train_commands
+from .volume import interpret_studies, parse_slices, studies
 
 if TYPE_CHECKING:
     from ..export.dicom import DicomOptions
@@ -130,7 +131,11 @@ def make_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     verb.add_argument(
-        "images", nargs="+", metavar="IMAGE", help="PNG, JPEG, TIFF, BMP, GIF, WebP, JPEG 2000, DICOM or NIfTI"
+        "images",
+        nargs="+",
+        metavar="IMAGE",
+        help="PNG, JPEG, TIFF, BMP, GIF, WebP, JPEG 2000 or DICOM; a volume: NIfTI, NRRD, MHA, or a folder or zip file "
+        "with a DICOM series",
     )
     tasks = "; ".join(f"{task.name}: {task.summary}" for task in TASKS.values())
     verb.add_argument("--task", help=f"{tasks} (default: inferred from the other options, otherwise recognize)")
@@ -151,7 +156,16 @@ def make_parser() -> argparse.ArgumentParser:
         "--slice",
         type=int,
         metavar="N",
-        help="slice of a NIfTI volume, frame of a DICOM file or animation, or page of a TIFF file, counted from 0",
+        help="slice of a volume, frame of a DICOM file or animation, or page of a TIFF file, counted from 0",
+    )
+    verb.add_argument(
+        "--slices",
+        type=parse_slices,
+        metavar="A:B",
+        help="slices A to B - 1 of a volume, counted from 0 (default: all)",
+    )
+    verb.add_argument(
+        "--series", type=int, metavar="N", help="number of the DICOM series in a folder or zip file, from 1"
     )
     verb.add_argument(
         "--window", metavar="W", help="CT window: lung, abdomen, bone, brain, mediastinum, or CENTRE,WIDTH"
@@ -266,6 +280,9 @@ def run_interpret(options: argparse.Namespace) -> int:
             print_error(f"{path}: no such file: check the path")
         return 2
 
+    volumes = studies(options)
+    pictures = [path for path in options.images if path not in volumes]
+
     from tqdm import tqdm
 
     from ..interpret import load
@@ -277,9 +294,9 @@ def run_interpret(options: argparse.Namespace) -> int:
         model.presence_threshold = options.presence_threshold
     items = interpret_batch(
         model,
-        options.images,
+        pictures,
         options.out,
-        progress=len(options.images) > 1 and sys.stderr.isatty(),
+        progress=len(pictures) > 1 and sys.stderr.isatty(),
         dicom=dicom,
         task=options.task,
         targets=options.target,
@@ -303,6 +320,7 @@ def run_interpret(options: argparse.Namespace) -> int:
             else:
                 print(f"{item.path}{_slice_text(item.result)}")
                 _show(item.result, item.notes)
+    failed += interpret_studies(options, model, volumes, dicom, print_error)
     if not options.json and failed < len(options.images):
         print(f"Results written to {options.out}. {NOTICE}")
     return 0 if not failed else 2 if failed == len(options.images) else 3

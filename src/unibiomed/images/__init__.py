@@ -13,6 +13,7 @@ from .limits import MAX_BYTES, MAX_PIXELS
 from .modality import MODALITIES, check_modality, modality_from_dicom
 from .nifti import mask_to_slice
 from .read import read_image
+from .study import is_volume
 from .volume import Volume, count_channels, read_volume, read_volume_header
 from .windowing import WINDOWS, apply_window, parse_window
 
@@ -32,6 +33,7 @@ __all__ = [
     "count_channels",
     "draw_box",
     "from_array",
+    "is_volume",
     "mask_box",
     "mask_to_slice",
     "modality_from_dicom",

@@ -83,7 +83,7 @@ def _show(dataset: Dataset, name: str, slice_index: int | None, window: Window) 
     if frames <= 1 and slice_index is not None:
         raise InputError(f"{name}: this DICOM file is a single image, so no slice can be chosen: leave the slice out")
     frame = 0 if slice_index is None else check_slice(slice_index, frames, name)
-    _lift_frame_groups(dataset, frame)
+    lift_frame_groups(dataset, frame)
     modality = modality_from_dicom(dataset.get("Modality"))
     if is_named_window(window) and modality not in (None, "CT"):
         raise InputError(
@@ -112,7 +112,7 @@ def _show(dataset: Dataset, name: str, slice_index: int | None, window: Window) 
     return MedicalImage(pixels, spacing, modality, name, details, tuple(notes))
 
 
-def _lift_frame_groups(dataset: Dataset, frame: int) -> None:
+def lift_frame_groups(dataset: Dataset, frame: int) -> None:
     """Copy the functional groups of one frame to the top level of the data set, as in single-frame objects."""
     per_frame = dataset.get("PerFrameFunctionalGroupsSequence") or []
     groups = [*(dataset.get("SharedFunctionalGroupsSequence") or [])[:1], *per_frame[frame : frame + 1]]

@@ -36,30 +36,37 @@ from .read import sniff
 MAX_FILES = 20_000
 """Maximum number of files in a folder."""
 
-# No patient data; the series UID is only compared and never shown.
+# The UID of the series and the patient ID are only compared and never shown.
 _TAGS: list[Any] = [
     *HEADER_TAGS,
     "SeriesInstanceUID",
+    "PatientID",
     "ImageType",
     "ImagePositionPatient",
     "ImageOrientationPatient",
     "SliceThickness",
 ]
+MAX_LISTED = 8
+"""Series that a message lists."""
 GREY = "MONOCHROME2"
 _SAME_PLACE = 1e-3
 _UNEVEN = 0.1
 """Tolerance of the slice distance, relative to its median, because positions in headers are rounded."""
 
 
-def open_series(folder: Path, name: str) -> StoredVolume:
+def open_series(folder: Path, name: str, series: int | None = None) -> StoredVolume:
     """Read the headers of a DICOM series and sort its slices.
 
     Parameters
     ----------
     folder
-        Folder with the files of one series; other files are ignored, and subfolders are not searched.
+        Folder with the files of a study; files that are not DICOM images are ignored. Subfolders are searched if the
+        folder itself contains no DICOM file.
     name
         Name of the folder for messages.
+    series
+        Number of the series, from 1, if there are several: sorted by the number of images, localizers last. If left
+        out, there must be exactly one series that is no localizer.
 
     Returns
     -------
@@ -78,7 +85,7 @@ def open_series(folder: Path, name: str) -> StoredVolume:
     """
     with quiet():
         try:
-            return _open(folder, name)
+            return _open(folder, name, series)
         except InputError:
             raise
         except Exception:
@@ -86,8 +93,10 @@ def open_series(folder: Path, name: str) -> StoredVolume:
             raise InputError(f"{name}: a DICOM file of this series is damaged: export the series again") from None
 
 
-def _open(folder: Path, name: str) -> StoredVolume:
-    headers = _headers(folder, name)
+def _open(folder: Path, name: str, series: int | None) -> StoredVolume:
+    headers, note = choose_series(_headers(folder, name), series, name)
+    if len({str(header.get("PatientID") or "") for _, header in headers}) > 1:
+        raise InputError(f"{name}: the images are of several patients: move those of one to a folder of their own")
     for path, header in headers:
         _check_slice(header, f"{name}/{shown(path.name)}")
     # The first file may be a localizer, so that the most common geometry is the reference.
@@ -99,7 +108,7 @@ def _open(folder: Path, name: str) -> StoredVolume:
     depth = {path: float(np.dot(normal, header.ImagePositionPatient)) for path, header in headers}
     headers.sort(key=lambda item: (depth[item[0]], item[0].name))
     places = np.array([header.ImagePositionPatient for _, header in headers], dtype=np.float64)
-    _check_gaps([depth[path] for path, _ in headers], name)
+    check_gaps([depth[path] for path, _ in headers], name)
 
     count, rows, columns = len(headers), int(first.Rows), int(first.Columns)
     check_size(rows, columns, name)
@@ -123,21 +132,39 @@ def _open(folder: Path, name: str) -> StoredVolume:
             "format": "DICOM series",
             "bits": int(first.get("BitsStored") or 16),
             "orientation_known": True,
-            "files": tuple(path.name for path in files),
-            "header_window": _agreed([header_window(header) for _, header in headers]),
-            "padding": _agreed([_padding(header) for _, header in headers]),
-            "notes": tuple(dict.fromkeys(note for _, header in headers for note in header_rescale(header)[2])),
+            "files": tuple(path.relative_to(folder).as_posix() for path in files),
+            "header_window": agreed([header_window(header) for _, header in headers]),
+            "padding": agreed([_padding(header) for _, header in headers]),
+            "notes": tuple(dict.fromkeys([*note, *(n for _, header in headers for n in header_rescale(header)[2])])),
         },
     )
 
 
 def _headers(folder: Path, name: str) -> list[tuple[Path, Dataset]]:
-    """Headers of the images of the series in the folder."""
+    """Headers of the images in the folder; in the folders in it where it holds no DICOM file itself."""
+    found = _read_headers(sorted(folder.iterdir()), name)
+    if not found:
+        found = _read_headers(_files_below(folder, name), name)
+    if not found:
+        raise InputError(f"{name}: the folder contains no DICOM images: give a folder with the files of one series")
+    return found
+
+
+def _files_below(folder: Path, name: str) -> list[Path]:
+    paths: list[Path] = []
+    for path in folder.rglob("*"):
+        paths.append(path)
+        if len(paths) > MAX_FILES:
+            break
+    return sorted(paths)
+
+
+def _read_headers(paths: Sequence[Path], name: str) -> list[tuple[Path, Dataset]]:
+    if len(paths) > MAX_FILES:
+        raise InputError(f"{name}: the folder contains more than {MAX_FILES} files: give the folder of one series")
     found: list[tuple[Path, Dataset]] = []
     total = 0
-    for number, path in enumerate(sorted(folder.iterdir())):
-        if number >= MAX_FILES:
-            raise InputError(f"{name}: the folder contains more than {MAX_FILES} files: give the folder of one series")
+    for path in paths:
         if path.name.startswith(".") or not path.is_file():
             continue
         with path.open("rb") as file:
@@ -155,15 +182,63 @@ def _headers(folder: Path, name: str) -> list[tuple[Path, Dataset]]:
             found.append((path, header))
         elif holds_an_image(header):
             raise no_pixels(header, where)
-    if not found:
-        raise InputError(f"{name}: the folder contains no DICOM images: give a folder with the files of one series")
-    series = Counter(str(header.get("SeriesInstanceUID", "")) for _, header in found)
-    if len(series) > 1:
-        sizes = ", ".join(str(number) for number in sorted(series.values(), reverse=True)[:8])
-        raise InputError(
-            f"{name}: the folder contains {len(series)} series of {sizes} images: move each to a separate folder"
-        )
     return found
+
+
+def choose_series(
+    headers: Sequence[tuple[Path, Dataset]], series: int | None, name: str
+) -> tuple[list[tuple[Path, Dataset]], list[str]]:
+    """Choose one of the series among images.
+
+    Parameters
+    ----------
+    headers
+        Paths and headers of all images, at least one.
+    series
+        Number of the series, from 1; see `open_series`.
+    name
+        What to call the folder in messages.
+
+    Returns
+    -------
+    list
+        The images of the series.
+    list of str
+        A note where a series was chosen although there are others.
+
+    Raises
+    ------
+    InputError
+        There is no such series, or there are several and none was chosen; these are listed.
+    """
+    groups: dict[str, list[tuple[Path, Dataset]]] = {}
+    for path, header in headers:
+        groups.setdefault(str(header.get("SeriesInstanceUID", "")), []).append((path, header))
+    ordered = sorted(groups.values(), key=lambda images: (_is_localizer(images), -len(images), str(images[0][0])))
+    if series is not None:
+        if not 1 <= series <= len(ordered):
+            raise InputError(f"{name}: series {series} does not exist: choose 1 to {len(ordered)}")
+        return list(ordered[series - 1]), []
+    if len(ordered) == 1:
+        return list(ordered[0]), []
+    listed = "; ".join(f"{number}: {_about(images)}" for number, images in enumerate(ordered[:MAX_LISTED], start=1))
+    more = "; ..." if len(ordered) > MAX_LISTED else ""
+    if not _is_localizer(ordered[0]) and all(_is_localizer(images) for images in ordered[1:]):
+        return list(ordered[0]), [f"of {len(ordered)} series the one that is no localizer was read"]
+    raise InputError(f"{name}: the folder contains {len(ordered)} series, choose one with --series N: {listed}{more}")
+
+
+def _is_localizer(images: Sequence[tuple[Path, Dataset]]) -> bool:
+    return all("LOCALIZER" in [str(v) for v in header.get("ImageType") or ()] for _, header in images)
+
+
+def _about(images: Sequence[tuple[Path, Dataset]]) -> str:
+    """What a series is, without identifiers or descriptions, which may name the patient."""
+    header = _most_common([one for _, one in images])
+    modality = modality_from_dicom(header.get("Modality")) or "other"
+    localizer = ", localizer" if _is_localizer(images) else ""
+    many = "1 image" if len(images) == 1 else f"{len(images)} images"
+    return f"{modality}, {many} of {header.Columns} x {header.Rows}{localizer}"
 
 
 def _check_slice(header: Dataset, name: str) -> None:
@@ -184,8 +259,8 @@ def _most_common(headers: Sequence[Dataset]) -> Dataset:
     """First header with the most common geometry and modality, the reference for all others."""
 
     def key(header: Dataset) -> tuple[object, ...]:
-        turned = tuple(round(float(value), 2) + 0.0 for value in header.ImageOrientationPatient)
-        spacing = tuple(round(float(value), 2) for value in header.PixelSpacing)
+        turned = tuple(round(float(value), 2) + 0.0 for value in header.get("ImageOrientationPatient") or ())
+        spacing = tuple(round(float(value), 2) for value in header.get("PixelSpacing") or ())
         return header.Rows, header.Columns, turned, spacing, modality_from_dicom(header.get("Modality"))
 
     keys = [key(header) for header in headers]
@@ -215,7 +290,8 @@ def _close(header: Dataset, usual: Dataset, keyword: str) -> bool:
     return bool(np.allclose(header.get(keyword), usual.get(keyword), rtol=1e-3, atol=1e-3))
 
 
-def _check_gaps(depths: Sequence[float], name: str) -> None:
+def check_gaps(depths: Sequence[float], name: str) -> None:
+    """Refuse slices that are missing, twice there or at uneven distances; `depths` along the normal, ascending."""
     gaps = np.diff(depths)
     if not gaps.size:
         return
@@ -249,7 +325,8 @@ def _padding(header: Dataset) -> tuple[float, float] | None:
     return min(ends), max(ends)
 
 
-def _agreed(values: Sequence[Any]) -> Any:
+def agreed(values: Sequence[Any]) -> Any:
+    """What all values are, or None where they differ."""
     return values[0] if all(value == values[0] for value in values) else None
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,7 +12,9 @@ from typing import Any, TypeVar
 import numpy as np
 
 from ..errors import InputError
+from .archive import is_zip, unpacked
 from .dicom_segmentation import is_segmentation, open_segmentation
+from .frames import open_frames
 from .grid import Grid, StoredVolume
 from .image import MedicalImage, prepared_image
 from .limits import MAX_BYTES, check_size, check_slice, quiet, shown
@@ -217,15 +219,18 @@ def as_labels(values: np.ndarray, name: str) -> np.ndarray:
     return values.astype(np.int32)
 
 
-def read_volume(path: str | os.PathLike[str], channel: int | None = None) -> Volume:
-    """Read a volume from a NIfTI, NRRD, MHA or MHD file, a folder with a DICOM series, or a DICOM SEG (as labels).
+def read_volume(path: str | os.PathLike[str], channel: int | None = None, *, series: int | None = None) -> Volume:
+    """Read a volume from a NIfTI, NRRD, MHA or MHD file, a DICOM series or multi-frame file, or a DICOM SEG.
 
     Parameters
     ----------
     path
-        The file, whose extension is ignored, or a folder with the files of one series.
+        The file, whose extension is ignored, or a folder or zip file with the files of a DICOM series. A zip file may
+        also contain a single file of another format.
     channel
         Index of the volume in a 4-D NIfTI file (sequences, frames), counted from 0; required if there are several.
+    series
+        Number of the DICOM series in a folder or zip file, from 1; see `unibiomed.images.series.open_series`.
 
     Returns
     -------
@@ -238,10 +243,12 @@ def read_volume(path: str | os.PathLike[str], channel: int | None = None) -> Vol
         If the path does not exist, is not a grey volume, is damaged or too large; if a folder contains no series,
         several, or one with missing slices; or if the channel is missing or does not exist.
     """
-    stored, name = _open(path, channel)
+    if (file := Path(path)).is_file() and is_zip(_head(file)):
+        return _read_zip(file, channel, series)
+    stored, name = _open(path, channel, series)
     values = stored.grid.turn(stored.load())
     modality = stored.modality
-    if modality is None and stored.details["format"] != "DICOM series":
+    if modality is None and not stored.details["format"].startswith("DICOM"):
         modality = "CT" if _is_hounsfield(values) else None
     return Volume(values, stored.grid, modality, name, stored.details)
 
@@ -280,18 +287,37 @@ def count_channels(path: str | os.PathLike[str]) -> int:
     return int(stored.details.get("channels", 1))
 
 
-def _open(path: str | os.PathLike[str], channel: int | None) -> tuple[StoredVolume, str]:
+def _read_zip(file: Path, channel: int | None, series: int | None) -> Volume:
+    _, name = check_file(file)
+    with unpacked(file, name) as (folder, names):
+        files = sorted(folder.iterdir())
+        alone = files[0] if len(files) == 1 and sniff(_head(files[0])) != "DICOM" else folder
+        try:
+            volume = read_volume(alone, channel, series=series)
+        except InputError as error:
+            # what the temporary files are called is of no use to anybody
+            reason = str(error).replace(f"{shown(folder.name)}/", "").removeprefix(f"{shown(alone.name)}: ")
+            raise InputError(f"{name}: {reason.replace('the folder contains', 'the zip file contains')}") from None
+    members = {"files": tuple(names[one] for one in volume.details["files"])} if "files" in volume.details else {}
+    return replace(volume, source=name, details={**volume.details, **members})
+
+
+def _head(file: Path) -> bytes:
+    try:
+        with file.open("rb") as stream:
+            return stream.read(HEADER_BYTES)
+    except OSError:
+        raise InputError(f"{shown(file.name)}: the file cannot be read: check its permissions") from None
+
+
+def _open(path: str | os.PathLike[str], channel: int | None, series: int | None = None) -> tuple[StoredVolume, str]:
     if Path(path).is_dir():
         # Resolved, because the name of "." is empty.
         name = shown(Path(path).resolve().name)
         check_slice(channel or 0, 1, name, "channel")
-        return open_series(Path(path), name), name
+        return open_series(Path(path), name, series), name
     file, name = check_file(path)
-    try:
-        with file.open("rb") as stream:
-            head = stream.read(HEADER_BYTES)
-    except OSError:
-        raise InputError(f"{name}: the file cannot be read: check its permissions") from None
+    head = _head(file)
     if kind := text_header_kind(head):
         check_slice(channel or 0, 1, name, "channel")
         return open_text_header(file, kind, name), name
@@ -301,7 +327,8 @@ def _open(path: str | os.PathLike[str], channel: int | None) -> tuple[StoredVolu
         check_slice(channel or 0, 1, name, "channel")
         return open_segmentation(file, name), name
     if kind == "DICOM":
-        raise InputError(f"{name}: this is a single DICOM file: give the folder with all files of its series")
+        check_slice(channel or 0, 1, name, "channel")
+        return open_frames(file, name), name
     if nifti_kind(unzip_head(file) if zipped else head) != "single":
         raise InputError(
             f"{name}: not a volume in a supported format: give NIfTI, NRRD, MHA, or the folder of a DICOM series"

@@ -13,7 +13,8 @@ from PIL import Image
 
 from unibiomed.errors import InputError, ModelError
 from unibiomed.findings import Box
-from unibiomed.images import MedicalImage, check_box, draw_box, from_array, read_image
+from unibiomed.images import MedicalImage, check_box, draw_box, from_array, read_image, read_volume
+from unibiomed.images.study import is_volume_only
 from unibiomed.model.generation import MAX_NEW_TOKENS, Answer, generate
 from unibiomed.model.modeling import ImageFeatures, UniBiomedModel
 from unibiomed.model.processing import UniBiomedProcessor
@@ -179,7 +180,12 @@ def as_image(image: ImageLike, **reading: Any) -> MedicalImage:
             raise InputError("a window or slice can only be chosen while an image file is read")
         return image
     if isinstance(image, str | os.PathLike):
-        return read_image(image, **reading)
+        if not is_volume_only(image):
+            return read_image(image, **reading)
+        volume = read_volume(image)
+        if "slice_index" not in reading:
+            raise InputError(f"{volume.source}: this is a volume: choose one of its slices, 0 to {len(volume) - 1}")
+        return volume.slice_image(reading["slice_index"], reading.get("window"))
     if "slice_index" in reading:
         raise InputError("an array has no slices to choose from: give the slice itself")
     return from_array(image, **reading)

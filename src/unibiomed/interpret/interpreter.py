@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import torch
@@ -18,7 +18,8 @@ from unibiomed.errors import InputError, ModelError
 from unibiomed.findings import Box, Finding, SearchedTarget
 from unibiomed.findings.regions import RegionFacts
 from unibiomed.findings.sentences import is_measured
-from unibiomed.images import check_box, check_modality
+from unibiomed.findings.volume import VolumeResult
+from unibiomed.images import Volume, check_box, check_modality
 from unibiomed.model.generation import MAX_NEW_TOKENS, Answer
 from unibiomed.model.modeling import UniBiomedModel
 from unibiomed.model.processing import UniBiomedProcessor
@@ -47,6 +48,7 @@ from .requests import resolve_request
 from .result import Result
 from .sentences import check_description, check_report, headline
 from .vocabulary import ModelVocabulary
+from .volume import interpret_volume
 
 NANO = Path(__file__).parent.parent / "weights" / "nano"
 SHOWN_NAMES = 3
@@ -130,9 +132,15 @@ class Interpreter(Asker):
 
     # ---------------------------------------------------------------- asking
 
+    @overload
+    def interpret(self, image: Volume, task: str | None = None, **question: Any) -> VolumeResult: ...
+
+    @overload
+    def interpret(self, image: ImageLike | EncodedImage, task: str | None = None, **question: Any) -> Result: ...
+
     def interpret(
         self,
-        image: ImageLike | EncodedImage,
+        image: ImageLike | EncodedImage | Volume,
         task: str | None = None,
         *,
         targets: Sequence[str] | str = (),
@@ -144,12 +152,15 @@ class Interpreter(Asker):
         max_new_tokens: int = MAX_NEW_TOKENS,
         allow_unknown: bool = False,
         second_look: bool = True,
-    ) -> Result:
+        slices: tuple[int, int] | None = None,
+    ) -> Result | VolumeResult:
         """Answer one question about one image; for ``segment``, one for each target in one batch.
 
         Parameters
         ----------
-        image : path, array, PIL image, MedicalImage or EncodedImage
+        image : path, array, PIL image, MedicalImage, EncodedImage or Volume
+            A volume is read slice by slice, see :func:`unibiomed.interpret.volume.interpret_volume`, unless
+            `slice_index` chooses one of its slices. The path of a volume stands for one slice.
         task : str, optional
             One of ``segment``, ``recognize``, ``report``, ``classify``, ``describe``, ``ask``, ``outline``. When left
             out it follows from what is given: targets, a question, a box (``classify``), or nothing (``recognize``).
@@ -177,10 +188,13 @@ class Interpreter(Asker):
             Let `nano` and models like it look again at fine structures, such as vessels and nuclei, on a larger copy of
             the image where it has the pixels: their masks are refined. The ``details`` of the result say so. False
             gives the masks of the first pass.
+        slices : tuple of int, optional
+            First slice of a volume to read, and the one after the last; all if left out.
 
         Returns
         -------
-        Result
+        Result or VolumeResult
+            The second for volumes.
 
         Raises
         ------
@@ -201,6 +215,21 @@ class Interpreter(Asker):
                 'the task "segment" as well'
             )
         task = choose_task(task, names, question, box is not None).name
+        if isinstance(image, Volume):
+            if slice_index is None and box is None and question is None:
+                return interpret_volume(
+                    self,
+                    image,
+                    task,
+                    threshold=self.score_threshold,
+                    targets=names,
+                    modality=modality,
+                    window=window,
+                    slices=slices,
+                    allow_unknown=allow_unknown,
+                )
+            image = image.slice_image(len(image) // 2 if slice_index is None else slice_index, window)
+            slice_index = window = None
         if len(names) > MAX_QUESTIONS:
             raise InputError(f"{len(names)} targets are too many at once: ask for at most {MAX_QUESTIONS}")
         if modality is not None:
@@ -254,7 +283,8 @@ class Interpreter(Asker):
         )
 
     @property
-    def _threshold(self) -> float:
+    def score_threshold(self) -> float:
+        """The presence threshold; 0 for models whose scores were not trained."""
         return self.presence_threshold if self.model.config.scores_trained else 0.0
 
     def _segment(self, asked: _Asked, names: Sequence[str], allow_unknown: bool) -> _Reply:
@@ -269,9 +299,9 @@ class Interpreter(Asker):
             make_question("segment", target=name, modality=asked.modality, text=asked.question) for name in wanted
         ]
         answers = [a for part in in_parts(questions) for a in self._answers(asked, part)]
-        drawn = draw_masks(self, asked.encoded, answers, self._threshold, second_look=asked.second_look)
+        drawn = draw_masks(self, asked.encoded, answers, self.score_threshold, second_look=asked.second_look)
         findings, notes, table = segment_findings(
-            requests, dict(zip(wanted, answers, strict=True)), drawn, asked.encoded.image, self._threshold
+            requests, dict(zip(wanted, answers, strict=True)), drawn, asked.encoded.image, self.score_threshold
         )
         text = answer_text("segment", answers, findings)
         labels = [name for name, answer in zip(wanted, answers, strict=True) for _ in read_phrases(answer.text, name)]
@@ -304,7 +334,7 @@ class Interpreter(Asker):
         elif task == "recognize" and weighed:
             found = weigh_findings(self, encoded, question, modality, answer, again)
             answer, overruled, searched = found.answer, found.note, found.searched
-            instead = surest_answer(encoded, found, modality, self._threshold)
+            instead = surest_answer(encoded, found, modality, self.score_threshold)
         self._check(answer)
         findings, notes, drawn = self._read(asked, answer)
         if instead is not None and not any(finding.present for finding in findings):
@@ -334,7 +364,7 @@ class Interpreter(Asker):
                     f"the text says '{NO_FINDINGS}', but the presence score of '{target.label}' is "
                     f"{target.presence:.2f}"
                     for target in searched
-                    if target.presence is not None and target.presence >= self._threshold
+                    if target.presence is not None and target.presence >= self.score_threshold
                 ]
         details: dict[str, Any] = looked_again(self, [phrase.label for phrase in read_phrases(answer.text)], drawn)
         if named:
@@ -344,7 +374,7 @@ class Interpreter(Asker):
         return _Reply([question], [answer], findings, text, notes, details, searched)
 
     def _read(self, asked: _Asked, answer: Answer) -> tuple[list[Finding], list[str], list[DrawnMask]]:
-        drawn = draw_masks(self, asked.encoded, [answer], self._threshold, second_look=asked.second_look)
+        drawn = draw_masks(self, asked.encoded, [answer], self.score_threshold, second_look=asked.second_look)
         findings, notes = read_findings(
             asked.task,
             answer,
@@ -353,7 +383,7 @@ class Interpreter(Asker):
             box=asked.box,
             modality=asked.modality,
             vocabulary=self.vocabulary,
-            threshold=self._threshold,
+            threshold=self.score_threshold,
         )
         return findings, notes, drawn
 

@@ -27,6 +27,11 @@ IMAGE_SUFFIXES = {
     ".dcm",
     ".nii",
     ".gz",
+    ".nrrd",
+    ".nhdr",
+    ".mha",
+    ".mhd",
+    ".zip",
 }
 
 

@@ -10,6 +10,7 @@ from .report import WrittenReport, write_report
 from .segmentation import WrittenSegmentation, write_segmentation
 from .source import DicomSource, is_dicom, open_source
 from .toolkit import check_toolkit
+from .volume_content import contents_of_volume
 from .writing import DicomOptions, WrittenDicom, write_dicom
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "WrittenSegmentation",
     "check_toolkit",
     "contents_of",
+    "contents_of_volume",
     "is_dicom",
     "open_source",
     "write_dicom",
