@@ -662,10 +662,10 @@ def test_label_maps_without_labels(tmp_path, scans, meaning, words):
     ("name", "values", "words"),
     [
         ("test_0_liver.nii.gz", np.zeros((5, 6, 8), dtype=np.uint8), "has 8 x 6 x 5 voxels, its image 7 x 6 x 5"),
-        ("test_0_liver.nii.gz", np.full(SHAPE, 0.3), "labels are whole numbers"),
+        ("test_0_liver.nii.gz", np.full(SHAPE, 0.3), "the values are not labels"),
         ("test_0_liver.npz", np.zeros((5, 6, 8), dtype=np.uint8), "has 5 x 6 x 8 values"),
         ("test_0_liver.npz", np.zeros((5, 7, 6), dtype=np.uint8), "has 5 x 7 x 6 values"),
-        ("test_0_liver.npz", np.full(SHAPE, 0.3), "labels are whole numbers"),
+        ("test_0_liver.npz", np.full(SHAPE, 0.3), "the values are not labels"),
         ("test_0_liver.npz", np.full(SHAPE, "a"), "values of type <U1"),
         ("test_0_liver.npz", np.full(SHAPE, None), "values of type object"),
         ("test_0_liver.npz", {"a": np.zeros(SHAPE), "b": np.zeros(SHAPE)}, "which array is the mask"),

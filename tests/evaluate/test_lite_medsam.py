@@ -136,7 +136,7 @@ def test_an_image_of_one_value_is_black():
 
 def test_weights_are_read_and_boxes_come_back_in_their_place(weights, model, monkeypatch):
     predictor = LiteMedSamPredictor(str(weights), "cpu")
-    assert predictor.name == "LiteMedSAM (box)" and predictor.boxed and predictor.fingerprint
+    assert predictor.name == "LiteMedSAM (box)" and predictor.fingerprint
     for name, value in predictor.model.state_dict().items():
         assert torch.equal(value, model.state_dict()[name]), name
     monkeypatch.setattr(TinyVit, "forward", lambda self, x: torch.zeros(1, 256, 64, 64))
@@ -169,7 +169,7 @@ def test_what_is_no_such_file(tmp_path, weights, monkeypatch):
         load_lite_medsam(part)
     for content in ({"a": torch.zeros(1)}, [torch.zeros(1)], torch.zeros(1), {1: torch.zeros(1)}):
         torch.save(content, part)
-        with pytest.raises(ModelError, match="does not hold the weights"):
+        with pytest.raises(ModelError, match="does not contain the weights"):
             load_lite_medsam(part)
 
 

@@ -47,14 +47,16 @@ def test_the_nano_recipe() -> None:
         ("images", "encoder"),
         ("language", "joint"),
         ("scores", "encoder"),
+        ("boxes", "boxes"),
     ]
-    assert recipe.seed == 42
-    assert recipe.model.start and recipe.model.box_prompt
+    assert recipe.seed == 9
+    assert recipe.model.start and recipe.model.box_prompt and recipe.model.box_teacher == "lite"
     assert all(0 < rate < 0.1 for stage in recipe.stages for rate in stage.learning_rates.values())
-    images, language, scores = recipe.stages
-    assert images.outline_weight and images.presence_targets and scores.presence_targets
-    assert set(language.learning_rates) == {"language", "region", "head"}, "the image side is frozen"
+    images, language, scores, boxes = recipe.stages
+    assert images.presence_targets and scores.presence_targets and boxes.teacher_images and boxes.outline_weight
+    assert set(language.learning_rates) == {"language", "region", "scores", "head"}, "the image side is frozen"
     assert set(scores.learning_rates) == {"scores", "context"}
+    assert set(boxes.learning_rates) == {"box_neck", "box_decoder"}
     assert not set(recipe.data.held_out or ()) & set(recipe.data.weights)
 
 
