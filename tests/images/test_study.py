@@ -50,8 +50,8 @@ def test_one_of_several_series_is_chosen(several):
     with pytest.raises(InputError) as caught:
         read_volume(several)
     assert str(caught.value) == (
-        "series: the folder contains 3 series, choose one with --series N: 1: CT, 5 images of 7 x 6; 2: MRI, 3 images of "
-        "7 x 6; 3: CT, 1 image of 7 x 6, localizer"
+        "series: the folder contains 3 series, choose one with --series N: 1: CT, 5 images of 7 x 6; "
+        "2: MRI, 3 images of 7 x 6; 3: CT, 1 image of 7 x 6, localizer"
     )
     assert np.array_equal(read_volume(several, series=1).values.max(), VALUES.max() - 1024)
     assert read_volume(several, series=2).modality == "MRI" and len(read_volume(several, series=2)) == 3
