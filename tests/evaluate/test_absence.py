@@ -328,7 +328,9 @@ def test_unibiomed_model_predicts_presence_in_batches():
         table = [{"findings": [index]} for index in range(len(findings))]
         return SimpleNamespace(findings=findings, details={"targets": table})
 
-    model = SimpleNamespace(config=SimpleNamespace(box_prompt=False, box_decoder=False, scores_trained=True), device="cpu")
+    model = SimpleNamespace(
+        config=SimpleNamespace(box_prompt=False, box_decoder=False, scores_trained=True), device="cpu"
+    )
     interpreter = SimpleNamespace(
         model=model,
         name="m",
