@@ -411,7 +411,7 @@ BAD_IMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
         "truncated or damaged",
     ),
     "cut.nii.gz": (lambda path: path.write_bytes(b"\x1f\x8b\x08\0" + b"x" * 50), "contains no NIfTI volume"),
-    "folder": (lambda path: path.mkdir(), "this is a folder"),
+    "folder": (lambda path: path.mkdir(), "the folder contains no DICOM images"),
     "nothing.png": (lambda path: None, "no such file"),
     "new\nline.png": (lambda path: path.write_bytes(b""), "the file is empty"),
 }

@@ -56,7 +56,7 @@ def interpret_studies(
     model: Interpreter,
     paths: Sequence[str],
     dicom: DicomOptions | None,
-    complain: Callable[[str], None],
+    warn: Callable[[str], None],
 ) -> int:
     """Interpret volumes one after the other; what is wrong with one is printed, and the others still run.
 
@@ -68,7 +68,7 @@ def interpret_studies(
     paths : sequence of str
     dicom : DicomOptions or None
         Whether and how a SEG and SR are written.
-    complain : callable
+    warn : callable
         Prints a line on stderr.
 
     Returns
@@ -88,10 +88,10 @@ def interpret_studies(
         except UniBiomedError as error:
             failed += 1
             name = shown(Path(path).resolve().name)
-            complain(f"{path}: {str(error).removeprefix(f'{name}: ')}")
+            warn(f"{path}: {str(error).removeprefix(f'{name}: ')}")
         except MemoryError:
             failed += 1
-            complain(f"{path}: this needs more memory than there is: choose fewer slices with --slices")
+            warn(f"{path}: this needs more memory than there is: choose fewer slices with --slices")
     return failed
 
 

@@ -138,7 +138,7 @@ class Interpreter(Asker):
     @overload
     def interpret(self, image: ImageLike | EncodedImage, task: str | None = None, **question: Any) -> Result: ...
 
-    def interpret(
+    def interpret(  # type: ignore[misc]  # the overloads leave the options out
         self,
         image: ImageLike | EncodedImage | Volume,
         task: str | None = None,
