@@ -175,7 +175,7 @@ def _bounding_box(mask: np.ndarray) -> tuple[slice, slice, slice] | None:
     if not slices.size:
         return None
     used = mask[slices[0] : slices[-1] + 1]
-    flat: np.ndarray = used.any(axis=0)
+    flat = np.asarray(used.any(axis=0))
     rows, columns = np.flatnonzero(flat.any(1)), np.flatnonzero(flat.any(0))
     return (
         slice(int(slices[0]), int(slices[-1]) + 1),

@@ -94,9 +94,7 @@ def _check_member(member: zipfile.ZipInfo, name: str) -> None:
     path = PurePosixPath(member.filename.replace("\\", "/"))
     drive = len(member.filename) > 1 and member.filename[1] == ":"
     if path.is_absolute() or drive or ".." in path.parts:
-        raise InputError(
-            f"{name}: the zip file holds a path that leads out of it: create it again from the folder of the series"
-        )
+        raise InputError(f"{name}: the zip file holds a path outside of it: create it again from the series")
     if stat.S_ISLNK(member.external_attr >> 16):
         raise InputError(f"{name}: the zip file holds a link: pack the files themselves")
     if member.file_size > max(RATIO_FROM, MAX_RATIO * member.compress_size):
