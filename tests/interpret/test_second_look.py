@@ -96,7 +96,7 @@ def test_both_passes_count_alike(interpreter, mirror) -> None:
     assert finding.area_fraction == pytest.approx(finding.mask.mean()) and finding.box == mask_box(finding.mask)
 
 
-@pytest.mark.parametrize("second", [lambda x: x - 90, lambda x: -9 * x])
+@pytest.mark.parametrize("second", [lambda x: x - 90, lambda x: x + 90, lambda x: -9 * x])
 def test_another_mask_does_not_replace_the_first(interpreter, mirror, second) -> None:
     picture = dots((128, 128))
     first = interpreter.interpret(picture, targets="a", second_look=False)
