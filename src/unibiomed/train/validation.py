@@ -13,7 +13,7 @@ from unibiomed.data.index import read_index
 from unibiomed.data.records import Record
 from unibiomed.errors import DataError
 
-CALIBRATED = 64
+CALIBRATED = 24
 """Images a data set on which the scores are calibrated: a few numbers are fitted, however many there are."""
 
 
