@@ -318,7 +318,8 @@ def test_unibiomed_model_predicts_presence_in_batches():
 
     asked, looked = [], []
 
-    def interpret(seen, task, *, targets, modality):
+    def interpret(seen, task, *, targets, modality, second_look):
+        assert not second_look
         asked.append((len(targets), seen.image.height, seen.image.width, seen.features, modality))
         mask = np.zeros((seen.image.height, seen.image.width), bool)
         findings = []

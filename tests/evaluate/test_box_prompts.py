@@ -94,10 +94,12 @@ def test_both_tasks_use_the_same_boxes(toy_cases):
 
 def test_unibiomed_model_supports_outline_with_box_prompts(boxed, monkeypatch):
     interpreter = load(device="cpu")
+    # either way to segment a box, SAM2's box prompt or the box decoder, is sufficient
+    monkeypatch.setattr(interpreter.model.config, "box_decoder", False)
     monkeypatch.setattr(interpreter.model.config, "box_prompt", False)
     predictor = UniBiomedPredictor(interpreter)
     assert "outline" not in predictor.tasks and samples_for(predictor, boxed[0].samples) == []
-    monkeypatch.setattr(interpreter.model.config, "box_prompt", True)
+    monkeypatch.setattr(interpreter.model.config, "box_decoder", True)
     predictor = UniBiomedPredictor(interpreter)
     found = predict_case(predictor, boxed[0], boxed[0].pixels())
     assert [p.error for p in found] == [None, None]
