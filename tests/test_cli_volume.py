@@ -257,7 +257,7 @@ BAD: dict[str, tuple[str, Callable[[Path], object], str]] = {
     ),
     "an empty folder": ("s", lambda p: p.mkdir(), "no DICOM images"),
     "a zip bomb": ("s.zip", lambda p: packed(p, {"a.dcm": bytes(50 * 2**20)}), "grow more than 200 times"),
-    "a path that climbs": ("s.zip", lambda p: packed(p, {"../../a.dcm": b"DICM"}), "leads out of it"),
+    "a path that climbs": ("s.zip", lambda p: packed(p, {"../../a.dcm": b"DICM"}), "a path outside of it"),
     "a text": ("s.zip", lambda p: p.write_bytes(b"PK\x03\x04 and nothing more"), "damaged or encrypted"),
     "five dimensions": ("s.nii.gz", lambda p: nifti(p, np.zeros((4, 4, 3, 2, 2), np.int16)), "shape 4x4x3x2x2"),
     "5,200 slices": ("s.nii.gz", lambda p: nifti(p, np.zeros((3, 3, 5200), np.uint8)), "at most 5000"),
