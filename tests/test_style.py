@@ -47,7 +47,7 @@ ALLOWED_UNTIL_REWRITTEN: dict[str, tuple[str, ...]] = {
     "words alone": ("evaluate", "interpret"),
     "is believed": ("evaluate",),
     "surest": ("data", "evaluate", "interpret"),
-    "anew": ("data", "evaluate", "interpret", "train"),
+    "anew": ("data", "interpret", "train"),
     "mend": ("data",),
     "mended": ("data",),
     "goes on where": ("evaluate",),
