@@ -131,7 +131,7 @@ def slug(label: str) -> str:
         1 to ``LONGEST_SLUG`` characters; ``"finding"`` if no character is left.
     """
     ascii_label = unicodedata.normalize("NFKD", label[:1000]).encode("ascii", "ignore").decode()
-    return re.sub(r"[^a-z0-9]+", "-", ascii_label.lower())[: LONGEST_SLUG + 1].strip("-")[:LONGEST_SLUG] or "finding"
+    return re.sub(r"[^a-z0-9]+", "-", ascii_label.lower())[:LONGEST_SLUG].strip("-") or "finding"
 
 
 def _check_stem(stem: str) -> None:
