@@ -180,7 +180,7 @@ def make_parser() -> argparse.ArgumentParser:
     verb.add_argument(
         "--no-second-look",
         action="store_true",
-        help="do not refine masks of fine structures on a larger copy of the image (default: nano does)",
+        help="do not refine masks of small parts (nuclei) on a larger copy of the image (default: nano does)",
     )
     verb.add_argument(
         "--out",

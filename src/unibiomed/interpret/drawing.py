@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -43,6 +43,14 @@ class DrawnMask:
     refined: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class _Pass:
+    """What the first pass gave for one mask: logits (1, side, side), and the logit above which its pixels lie."""
+
+    logits: torch.Tensor
+    level: torch.Tensor
+
+
 @torch.inference_mode()
 def draw_masks(
     asker: Asker,
@@ -63,8 +71,8 @@ def draw_masks(
         A target with a lower presence score needs no mask, in [0, 1]: the mask is left out where the model can tell the
         score without it.
     second_look : bool
-        Refine up to `MOST_LOOKS` masks of fine structures, the finest, see :mod:`.second_look`. Not done where
-        :func:`.second_look.can_look_again` says so, nor with a box drawn on the image.
+        Refine up to `MOST_LOOKS` masks that are made of small parts, the smallest, see :mod:`.second_look`. Only where
+        :func:`.second_look.can_look_again` is true, and without a box drawn on the image.
 
     Returns
     -------
@@ -89,29 +97,26 @@ def draw_masks(
             "or ask for fewer targets"
         )
     drawn: list[DrawnMask] = []
-    logits: list[torch.Tensor | None] = []
+    passes: list[_Pass | None] = []
     # a model that repeats itself must not fill the memory
     for part in prompts.split(MAX_QUESTIONS):
         scores = presence_scores(asker.model, encoded.features.maps, part)
         if scores is None:
-            decoded, best = _decode(asker, encoded, part)
-            drawn += decoded
-            logits += best.split(1)
+            for one, own in _decode(asker, encoded, part):
+                drawn.append(one)
+                passes.append(own)
             continue
         asker.check_numbers(bool(np.isfinite(scores).all()))
         needed = [score >= threshold for score in scores]
-        masks: Iterator[tuple[DrawnMask, torch.Tensor | None]] = iter(())
-        if any(needed):
-            decoded, best = _decode(asker, encoded, part[torch.tensor(needed, device=part.device)])
-            masks = zip(decoded, best.split(1), strict=True)
+        decoded = iter(_decode(asker, encoded, part[torch.tensor(needed, device=part.device)]) if any(needed) else [])
         empty = DrawnMask(np.zeros((height, width), bool), 0.0, None), None
         for score, need in zip(scores, needed, strict=True):
-            mask, own = next(masks) if need else empty
+            mask, first = next(decoded) if need else empty
             # the score that decided is the one that is shown: that of the other way may be rounded differently
             drawn.append(replace(mask, presence=score))
-            logits.append(own)
+            passes.append(first)
     if second_look and encoded.box is None and can_look_again(asker.model.config, (height, width)):
-        _refine(asker, encoded, prompts, logits, drawn, threshold)
+        _refine(asker, encoded, prompts, passes, drawn, threshold)
     return drawn
 
 
@@ -133,28 +138,27 @@ def _refine(
     asker: Asker,
     encoded: EncodedImage,
     prompts: torch.Tensor,
-    logits: Sequence[torch.Tensor | None],
+    passes: Sequence[_Pass | None],
     drawn: list[DrawnMask],
     threshold: float,
 ) -> None:
-    """Replace the masks of fine structures in `drawn` by what a second look at them gives."""
-    thresholds: dict[int, torch.Tensor] = {}
+    """Replace the masks in `drawn` that are made of small parts by what a second look at them gives."""
     widths: dict[int, float] = {}
-    for number, (one, own) in enumerate(zip(drawn, logits, strict=True)):
-        if own is not None and one.presence >= threshold:
-            thresholds[number] = mask_threshold(own, asker.model.config.mask_threshold)
-            square = (own[0] > thresholds[number]).cpu().numpy()
+    for number, (one, first) in enumerate(zip(drawn, passes, strict=True)):
+        if first is not None and one.presence >= threshold:
+            square = (first.logits[0] > first.level).cpu().numpy()
             if worth_a_look(square):
                 widths[number] = part_width(square)
     finest = sorted(widths, key=lambda number: (widths[number], number))[:MOST_LOOKS]
     if not finest:
         return
+    firsts = [first for number in finest if (first := passes[number]) is not None]
     looks = look_again(
         asker,
         encoded.image,
         prompts[finest],
-        torch.cat([own for number in finest if (own := logits[number]) is not None]),
-        torch.cat([thresholds[number] for number in finest]),
+        torch.cat([first.logits for first in firsts]),
+        torch.stack([first.level for first in firsts]),
         [drawn[number].mask for number in finest],
         [drawn[number].quality or 0.0 for number in finest],
     )
@@ -163,21 +167,20 @@ def _refine(
             drawn[number] = replace(drawn[number], mask=look.mask, quality=look.quality, refined=True)
 
 
-def _decode(asker: Asker, encoded: EncodedImage, prompts: torch.Tensor) -> tuple[list[DrawnMask], torch.Tensor]:
-    """Masks of prompts, and their logits (N, side, side) as the model gives them."""
+def _decode(asker: Asker, encoded: EncodedImage, prompts: torch.Tensor) -> list[tuple[DrawnMask, _Pass]]:
     size = (encoded.image.height, encoded.image.width)
     config = asker.model.config
     predicted = asker.model.decode_masks(encoded.features.maps, prompts)
     best = predicted.best()
     asker.check_numbers(bool(torch.isfinite(best).all()))
     trained = trained_scores(predicted, config) if config.scores_trained else None
-    levels = mask_threshold(best, config.mask_threshold).sigmoid().tolist()
-    drawn: list[DrawnMask] = []
+    levels = mask_threshold(best, config.mask_threshold)
+    drawn: list[tuple[DrawnMask, _Pass]] = []
     # one at a time: at the image's own size they are large
-    for number, (logits, level) in enumerate(zip(best.split(1), levels, strict=True)):
+    for number, (logits, level) in enumerate(zip(best.split(1), levels.sigmoid().tolist(), strict=True)):
         probabilities = asker.processor.mask_logits(logits, size).sigmoid_()
         mask = (probabilities[0] > level).cpu().numpy()
         presence, quality = derived_scores(probabilities) if trained is None else trained
         index = 0 if trained is None else number
-        drawn.append(DrawnMask(mask, presence[index], quality[index]))
-    return drawn, best
+        drawn.append((DrawnMask(mask, presence[index], quality[index]), _Pass(logits, levels[number])))
+    return drawn

@@ -185,9 +185,9 @@ class Interpreter(Asker):
         allow_unknown : bool
             Search targets that are not in the model's vocabulary as they are typed, with a note.
         second_look : bool
-            Let `nano` and models like it look again at fine structures, such as vessels and nuclei, on a larger copy of
-            the image where it has the pixels: their masks are refined. The ``details`` of the result say so. False
-            gives the masks of the first pass.
+            Let `nano` and models like it look again at targets of small parts, such as nuclei, on a larger copy of the
+            image where it has the pixels: their masks are refined. The ``details`` of the result say so. False gives
+            the masks of the first pass.
         slices : tuple of int, optional
             First slice of a volume to read, and the one after the last; all if left out.
 

@@ -1,8 +1,9 @@
-"""A second look at fine structures: masks of nuclei, vessels and the like are refined on a larger copy of the image.
+"""A second look at small parts: masks of nuclei and the like are refined on a larger copy of the image.
 
-A model that reads every image as one small square loses what is only a few pixels wide there. Where the first mask is
-made of such parts and the image has more pixels than the square, the image is encoded once more at 4/3 of the side, the
-same prompts are decoded on it, and both passes are averaged. Whether a target is present is decided by the first pass.
+A model that reads every image as one small square loses details of parts that are only a few pixels wide there. Where
+the first mask is made of such parts and the image has more pixels than the square, the image is encoded once more at
+5/4 of the side, the same prompts are decoded on it, and both passes are averaged. The presence score is that of the
+first pass.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from scipy.ndimage import label
 
 from unibiomed.findings import mask_box
 from unibiomed.images import MedicalImage
@@ -25,14 +27,17 @@ from .scores import trained_mask_scores
 
 __all__ = ["MOST_LOOKS", "SecondLook", "can_look_again", "larger_side", "look_again", "part_width", "worth_a_look"]
 
-SCALE = 4 / 3
-"""Side of the larger square by that of the model's own: the encoder's time grows with its square."""
+SCALE = 5 / 4
+"""Side of the larger square by that of the model's own: the time of the encoder grows with the square of the side."""
 STEP = 32
 """Sides that the encoder reads are multiples of this."""
-MOST_WIDTH = 12.0
-"""Pixels of the model's own square: parts of a mask that are wider are seen well enough in the first pass."""
+WIDTHS = (4.0, 12.0)
+"""Width of the parts of a mask that is refined, in pixels of the model's own square. Thinner lines, such as retinal
+vessels, are drawn worse at another scale than that of the training; wider parts are seen well in the first pass."""
+LEAST_PARTS = 10
+"""Separate parts of a mask that is refined: fewer are rather pieces of one object."""
 LEAST_EXTENT = 0.5
-"""Share of the image's width or height that the mask reaches over: a single small object is no fine structure."""
+"""Share of the image's width or height that a mask reaches over that is refined."""
 MOST_LOOKS = 4
 """Masks of one question that are refined: with them, it takes at most about twice the time."""
 AGREEMENT = 0.7
@@ -83,12 +88,14 @@ def part_width(mask: np.ndarray) -> float:
 
 
 def worth_a_look(mask: np.ndarray) -> bool:
-    """Whether a mask, (side, side) bool on the model's own square, is of a fine structure."""
+    """Whether a mask, (side, side) bool on the model's own square, is made of small parts."""
     box = mask_box(mask)
     if box is None:
         return False
     extent = max((box[2] - box[0]) / mask.shape[1], (box[3] - box[1]) / mask.shape[0])
-    return extent >= LEAST_EXTENT and part_width(mask) <= MOST_WIDTH
+    if extent < LEAST_EXTENT or not WIDTHS[0] <= part_width(mask) <= WIDTHS[1]:
+        return False
+    return int(label(mask)[1]) >= LEAST_PARTS
 
 
 @torch.inference_mode()
