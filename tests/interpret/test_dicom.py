@@ -116,7 +116,7 @@ def test_other_images_are_refused(run: Any, script: Any, radiograph: Any, tmp_pa
     Image.new("L", (40, 40), 30).save(tmp_path / "eye.png")
     code, _, errors = run(tmp_path / "eye.png", "--target", "liver", "--dicom", "--out", tmp_path / "out")
     assert code == 2
-    assert "refers to DICOM images, and this is none" in errors
+    assert "not a DICOM image" in errors
     assert "Traceback" not in errors
     script.says = ["It is [SEG]."]
     code, _, errors = run(tmp_path / "eye.png", radiograph(), "--target", "liver", "--dicom", "--out", tmp_path / "out")

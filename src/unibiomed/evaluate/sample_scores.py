@@ -130,28 +130,26 @@ class SampleScore:
     @property
     def dice(self) -> float:
         """Dice in [0, 1]; 1 if ground truth and prediction are empty, 0 for a failure."""
-        if (
-            self.failure is not None
-            or self.intersection is None
-            or self.predicted_area is None
-            or self.true_area is None
-        ):
+        if (areas := self._areas()) is None:
             return 0.0
-        total = self.predicted_area + self.true_area
-        return 2 * self.intersection / total if total else 1.0
+        intersection, total = areas
+        return 2 * intersection / total if total else 1.0
 
     @property
     def iou(self) -> float:
         """IoU in [0, 1]; 1 if ground truth and prediction are empty, 0 for a failure."""
-        if (
-            self.failure is not None
-            or self.intersection is None
-            or self.predicted_area is None
-            or self.true_area is None
-        ):
+        if (areas := self._areas()) is None:
             return 0.0
-        union = self.predicted_area + self.true_area - self.intersection
-        return self.intersection / union if union else 1.0
+        intersection, total = areas
+        return intersection / (total - intersection) if total else 1.0
+
+    def _areas(self) -> tuple[float, float] | None:
+        """Return the intersection and the sum of both areas in pixels; None for a failure or a task without masks."""
+        if self.failure is not None:
+            return None
+        if self.intersection is None or self.predicted_area is None or self.true_area is None:
+            return None
+        return self.intersection, self.predicted_area + self.true_area
 
 
 def unscored_sample(case: Case, sample: Sample) -> SampleScore:

@@ -67,7 +67,7 @@ def summarise_scores(samples: Sequence[SampleScore]) -> dict[str, Any]:
 
 
 def reported_presence(score: SampleScore) -> float | None:
-    """Return the presence score of a sample; that of a failure is the wrong one, None if the model reports none."""
+    """Return the presence score in [0, 1], None if the model reports none; a failure counts as the wrong answer."""
     return float(not score.target_present) if score.failure is not None else score.presence
 
 

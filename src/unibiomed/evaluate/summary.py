@@ -261,7 +261,7 @@ def _recognize(samples: Samples) -> Results:
 
 
 def _presence(score: SampleScore) -> float:
-    """Return the presence score of a finding, or 0 or 1 if there is none; that of a failure is the wrong one."""
+    """Return the presence score in [0, 1]; 1 or 0 for a mask with or without pixels if the model reports no score."""
     return float(bool(score.predicted_present)) if score.presence is None else score.presence
 
 

@@ -76,7 +76,7 @@ def test_one_image_twice(make_series: Make) -> None:
 
 def test_what_is_no_source(tmp_path: Path, radiograph: Path) -> None:
     (tmp_path / "picture.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(100))
-    with pytest.raises(InputError, match="refers to DICOM images, and this is none"):
+    with pytest.raises(InputError, match="not a DICOM image"):
         open_source(tmp_path / "picture.png")
     with pytest.raises(InputError, match="no such file"):
         open_source(tmp_path / "missing.dcm")

@@ -133,7 +133,7 @@ def open_source(
         return source
     file, name = check_file(path)
     if not is_dicom(file):
-        raise InputError(f"{name}: a DICOM SEG or SR refers to DICOM images, and this is none: give a DICOM file")
+        raise InputError(f"{name}: not a DICOM image, which a DICOM SEG or SR has to refer to: give a DICOM file")
     source = DicomSource(_read_all([file], name), name)
     if source.frames == 1:
         return source
